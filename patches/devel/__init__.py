@@ -1,0 +1,1 @@
+"""Tools for whoever writes the patches. The backend imports nothing from here."""

@@ -1,0 +1,389 @@
+"""The native boundary: the only module that touches ctypes and the C functions of llama.cpp.
+
+One Python function a C call (or a short sequence that belongs together); codes become exceptions, plain Python values
+come out. It knows no plans, prompts or documents. llama_cpp, and with it the shared library, is imported on first use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .errors import ContextOverflow, GroupAttentionError, LibraryError, ModelError, ModelUnsupported, SelfExtendError
+from .positions import GroupAttention
+
+INSTALL_HINT = "Install the patched library with: pip install ./patches (from a checkout of selfextend-local)"
+
+KV_TYPES: Mapping[str, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
+"""KV cache types by name, as numbers of ggml_type."""
+
+
+class Status(IntEnum):
+    """llama_group_attn_status in llama.h."""
+
+    OK = 0
+    INVALID = -1
+    MEMORY = -2
+    NO_ROPE = -3
+    ROPE_KIND = -4
+    STREAMS = -5
+    SHARED_CELLS = -6
+
+
+REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
+    Status.INVALID: (GroupAttentionError, "n and w must be at least 1 and the boundary step a multiple of n"),
+    Status.MEMORY: (
+        ModelUnsupported,
+        "this model keeps its past in a memory without keys that could be grouped (recurrent, or a special KV cache)",
+    ),
+    Status.NO_ROPE: (ModelUnsupported, "this model has no rotary positions (RoPE), which group attention works on"),
+    Status.ROPE_KIND: (
+        ModelUnsupported,
+        "this model's rotary positions can't be moved (M-RoPE, or RoPE dimensions that differ by layer)",
+    ),
+    Status.STREAMS: (ModelUnsupported, "sequences have KV caches of their own; create the context with kv_unified"),
+    Status.SHARED_CELLS: (ModelUnsupported, "sequences share parts of the KV cache; give each its own copy"),
+}
+"""What each refusal of llama_set_group_attn means to the caller."""
+
+
+class DecodeStatus(IntEnum):
+    """Return codes of llama_decode."""
+
+    OK = 0
+    NO_SLOT = 1
+    ABORTED = 2
+    INVALID_BATCH = -1
+    ALLOCATION = -2
+    COMPUTE = -3
+
+
+@dataclass(frozen=True)
+class LibraryInfo:
+    """What `probe` found."""
+
+    version: str
+    patched: bool
+    path: Path
+    backends: tuple[str, ...]
+    devices: tuple[str, ...]
+    system_info: str
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes, on the host or on the devices: the weights, the KV cache (or other memory), the compute buffers."""
+
+    weights: int
+    kv_cache: int
+    compute: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.compute
+
+
+@cache
+def bindings() -> Any:
+    """The low-level module llama_cpp.llama_cpp. Raises LibraryError if the library is missing or can't be loaded."""
+    _prefer_system_cxx_runtime()
+    try:
+        from llama_cpp import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise LibraryError(f"The llama.cpp library can't be loaded ({error}). {INSTALL_HINT}") from error
+    _quieten(llama_cpp)
+    return llama_cpp
+
+
+def _prefer_system_cxx_runtime() -> None:
+    # CUDA builds with some compilers export a static copy of libstdc++ whose std::regex crashes in the tokenizer when
+    # it shadows the system's. Loading the system's first decides which one is used.
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libstdc++.so.6", mode=ctypes.RTLD_GLOBAL)
+        except OSError:
+            pass
+
+
+_last_errors: list[str] = []
+_log_callback: Any = None
+
+
+def _quieten(llama_cpp: Any) -> None:
+    # llama.cpp logs hundreds of lines to stderr. Errors are kept for the exceptions, the rest is dropped.
+    global _log_callback
+
+    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+    def keep_errors(level: int, text: bytes, _: Any) -> None:
+        if level == 4:  # GGML_LOG_LEVEL_ERROR
+            _last_errors.append(text.decode("utf-8", "replace").strip())
+            del _last_errors[:-8]
+
+    _log_callback = keep_errors
+    llama_cpp.llama_log_set(_log_callback, ctypes.c_void_p(0))
+
+
+def native_reason() -> str:
+    """The last errors that llama.cpp logged, joined, and forgets them."""
+    reason = "; ".join(line.split(": ", 1)[-1] for line in _last_errors)
+    _last_errors.clear()
+    return reason
+
+
+@cache
+def _group_attention_functions() -> tuple[Any, Any] | None:
+    lib = bindings()._lib
+    try:
+        setter, getter = lib.llama_set_group_attn, lib.llama_get_group_attn
+    except AttributeError:
+        return None
+    setter.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
+    setter.restype = ctypes.c_int32
+    getter.argtypes = [ctypes.c_void_p] + [ctypes.POINTER(ctypes.c_int32)] * 3
+    getter.restype = None
+    return setter, getter
+
+
+def is_patched() -> bool:
+    """True if the library that is loaded has group attention."""
+    return _group_attention_functions() is not None
+
+
+def require_patched() -> None:
+    """Raises LibraryError on a stock library."""
+    if not is_patched():
+        raise LibraryError(f"The installed llama.cpp ({_path()}) is a stock one without group attention. {INSTALL_HINT}")
+
+
+def _path() -> Path:
+    return Path(str(bindings()._lib._name))
+
+
+def probe() -> LibraryInfo:
+    """What library is loaded, whether it is patched, and what it can compute on. Raises LibraryError if there is none."""
+    llama_cpp = bindings()
+    try:
+        found = version("llama-cpp-python")
+    except PackageNotFoundError:
+        import llama_cpp as package
+
+        found = str(package.__version__)
+    llama_cpp.llama_backend_init()
+    registries, devices = _backends()
+    return LibraryInfo(
+        version=found,
+        patched=is_patched(),
+        path=_path(),
+        backends=registries,
+        devices=devices,
+        system_info=llama_cpp.llama_print_system_info().decode(),
+    )
+
+
+def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    ggml = bindings()._lib
+    calls: dict[str, tuple[Any, list[Any]]] = {
+        "ggml_backend_reg_count": (ctypes.c_size_t, []),
+        "ggml_backend_reg_get": (ctypes.c_void_p, [ctypes.c_size_t]),
+        "ggml_backend_reg_name": (ctypes.c_char_p, [ctypes.c_void_p]),
+        "ggml_backend_dev_count": (ctypes.c_size_t, []),
+        "ggml_backend_dev_get": (ctypes.c_void_p, [ctypes.c_size_t]),
+        "ggml_backend_dev_name": (ctypes.c_char_p, [ctypes.c_void_p]),
+        "ggml_backend_dev_description": (ctypes.c_char_p, [ctypes.c_void_p]),
+    }
+    try:
+        for name, (restype, argtypes) in calls.items():
+            function = getattr(ggml, name)
+            function.restype, function.argtypes = restype, argtypes
+    except AttributeError:
+        # Windows doesn't look a symbol up in the libraries that a library links to.
+        return (), ()
+    registries = tuple(
+        ggml.ggml_backend_reg_name(ggml.ggml_backend_reg_get(i)).decode() for i in range(ggml.ggml_backend_reg_count())
+    )
+    devices = tuple(
+        f"{ggml.ggml_backend_dev_name(d).decode()}: {ggml.ggml_backend_dev_description(d).decode().strip()}"
+        for d in (ggml.ggml_backend_dev_get(i) for i in range(ggml.ggml_backend_dev_count()))
+    )
+    return registries, devices
+
+
+def set_group_attention(context: Any, ga: GroupAttention) -> None:
+    """Read keys at a distance of w or more in groups of n from the next decode on. n = 1 turns it off.
+
+    Raises LibraryError on a stock library, GroupAttentionError or ModelUnsupported if the context refuses.
+    """
+    functions = _group_attention_functions()
+    if functions is None:
+        if ga.enabled:
+            require_patched()
+        return
+    status = Status(functions[0](context, ga.n, ga.w, ga.r))
+    if status is not Status.OK:
+        error, reason = REFUSALS[status]
+        raise error(f"Group attention (n={ga.n}, w={ga.w}) was refused: {reason}. Use ga_n=1 with this model.")
+
+
+def get_group_attention(context: Any) -> GroupAttention:
+    """The (n, w, r) that a context uses."""
+    functions = _group_attention_functions()
+    if functions is None:
+        return GroupAttention(n=1)
+    n, w, r = ctypes.c_int32(), ctypes.c_int32(), ctypes.c_int32()
+    functions[1](context, ctypes.byref(n), ctypes.byref(w), ctypes.byref(r))
+    return GroupAttention(n.value, max(1, w.value), max(1, r.value))
+
+
+@contextmanager
+def abort_when(context: Any, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Poll `should_stop` while the context computes, some hundred times a micro-batch; a true answer ends llama_decode
+    with DecodeStatus.ABORTED. An exception in it ends the computation too, and is raised when the block is left."""
+    llama_cpp = bindings()
+    raised: list[BaseException] = []
+
+    @llama_cpp.ggml_abort_callback  # type: ignore[untyped-decorator]
+    def poll(_: Any) -> bool:
+        try:
+            return should_stop()
+        except BaseException as error:
+            raised.append(error)
+            return True
+
+    llama_cpp.llama_set_abort_callback(context, poll, ctypes.c_void_p(0))
+    try:
+        yield
+    finally:
+        llama_cpp.llama_set_abort_callback(context, llama_cpp.ggml_abort_callback(0), ctypes.c_void_p(0))
+        if raised:
+            raise raised[0]
+
+
+def decode_status(error: RuntimeError) -> DecodeStatus | None:
+    """The code in llama-cpp-python's "llama_decode returned N", None for any other error."""
+    prefix, _, code = str(error).rpartition(" ")
+    if prefix != "llama_decode returned":
+        return None
+    try:
+        return DecodeStatus(int(code))
+    except ValueError:
+        return None
+
+
+def decode_error(status: DecodeStatus, n_tokens: int, n_ctx: int) -> SelfExtendError:
+    """The exception for a decode that failed with `status`; ABORTED is the caller's to handle."""
+    reason = native_reason()
+    if status is DecodeStatus.NO_SLOT:
+        return ContextOverflow(
+            f"The context of {n_ctx:,} tokens is full ({n_tokens:,} used). Make it larger with n_ctx.", n_tokens, n_ctx
+        )
+    if status is DecodeStatus.ALLOCATION:
+        return ModelError(f"llama.cpp ran out of memory while computing ({reason}). Take a smaller n_ctx or kv_type q8_0.")
+    return ModelError(f"llama.cpp could not decode: {reason or status.name.lower()}.")
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """The scalar GGUF metadata of a model."""
+    llama_cpp = bindings()
+    found: dict[str, str] = {}
+    for index in range(llama_cpp.llama_model_meta_count(model)):
+        key = _string(llama_cpp.llama_model_meta_key_by_index, model, index)
+        found[key] = _string(llama_cpp.llama_model_meta_val_str_by_index, model, index)
+    return found
+
+
+def _string(function: Any, model: Any, index: int) -> str:
+    size = 1024
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = function(model, index, buffer, size)
+        if length < size:
+            return buffer.value.decode("utf-8", "replace")
+        size = length + 1
+
+
+def open_model_without_weights(path: Path) -> Any:
+    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory. Free it with `free_model`.
+
+    Raises ModelError if the file is not a GGUF that this llama.cpp knows.
+    """
+    llama_cpp = bindings()
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc = True
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    native_reason()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise ModelError(f"{path} can't be loaded: {native_reason() or 'not a GGUF model'}. Download it again, or convert it anew.")
+    return model
+
+
+def free_model(model: Any) -> None:
+    bindings().llama_model_free(model)
+
+
+def trained_window(model: Any) -> int:
+    """The trained context window, in tokens."""
+    return int(bindings().llama_model_n_ctx_train(model))
+
+
+def sliding_window(model: Any) -> int:
+    """The window of the sliding-window layers in tokens, 0 without such layers."""
+    return int(bindings().llama_model_n_swa(model))
+
+
+def tokenize(model: Any, text: str, special: bool) -> list[int]:
+    """Token ids of a text, without BOS; with `special`, text that looks like a control token becomes one."""
+    llama_cpp = bindings()
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    raw = text.encode("utf-8", "replace")
+    room = len(raw) + 8
+    tokens = (llama_cpp.llama_token * room)()
+    count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, room, False, special)
+    if count < 0:
+        tokens = (llama_cpp.llama_token * -count)()
+        count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, -count, False, special)
+    return list(tokens[:count])
+
+
+def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:
+    """What a context on a model opened without weights would take on the host, None on a library that can't tell.
+
+    Raises ModelError if such a context can't be made.
+    """
+    llama_cpp = bindings()
+    try:
+        report = llama_cpp._lib.llama_get_memory_use
+    except AttributeError:
+        return None
+    report.argtypes = [ctypes.c_void_p, ctypes.c_bool] + [ctypes.POINTER(ctypes.c_uint64)] * 3
+    report.restype = None
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_ubatch
+    params.type_k = params.type_v = KV_TYPES[kv_type]
+    params.flash_attn_type = _flash_attention(flash_attn)
+    native_reason()
+    context = llama_cpp.llama_init_from_model(model, params)
+    if not context:
+        raise ModelError(f"A context of {n_ctx:,} tokens with a {kv_type} KV cache can't be made: {native_reason()}.")
+    try:
+        parts = [ctypes.c_uint64() for _ in range(3)]
+        report(context, True, *map(ctypes.byref, parts))
+        host = [part.value for part in parts]
+        report(context, False, *map(ctypes.byref, parts))
+        return MemoryUse(*(a + b.value for a, b in zip(host, parts, strict=True)))
+    finally:
+        llama_cpp.llama_free(context)
+
+
+def _flash_attention(enabled: bool) -> int:
+    llama_cpp = bindings()
+    return int(llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if enabled else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED)

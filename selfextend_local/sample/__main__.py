@@ -1,0 +1,33 @@
+"""`python -m selfextend_local.sample OUT.pdf`: a thin edge around write_sample."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from selfextend_local.errors import SelfExtendError
+from selfextend_local.sample import SAMPLE_FACTS, write_sample
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the sample; facts to ask about go to standard error. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m selfextend_local.sample",
+        description="Write the sample document: an invented report with known facts.",
+    )
+    parser.add_argument("out", metavar="OUT.pdf", help="the file to write")
+    arguments = parser.parse_args(argv)
+    try:
+        path = write_sample(arguments.out)
+    except SelfExtendError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(path)
+    for fact in SAMPLE_FACTS:
+        print(f"page {fact.page}: {fact.question} {fact.answer}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

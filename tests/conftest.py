@@ -1,0 +1,24 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.tiny_models import TinyModel
+
+# The matrices of the reference are small: more BLAS threads only wait for each other (three times slower on two cores).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
+    """tiny_model(kind) -> path of a tiny random-weight model, written once a session."""
+    from support.tiny_models import make_tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny-models")
+    return functools.cache(lambda kind: make_tiny_model(kind, folder))

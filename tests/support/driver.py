@@ -1,0 +1,272 @@
+"""A thin driver of llama.cpp's C API for the tests: decode tokens, move and save the cache, set group attention.
+
+Knows the C functions, those that the patches add or change included. Knows no model, no positions and nothing of the package.
+The library is the one that `llama_cpp` loads (LLAMA_CPP_LIB_PATH picks another build); it is loaded when the first Engine starts,
+so that collecting the tests needs no library, and its log is silenced.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SUCCESS = 0
+ABORTED = 2
+
+
+class MissingSymbol(AssertionError):
+    """The loaded library lacks a function that the patches add."""
+
+
+class DecodeFailed(RuntimeError):
+    """llama_decode returned something else than 0; `code` is what it returned."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"llama_decode returned {code}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Token:
+    """One row of a batch; `also` names further sequences that share the token."""
+
+    id: int
+    pos: int
+    seq: int = 0
+    also: tuple[int, ...] = ()
+
+
+class _TensorHead(ctypes.Structure):
+    """The first fields of struct ggml_tensor."""
+
+    _fields_ = (
+        ("type", ctypes.c_int),
+        ("buffer", ctypes.c_void_p),
+        ("ne", ctypes.c_int64 * 4),
+        ("nb", ctypes.c_size_t * 4),
+        ("op", ctypes.c_int),
+    )
+
+
+class _Library:
+    """The binding, and a second handle of its library for functions whose prototype the patches add or change."""
+
+    def __init__(self) -> None:
+        import llama_cpp
+
+        self.api: Any = llama_cpp
+        self.path = str(llama_cpp.llama_cpp._lib._name)
+        self._handle = ctypes.CDLL(self.path)
+        self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
+        llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
+        llama_cpp.llama_backend_init()
+
+    def function(self, name: str, result: Any, *arguments: Any) -> Any:
+        try:
+            function = getattr(self._handle, name)
+        except AttributeError:
+            raise MissingSymbol(f"{self.path} has no {name}: not a patched build") from None
+        function.restype, function.argtypes = result, list(arguments)
+        return function
+
+    def eval_callback(self, on_node: Callable[[str, int], None]) -> Any:
+        op_name = self.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+
+        def called(node: int, ask: bool, data: object) -> bool:
+            if ask:
+                tensor = _TensorHead.from_address(node)
+                on_node(op_name(tensor.op).decode(), int(np.prod(tensor.ne)))
+            return not ask
+
+        return self.api.ggml_backend_sched_eval_callback(called)
+
+
+@functools.cache
+def library() -> _Library:
+    return _Library()
+
+
+class Engine:
+    """One model and one context. Use it as a context manager; logits come back as float32 [n_tokens, n_vocab]."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_ctx: int = 512,
+        n_batch: int = 512,
+        n_ubatch: int = 512,
+        type_k: str = "f32",
+        type_v: str = "f32",
+        flash_attn: bool = False,
+        n_seq_max: int = 1,
+        kv_unified: bool = True,
+        swa_full: bool = False,
+        n_gpu_layers: int = 0,
+        n_threads: int = 1,
+        on_node: Callable[[str, int], None] | None = None,
+        **context_params: float,
+    ) -> None:
+        """`on_node(operation, n_values)` hears of each node of each graph that runs, from the first decode on."""
+        self._model = self._ctx = None
+        self._lib = library()
+        self._api = api = self._lib.api
+
+        model_params = api.llama_model_default_params()
+        model_params.n_gpu_layers = n_gpu_layers
+        self._model = api.llama_model_load_from_file(str(path).encode(), model_params)
+        if not self._model:
+            raise RuntimeError(f"cannot load {path}")
+
+        params = api.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_ubatch
+        params.type_k = getattr(api, f"GGML_TYPE_{type_k.upper()}")
+        params.type_v = getattr(api, f"GGML_TYPE_{type_v.upper()}")
+        params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attn else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.n_seq_max, params.kv_unified, params.swa_full = n_seq_max, kv_unified, swa_full
+        params.n_threads = params.n_threads_batch = n_threads
+        for name, value in context_params.items():
+            setattr(params, name, value)
+        if on_node:
+            params.cb_eval = self._on_node = self._lib.eval_callback(on_node)
+        self._ctx = api.llama_init_from_model(self._model, params)
+        if not self._ctx:
+            self.close()
+            raise RuntimeError(f"cannot make a context for {path}")
+
+        self.n_batch = n_batch
+        self.n_vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
+        self._memory = api.llama_get_memory(self._ctx)
+        self._abort_callback: Any = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._ctx:
+            self._api.llama_free(self._ctx)
+        if self._model:
+            self._api.llama_model_free(self._model)
+        self._ctx = self._model = None
+
+    # Decoding
+
+    def decode(self, tokens: Sequence[int], pos0: int | None = None, seq: int = 0, batches: Iterable[int] | None = None) -> np.ndarray:
+        """Decode a run of tokens; it continues the sequence unless `pos0` says where it starts. `batches` gives the sizes to cut it
+        into (the last one is used again while tokens are left); without it the run is cut by n_batch."""
+        first = self.pos_max(seq) + 1 if pos0 is None else pos0
+        rows = [Token(token, first + offset, seq) for offset, token in enumerate(tokens)]
+        sizes = list(batches or [self.n_batch])
+        logits = []
+        while rows:
+            size = sizes.pop(0) if len(sizes) > 1 else sizes[0]
+            logits.append(self.decode_batch(rows[:size]))
+            rows = rows[size:]
+        return np.concatenate(logits)
+
+    def decode_batch(self, rows: Sequence[Token]) -> np.ndarray:
+        """One call of llama_decode, any mix of sequences."""
+        api = self._api
+        batch = api.llama_batch_init(len(rows), 0, 1 + max(len(row.also) for row in rows))
+        try:
+            batch.n_tokens = len(rows)
+            for index, row in enumerate(rows):
+                batch.token[index] = row.id
+                batch.pos[index] = row.pos
+                batch.n_seq_id[index] = 1 + len(row.also)
+                for nth, seq in enumerate((row.seq, *row.also)):
+                    batch.seq_id[index][nth] = seq
+                batch.logits[index] = 1
+            code = api.llama_decode(self._ctx, batch)
+        finally:
+            api.llama_batch_free(batch)
+        if code != SUCCESS:
+            raise DecodeFailed(code)
+        return np.stack([self._logits_of(index) for index in range(len(rows))])
+
+    def _logits_of(self, index: int) -> np.ndarray:
+        pointer = self._api.llama_get_logits_ith(self._ctx, index)
+        return np.ctypeslib.as_array(pointer, (self.n_vocab,)).copy()
+
+    def set_abort_callback(self, callback: Callable[[], bool] | None) -> None:
+        """`callback` is asked after each operation of a graph; True ends the decode with code ABORTED."""
+        kind = self._api.ggml_abort_callback
+        self._abort_callback = kind(lambda data: callback()) if callback else kind(0)
+        self._api.llama_set_abort_callback(self._ctx, self._abort_callback, None)
+
+    # Group attention (patched library only)
+
+    def set_group_attn(self, n: int, w: int, r: int) -> int:
+        """0, or a negative code that tells why not."""
+        int32 = ctypes.c_int32
+        return int(self._lib.function("llama_set_group_attn", int32, ctypes.c_void_p, int32, int32, int32)(self._ctx, n, w, r))
+
+    def get_group_attn(self) -> tuple[int, int, int]:
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        n, w, r = ctypes.c_int32(-1), ctypes.c_int32(-1), ctypes.c_int32(-1)
+        get = self._lib.function("llama_get_group_attn", None, ctypes.c_void_p, int32_p, int32_p, int32_p)
+        get(self._ctx, ctypes.byref(n), ctypes.byref(w), ctypes.byref(r))
+        return n.value, w.value, r.value
+
+    # The cache. Negative positions stand for "from the start" and "to the end".
+    # seq_cp, seq_add and seq_div tell whether they could do it; the stock library returns nothing there, so only tests of the
+    # patched one may look at the answer.
+
+    def pos_max(self, seq: int = 0) -> int:
+        return int(self._api.llama_memory_seq_pos_max(self._memory, seq))
+
+    def pos_min(self, seq: int = 0) -> int:
+        return int(self._api.llama_memory_seq_pos_min(self._memory, seq))
+
+    def clear(self) -> None:
+        self._api.llama_memory_clear(self._memory, True)
+
+    def seq_rm(self, seq: int, p0: int, p1: int = -1) -> bool:
+        return bool(self._api.llama_memory_seq_rm(self._memory, seq, p0, p1))
+
+    def seq_keep(self, seq: int) -> None:
+        self._api.llama_memory_seq_keep(self._memory, seq)
+
+    def seq_cp(self, source: int, target: int, p0: int = -1, p1: int = -1) -> bool:
+        return self._move("llama_memory_seq_cp", source, target, p0, p1)
+
+    def seq_add(self, seq: int, p0: int, p1: int, delta: int) -> bool:
+        return self._move("llama_memory_seq_add", seq, p0, p1, delta)
+
+    def seq_div(self, seq: int, p0: int, p1: int, divisor: int) -> bool:
+        return self._move("llama_memory_seq_div", seq, p0, p1, divisor)
+
+    def _move(self, name: str, *arguments: int) -> bool:
+        function = self._lib.function(name, ctypes.c_bool, ctypes.c_void_p, *[ctypes.c_int32] * 4)
+        return bool(function(self._memory, *arguments))
+
+    # State
+
+    def save(self, seq: int | None = None) -> bytes:
+        """The state of one sequence, or of the whole context."""
+        api = self._api
+        if seq is None:
+            size, get = api.llama_state_get_size(self._ctx), functools.partial(api.llama_state_get_data, self._ctx)
+            arguments: tuple[int, ...] = ()
+        else:
+            size, get = api.llama_state_seq_get_size(self._ctx, seq), functools.partial(api.llama_state_seq_get_data, self._ctx)
+            arguments = (seq,)
+        buffer = (ctypes.c_uint8 * size)()
+        written = get(buffer, size, *arguments)
+        return bytes(buffer[:written])
+
+    def load(self, state: bytes, seq: int | None = None) -> int:
+        """Bytes read; 0 when the library refuses the state."""
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if seq is None:
+            return int(self._api.llama_state_set_data(self._ctx, buffer, len(state)))
+        return int(self._api.llama_state_seq_set_data(self._ctx, buffer, len(state), seq))
