@@ -1,0 +1,330 @@
+"""SelfExtendLlama: llama_cpp.Llama with group attention, a context sized from the need, and a prefill that can stop.
+
+Knows the plan, the positions and the native boundary. It knows no documents, no templates and no terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from . import _native
+from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
+from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, overflow
+from .positions import MICRO_BATCH, PLAIN, RELIABLE_FRACTION, GroupAttention
+
+_native.bindings()
+
+from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens done, tokens in all) after each micro-batch."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a GGUF file says of itself. `n_ctx_train` and `sliding_window` in tokens, 0 = no sliding window."""
+
+    path: Path
+    name: str
+    architecture: str
+    n_ctx_train: int
+    sliding_window: int
+    chat_template: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prefill that is done: tokens of the prompt, those found in the cache, those evaluated, and seconds."""
+
+    n_prompt: int
+    n_reused: int
+    n_evaluated: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.n_evaluated / self.seconds if self.seconds > 0 else 0.0
+
+
+class ModelPeek:
+    """Metadata and vocabulary of a GGUF file, without its weights: opens in about 0.1 s.
+
+    Raises ModelNotFound, ModelError, LibraryError.
+    """
+
+    def __init__(self, model_path: str | Path) -> None:
+        path = Path(model_path)
+        if not path.is_file():
+            raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
+        self._model: Any = _native.open_model_without_weights(path)
+        metadata = _native.metadata(self._model)
+        self.info = ModelInfo(
+            path=path,
+            name=metadata.get("general.name", path.stem),
+            architecture=metadata.get("general.architecture", "unknown"),
+            n_ctx_train=_native.trained_window(self._model),
+            sliding_window=_native.sliding_window(self._model),
+            chat_template=metadata.get("tokenizer.chat_template"),
+            metadata=metadata,
+        )
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids without BOS. With `special`, text that looks like a control token becomes one."""
+        return _native.tokenize(self._model, text, special)
+
+    def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
+        """Size a context for this model and the memory that is free now. Allocates nothing.
+
+        Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
+        """
+        if settings.kv_type not in _native.KV_TYPES:
+            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take one of {', '.join(_native.KV_TYPES)}.")
+
+        def measure(n_ctx: int) -> tuple[int, int] | None:
+            use = _native.memory_use(
+                self._model,
+                n_ctx=n_ctx,
+                n_batch=MICRO_BATCH,
+                n_ubatch=MICRO_BATCH,
+                kv_type=settings.kv_type,
+                flash_attn=flash_attn,
+            )
+            return None if use is None else (use.kv_cache, use.kv_cache + use.compute)
+
+        return make_plan(
+            settings,
+            self.info.n_ctx_train,
+            sliding_window=self.info.sliding_window,
+            available_bytes=psutil.virtual_memory().available,
+            measure=measure,
+        )
+
+    def close(self) -> None:
+        if self._model is not None:
+            _native.free_model(self._model)
+            self._model = None
+
+    def __enter__(self) -> ModelPeek:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None) is not None:
+            self.close()
+
+
+class SelfExtendLlama(Llama):  # type: ignore[misc]
+    """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
+
+    ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
+        then 2, 4, 8, … as the text grows.
+    ga_w: neighbour window in tokens, exact for every query; None = an eighth of the trained window.
+    need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
+        windows if the memory allows.
+    kv_type: "f16", "q8_0" or "q4_0".
+
+    Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
+    LibraryError; all but ModelUnsupported before the weights are loaded.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        ga_n: GroupSize = "auto",
+        ga_w: int | None = None,
+        ga_fraction: float = RELIABLE_FRACTION,
+        need_tokens: int | None = None,
+        n_ctx: int | None = None,
+        kv_type: str = "f16",
+        n_threads: int | None = None,
+        flash_attn: bool = True,
+        verbose: bool = False,
+        **llama_kwargs: Any,
+    ) -> None:
+        self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
+        with ModelPeek(model_path) as peek:
+            self.info = peek.info
+            if peek.info.n_ctx_train < 1:
+                raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
+            self.plan = peek.plan(self._settings, flash_attn=flash_attn)
+        if self.plan.group_attention.enabled:
+            _native.require_patched()
+        threads = n_threads or psutil.cpu_count(logical=False) or 1
+        batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
+        type_ = _native.KV_TYPES[kv_type]
+        _native.native_reason()
+        try:
+            super().__init__(
+                str(model_path),
+                n_ctx=self.plan.n_ctx,
+                n_threads=threads,
+                flash_attn=flash_attn,
+                verbose=verbose,
+                **dict(type_k=type_, type_v=type_) | batch,
+            )
+        except ValueError as error:
+            raise ModelError(f"{model_path} can't be loaded: {_native.native_reason() or error}.") from error
+        self._ga = PLAIN
+        self._stop: Callable[[], bool] | None = None
+        self._progress: Progress | None = None
+        self._expected = 0
+        self._check_support()
+
+    def _check_support(self) -> None:
+        if self.plan.capacity <= self.plan.n_ctx_train and not self.plan.group_attention.enabled:
+            return
+        try:
+            self._set_group_attention(self._group_attention_for(self.plan.capacity))
+        except SelfExtendError:
+            self.close()
+            raise
+        self._set_group_attention(self._group_attention_for(1))
+
+    @property
+    def group_attention(self) -> GroupAttention:
+        """The (n, w, r) in use."""
+        return self._ga
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that this context can hold."""
+        return self.plan.capacity
+
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        *,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        expect: int | None = None,
+    ) -> Prefill:
+        """Evaluate a prompt, less the prefix that is in the cache already.
+
+        expect: the length that the text is known to reach; the group size is set for it once.
+        Raises Interrupted when `should_stop` says so: what was evaluated stays, and the next call goes on from there.
+        Raises ContextOverflow, with the cache as it was.
+        """
+        wanted = list(tokens)
+        self._check_length(len(wanted))
+        started = time.perf_counter()
+        self._expected = expect or 0
+        self._plain_again_if_it_fits(len(wanted))
+        reused = self._common_prefix(wanted)
+        if reused < self.n_tokens or reused == len(wanted):
+            # The last token is evaluated again, since its logits are what the answer starts from.
+            reused = self._truncate(min(reused, len(wanted) - 1)) if self._must_replay(reused, len(wanted)) else reused
+        self._progress, self._stop = progress, should_stop
+        try:
+            if reused < len(wanted):
+                self.eval(wanted[reused:])
+        finally:
+            self._progress, self._stop = None, None
+        return Prefill(len(wanted), reused, len(wanted) - reused, time.perf_counter() - started)
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
+        pending = list(tokens)
+        total = len(pending)
+        self._check_length(self.n_tokens + total)
+        self._grow(max(self.n_tokens + total, self._expected))
+        done = 0
+        guard = _native.abort_when(self.ctx, self._stop) if self._stop else nullcontext()
+        try:
+            with guard:
+                while done < total:
+                    if self._stop and self._stop():
+                        raise self._interrupted()
+                    size = self._micro_batch()
+                    super().eval(pending[done : done + size])
+                    done += len(pending[done : done + size])
+                    if self._progress:
+                        self._progress(done, total)
+        except RuntimeError as error:
+            status = _native.decode_status(error)
+            if status is None:
+                raise
+            self._requires_eval = True
+            if status is _native.DecodeStatus.ABORTED:
+                raise self._interrupted() from None
+            raise _native.decode_error(status, self.n_tokens, self.plan.n_ctx) from error
+
+    def generate(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
+        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit."""
+        prompt = list(tokens)
+        self._check_length(len(prompt))
+        self._plain_again_if_it_fits(len(prompt))
+        generator: Generator[int, Sequence[int] | None, None] = super().generate(prompt, *args, **kwargs)
+        return generator
+
+    def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
+        """As Llama.create_completion. Raises ContextOverflow if the prompt doesn't fit."""
+        length = len(self.tokenize(prompt.encode(), special=True)) if isinstance(prompt, str) else len(prompt)
+        # The prompt and one token of the answer have to fit.
+        self._check_length(length + 1)
+        return super().create_completion(prompt, *args, **kwargs)
+
+    def _check_length(self, n_tokens: int) -> None:
+        if n_tokens > self.plan.capacity:
+            raise overflow(
+                self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window
+            )
+
+    def _group_attention_for(self, n_tokens: int) -> GroupAttention:
+        return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
+
+    def _set_group_attention(self, ga: GroupAttention) -> None:
+        if ga != self._ga:
+            _native.set_group_attention(self.ctx, ga)
+            self._ga = ga
+
+    def _grow(self, n_tokens: int) -> None:
+        # While keys are kept the group only grows: going back would not give the plain model's very bits.
+        wanted = self._group_attention_for(n_tokens)
+        if self.n_tokens == 0 or wanted.n > self._ga.n:
+            self._set_group_attention(wanted)
+
+    def _plain_again_if_it_fits(self, n_tokens: int) -> None:
+        # A short text after a long one: drop the regrouped keys, so that the results are those of the plain model.
+        if self._ga.enabled and not self._group_attention_for(max(n_tokens, self._expected)).enabled:
+            self.reset()
+
+    def _common_prefix(self, tokens: list[int]) -> int:
+        known = self.input_ids[: self.n_tokens].tolist()
+        for index, (a, b) in enumerate(zip(known, tokens, strict=False)):
+            if a != b:
+                return index
+        return min(len(known), len(tokens))
+
+    def _must_replay(self, reused: int, n_tokens: int) -> bool:
+        complete = reused == n_tokens == self.n_tokens
+        return not (complete and not self._requires_eval)
+
+    def _truncate(self, length: int) -> int:
+        if length == self.n_tokens:
+            return length
+        if length < 1 or not self._ctx.kv_cache_seq_rm(-1, length, -1):
+            self.reset()
+            return 0
+        self.n_tokens = length
+        self._requires_eval = True
+        return length
+
+    def _micro_batch(self) -> int:
+        # Aligned with the steps of the boundary, so that the library doesn't cut the batches smaller.
+        size = int(self.n_batch)
+        return size - self.n_tokens % size if self._ga.enabled else size
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"Stopped after {self.n_tokens:,} tokens; they are kept.", int(self.n_tokens))
