@@ -1,0 +1,41 @@
+"""SelfExtend on quantised GGUF models: read documents longer than the trained window.
+
+Importing this package loads no C library; the names below load what they need on first use.
+
+    positions -> _native -> model -> chat        (arrows: who uses whom is the other way round)
+    documents, prompts, plan                     pure Python beside them
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+try:
+    __version__ = version("selfextend-local")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+_HOME = {
+    "SelfExtendLlama": "model",
+    "ModelPeek": "model",
+    "ModelInfo": "model",
+    "Prefill": "model",
+    "ContextPlan": "plan",
+    "Settings": "plan",
+    "GroupAttention": "positions",
+    "Chat": "chat",
+    "Document": "documents",
+    "load_document": "documents",
+    "find_default_model": "default_model",
+    "SelfExtendError": "errors",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

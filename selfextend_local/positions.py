@@ -16,7 +16,7 @@ RELIABLE_FRACTION = 3 / 8
 """Share of the trained window that a model is trusted to read well.
 
 Measured on SmolLM2-135M (window 8,192) with five-digit pass keys: every key is found while the largest rotation is
-2,463 to 3,519 (0.30 to 0.43 of the window), half of them at 5,247 and 5,439 (0.64 and 0.66). The authors of SelfExtend
+2,463 to 3,535 (0.30 to 0.43 of the window), half of them at 5,247 and 5,439 (0.64 and 0.66). The authors of SelfExtend
 use 1/2 to 2/3 for larger models. Retrieval sets the limit; perplexity alone would allow more.
 """
 

@@ -1,0 +1,54 @@
+"""llama_get_memory_use: simulated figures are what a real context takes."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfextend_local import _native
+
+pytestmark = pytest.mark.native
+
+N_LAYER, N_CTX, WIDTH = 2, 512, 2 * 64  # tiny "gqa" model: two KV heads of 64
+
+
+def context(model: Any) -> Any:
+    llama_cpp = _native.bindings()
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, 64, 64
+    params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    made = llama_cpp.llama_init_from_model(model, params)
+    assert made
+    return made
+
+
+def real_use(path: Path) -> tuple[int, int, int]:
+    llama_cpp = _native.bindings()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+    made = context(model)
+    parts = [ctypes.c_uint64() for _ in range(3)]
+    llama_cpp._lib.llama_get_memory_use(ctypes.c_void_p(made), True, *map(ctypes.byref, parts))
+    llama_cpp.llama_free(made)
+    llama_cpp.llama_model_free(model)
+    return parts[0].value, parts[1].value, parts[2].value
+
+
+@pytest.mark.parametrize(("kv_type", "bytes_per_value"), [("f16", 2.0), ("q8_0", 34 / 32), ("q4_0", 18 / 32)])
+def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], Path], kv_type: str, bytes_per_value: float) -> None:
+    path = tiny_model("gqa")
+    model = _native.open_model_without_weights(path)
+    try:
+        use = _native.memory_use(model, n_ctx=N_CTX, n_batch=64, n_ubatch=64, kv_type=kv_type, flash_attn=True)
+    finally:
+        _native.free_model(model)
+    assert use is not None
+    assert use.kv_cache == N_LAYER * N_CTX * 2 * WIDTH * bytes_per_value
+    if kv_type == "f16":
+        weights, kv_cache, compute = real_use(path)
+        assert use.kv_cache == kv_cache
+        assert use.compute == compute
+        assert use.weights == pytest.approx(weights, rel=0.01)

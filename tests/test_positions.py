@@ -1,0 +1,109 @@
+"""The arithmetic of positions: its properties, and the figures that the design promises."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfextend_local.errors import GroupAttentionError
+from selfextend_local.positions import (
+    MAX_GROUP_SIZE,
+    RELIABLE_FRACTION,
+    GroupAttention,
+    choose,
+    default_neighbours,
+    default_step,
+    fixed,
+    reach,
+)
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> GroupAttention:
+    n = draw(st.integers(1, 16))
+    return GroupAttention(n, draw(st.integers(1, 300)), n * draw(st.integers(1, 20)))
+
+
+@given(settings(), st.integers(0, 4000))
+def test_the_last_w_keys_are_seen_at_their_exact_distance(ga: GroupAttention, i: int) -> None:
+    for j in range(max(0, i - ga.w), i + 1):
+        assert ga.relative_position(i, j) == i - j
+
+
+@given(settings(), st.integers(0, 4000))
+def test_rotations_never_decrease_along_the_text_and_nothing_is_seen_from_ahead(ga: GroupAttention, i: int) -> None:
+    b = ga.boundary(i)
+    rotations = [ga.rotation(j, b) for j in range(i + 1)]
+    assert all(0 <= step <= 1 for step in (y - x for x, y in zip(rotations, rotations[1:], strict=False)))
+    assert rotations[0] == 0
+
+
+@given(settings(), st.integers(0, 4000))
+def test_the_exact_window_breathes_between_w_and_w_plus_r(ga: GroupAttention, i: int) -> None:
+    exact = i + 1 - ga.boundary(i)
+    if ga.enabled and ga.boundary(i) > 0:
+        assert ga.w + 1 <= exact <= ga.w + ga.r
+    else:
+        assert exact == i + 1
+
+
+@given(settings(), st.integers(1, 3000))
+def test_the_boundary_depends_on_the_place_in_the_text_alone(ga: GroupAttention, n_tokens: int) -> None:
+    steps = {ga.boundary(i) for i in range(n_tokens)}
+    assert steps == {k * ga.r for k in range(len(steps))}
+
+
+@given(settings(), st.integers(1, 2000))
+def test_largest_rotation_is_the_largest(ga: GroupAttention, n_tokens: int) -> None:
+    assert ga.largest_rotation(n_tokens) == max(ga.rotation(i, ga.boundary(i)) for i in range(n_tokens))
+
+
+@given(settings(), st.integers(1, 600))
+def test_capacity_is_tight(ga: GroupAttention, window: int) -> None:
+    capacity = ga.capacity(window)
+    assert ga.largest_rotation(capacity) < window
+    assert ga.largest_rotation(capacity + 1) >= window
+
+
+@given(st.integers(1, 200_000), st.integers(256, 32_768))
+def test_the_automatic_choice_grows_with_the_text_and_stays_plain_while_it_fits(n_tokens: int, window: int) -> None:
+    ga = choose(n_tokens, window)
+    assert ga.n in (1, 2, 4, 8, 16, 32, 64)
+    assert ga.enabled == (n_tokens > int(window * RELIABLE_FRACTION))
+    assert choose(n_tokens + 1, window).n >= ga.n
+    if ga.enabled and ga.n < MAX_GROUP_SIZE:
+        assert ga.largest_rotation(n_tokens) < window * RELIABLE_FRACTION
+
+
+def test_the_design_s_figures() -> None:
+    # Largest rotations behind the passkey table of the design: the first three found every key, the last lost half.
+    assert GroupAttention(8, 512, 512).largest_rotation(16_384) == 2943
+    assert GroupAttention(16, 1024, 512).largest_rotation(16_384) == 2463
+    assert GroupAttention(32, 1024, 512).largest_rotation(65_536) == 3535
+    assert GroupAttention(4, 1024, 512).largest_rotation(16_384) == 5247
+    assert choose(16_384, 8192) == GroupAttention(16, 1024, 512)
+
+
+def test_defaults_scale_with_the_window() -> None:
+    assert (default_step(8192), default_neighbours(8192)) == (512, 1024)
+    assert (default_step(256), default_neighbours(256)) == (16, 32)
+    assert default_neighbours(8192, sliding_window=1500) == 1536
+    assert default_neighbours(131_072) == 4096
+    assert reach(8192) == GroupAttention(64, 1024, 512).capacity(8192)
+
+
+@pytest.mark.parametrize(("n", "w", "message"), [(0, 512, "1 or more"), (4, 0, "1 or more"), (3, 512, "power of two")])
+def test_invalid_settings_are_refused(n: int, w: int, message: str) -> None:
+    with pytest.raises(GroupAttentionError, match=message):
+        fixed(n, w, 8192)
+
+
+def test_a_window_that_cannot_hold_is_refused_with_one_that_can() -> None:
+    with pytest.raises(GroupAttentionError, match="at most 7,680. Take --ga-w 1024"):
+        fixed(4, 8192, 8192)
+
+
+def test_fractions_outside_zero_to_one_are_refused() -> None:
+    with pytest.raises(GroupAttentionError, match="fraction"):
+        choose(1, 8192, fraction=1.5)
