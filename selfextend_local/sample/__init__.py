@@ -31,11 +31,11 @@ class Fact:
     page: int
 
 
-# The first three are early and plain enough for a model of 135M parameters.
+# The first two are early and plain enough for a model of 135M parameters, and are what the demo asks.
 SAMPLE_FACTS: tuple[Fact, ...] = (
     Fact("What is the pass key of the north vault?", "48213", 3),
+    Fact("What is the radio code of the lighthouse?", "35926", 6),
     Fact("What is the station boat called?", "Marigold", 4),
-    Fact("Which colour is the door of the seed store painted?", "turquoise", 6),
     Fact("What was the strongest gust of the year?", "97 knots", 12),
     Fact("What was the rarest bird of the year?", "gyrfalcon", 35),
     Fact("Who will be the next warden of the observatory?", "Signe Aldous", 40),

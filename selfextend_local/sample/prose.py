@@ -109,10 +109,9 @@ METHODS = Chapter(
         "that are caught in the mist nets or in the two wire traps are measured, weighed, ringed "
         "and let go at once. Sea birds on passage are counted for an hour each afternoon from "
         "the hide at Gannet Point, by one observer with a telescope and one with a pencil.",
-        "The seed store beside the traps has been much photographed by visitors, and so it may "
-        "be described here. The door of the seed store is painted turquoise. No other colour was "
-        "left in the paint locker, and it has turned out to be a help, since the door can be "
-        "found in thick fog.",
+        "The lighthouse on Gannet Point belongs to another service, and its keepers have long been "
+        "our nearest neighbours. The radio code of the lighthouse is 35926. It opens every call, in "
+        "the morning and at dusk, and it has not been changed since the station was founded.",
         "Every figure is written in ink on the day itself. A mistake is struck out with one line "
         "so that it can still be read. The warden checks the pages on the last day of the month, "
         "signs them, and carries the copy to the vault.",
