@@ -177,6 +177,7 @@ class SelfExtendLlama(Llama):  # type: ignore[misc]
         except ValueError as error:
             raise ModelError(f"{model_path} can't be loaded: {_native.native_reason() or error}.") from error
         self._ga = PLAIN
+        self._pinned: GroupAttention | None = None
         self._stop: Callable[[], bool] | None = None
         self._progress: Progress | None = None
         self._expected = 0
@@ -281,7 +282,17 @@ class SelfExtendLlama(Llama):  # type: ignore[misc]
                 self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window
             )
 
+    def pin_group_attention(self, ga: GroupAttention) -> None:
+        """Use this (n, w, r) from now on, whatever the length of the text: for experiments and comparisons.
+
+        Raises GroupAttentionError or ModelUnsupported if the context refuses it.
+        """
+        self._set_group_attention(ga)
+        self._pinned = ga
+
     def _group_attention_for(self, n_tokens: int) -> GroupAttention:
+        if self._pinned is not None:
+            return self._pinned
         return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
 
     def _set_group_attention(self, ga: GroupAttention) -> None:

