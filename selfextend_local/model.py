@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -153,6 +153,7 @@ class SelfExtendLlama(Llama):  # type: ignore[misc]
         verbose: bool = False,
         **llama_kwargs: Any,
     ) -> None:
+        self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
