@@ -95,7 +95,7 @@ class Chat:
         *,
         system: str | None = None,
         documents: Sequence[Document] = (),
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         reserve: int = 0,
     ) -> None:
         self._llm = llm
@@ -155,7 +155,7 @@ class Chat:
         if len(prompt) >= capacity:
             raise ContextOverflow(
                 f"The conversation would take {len(prompt):,} tokens and the context holds {capacity:,}: "
-                f"{len(prompt) + 1 - capacity:,} too many. Ask less at once, name fewer documents, or start a new chat.",
+                f"{len(prompt) + 1 - capacity:,} too many. Ask a shorter question, or start a new chat.",
                 len(prompt),
                 capacity,
             )

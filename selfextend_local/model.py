@@ -124,7 +124,7 @@ class ModelPeek:
             self.close()
 
 
-class SelfExtendLlama(Llama):  # type: ignore[misc]
+class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
 
     ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
@@ -310,7 +310,7 @@ class SelfExtendLlama(Llama):  # type: ignore[misc]
     def _plain_again_if_it_fits(self, n_tokens: int) -> None:
         # A short text after a long one: drop the regrouped keys, so that the results are those of the plain model.
         if self._ga.enabled and not self._group_attention_for(max(n_tokens, self._expected)).enabled:
-            self.reset()
+            self.reset()  # type: ignore[no-untyped-call]
 
     def _common_prefix(self, tokens: list[int]) -> int:
         known = self.input_ids[: self.n_tokens].tolist()
@@ -327,7 +327,7 @@ class SelfExtendLlama(Llama):  # type: ignore[misc]
         if length == self.n_tokens:
             return length
         if length < 1 or not self._ctx.kv_cache_seq_rm(-1, length, -1):
-            self.reset()
+            self.reset()  # type: ignore[no-untyped-call]
             return 0
         self.n_tokens = length
         self._requires_eval = True

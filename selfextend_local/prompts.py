@@ -71,7 +71,7 @@ class ModelVocabulary:
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        return self.llm.metadata
+        return self.llm.info.metadata
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         return list(self.llm.tokenize(text.encode(), add_bos=False, special=special))

@@ -18,11 +18,11 @@ __all__ = ["SAMPLE_FACTS", "Fact", "write_sample"]
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A question that the sample answers once, in so many words.
+    """A question that one page of the sample answers, in so many words.
 
     Attributes:
         question: what to ask.
-        answer: the words of the document, which stand nowhere else in it.
+        answer: the words of the document, which stand on no other page of it.
         page: where, counted from 1; the printed page number is the same.
     """
 

@@ -42,8 +42,8 @@ FOREWORD = Chapter(
         "that a record becomes more useful with every year that is added to it, and that a gap in "
         "a record can never be mended afterwards. We did not miss a single observation in 1987.",
         "The trustees have asked that one matter of safe keeping be set down here in plain words. "
-        "The pass key of the north vault is 48213. The vault holds the original logbooks, and "
-        "every member of the staff is to know the number by heart.",
+        "The pass key of the north vault is 48213. Remember it: 48213 is the pass key of the north "
+        "vault. The original logbooks are kept there.",
         "My thanks go to all who served the station this year, in fair weather and in foul.",
         "Ingrid Hallam, Warden",
     ),
@@ -109,9 +109,8 @@ METHODS = Chapter(
         "that are caught in the mist nets or in the two wire traps are measured, weighed, ringed "
         "and let go at once. Sea birds on passage are counted for an hour each afternoon from "
         "the hide at Gannet Point, by one observer with a telescope and one with a pencil.",
-        "The lighthouse on Gannet Point belongs to another service, and its keepers have long been "
-        "our nearest neighbours. The radio code of the lighthouse is 35926. It opens every call, in "
-        "the morning and at dusk, and it has not been changed since the station was founded.",
+        "The radio code of the lighthouse is 35926. Remember it: 35926 is the radio code of the "
+        "lighthouse, and it opens every call.",
         "Every figure is written in ink on the day itself. A mistake is struck out with one line "
         "so that it can still be read. The warden checks the pages on the last day of the month, "
         "signs them, and carries the copy to the vault.",
