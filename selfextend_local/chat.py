@@ -108,6 +108,16 @@ class Chat:
         self.warning = self._prompts.warning
         self.last_stats: TurnStats | None = None
 
+    @property
+    def n_used(self) -> int:
+        """Tokens in the cache."""
+        return int(self._llm.n_tokens)
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that the context can hold."""
+        return self._llm.capacity
+
     def ask(
         self,
         question: str,
@@ -178,8 +188,8 @@ class Chat:
             decode_tps=(len(answer.tokens) - 1) / decoding if decoding > 0 and len(answer.tokens) > 1 else 0.0,
             ga_n=group.n,
             ga_w=group.w,
-            n_used=int(self._llm.n_tokens),
-            capacity=self._llm.capacity,
+            n_used=self.n_used,
+            capacity=self.capacity,
             stop_reason=answer.stop_reason,
         )
 

@@ -34,7 +34,8 @@ class Fact:
 # The first two are early and plain enough for a model of 135M parameters, and are what the demo asks.
 SAMPLE_FACTS: tuple[Fact, ...] = (
     Fact("What is the pass key of the north vault?", "48213", 3),
-    Fact("What is the radio code of the lighthouse?", "35926", 6),
+    Fact("What is the radio code of the lighthouse?", "35926", 5),
+    Fact("What is the serial number of the rain gauge?", "91754", 6),
     Fact("What is the station boat called?", "Marigold", 4),
     Fact("What was the strongest gust of the year?", "97 knots", 12),
     Fact("What was the rarest bird of the year?", "gyrfalcon", 35),

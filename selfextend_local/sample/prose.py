@@ -42,8 +42,8 @@ FOREWORD = Chapter(
         "that a record becomes more useful with every year that is added to it, and that a gap in "
         "a record can never be mended afterwards. We did not miss a single observation in 1987.",
         "The trustees have asked that one matter of safe keeping be set down here in plain words. "
-        "The pass key of the north vault is 48213. Remember it: 48213 is the pass key of the north "
-        "vault. The original logbooks are kept there.",
+        "The pass key of the north vault is 48213. The vault holds the original logbooks, and "
+        "every member of the staff is to know the number by heart.",
         "My thanks go to all who served the station this year, in fair weather and in foul.",
         "Ingrid Hallam, Warden",
     ),
@@ -84,6 +84,7 @@ PEOPLE = Chapter(
         "rest of us to bake. Old Magnus Fell looked after the boat, the engine and the slates, "
         "and Peter Lind, who came to us from school, did everything that nobody else had time "
         "for.",
+        "The radio code of the lighthouse is 35926.",
         "Each day is divided into four watches. The morning watch lights the stove, reads the "
         "instruments at six and walks the north path. The forenoon watch works the nets and the "
         "traps. The afternoon watch counts the sea birds from the hide at Gannet Point. The "
@@ -104,13 +105,13 @@ METHODS = Chapter(
         "barometer in the office and corrected to sea level. Temperatures in this report are in "
         "degrees Celsius, rain is in millimetres, pressure is in millibars, and the force of the "
         "wind is given on the Beaufort scale unless knots are named.",
+        "The serial number of the rain gauge is 91754, and it is to be quoted in every letter to "
+        "the mainland.",
         "Birds are counted in three ways. Every morning one of us walks the same path from the "
         "pier to the North Light, without haste, and notes each bird within fifty paces. Birds "
         "that are caught in the mist nets or in the two wire traps are measured, weighed, ringed "
         "and let go at once. Sea birds on passage are counted for an hour each afternoon from "
         "the hide at Gannet Point, by one observer with a telescope and one with a pencil.",
-        "The radio code of the lighthouse is 35926. Remember it: 35926 is the radio code of the "
-        "lighthouse, and it opens every call.",
         "Every figure is written in ink on the day itself. A mistake is struck out with one line "
         "so that it can still be read. The warden checks the pages on the last day of the month, "
         "signs them, and carries the copy to the vault.",
