@@ -187,8 +187,20 @@ def _prefill_and_decode(path: Path, count: int) -> list[Row]:
     plain, grouped = median(prefill[1]), median(prefill[4])
     slow, fast = 1 / median(decode[4]), 1 / median(decode[1])
     return [
-        Row(f"prefill time of {count:,} tokens, n=4, w=512 against n=1", grouped / plain, 1.05, False, f"{grouped:.1f} s against {plain:.1f} s"),
-        Row(f"decode speed at {count:,} tokens, n=4 against n=1", slow / fast, 0.97, True, f"{slow:.1f} against {fast:.1f} tokens/s"),
+        Row(
+            f"prefill time of {count:,} tokens, n=4, w=512 against n=1",
+            grouped / plain,
+            1.05,
+            False,
+            f"{grouped:.1f} s against {plain:.1f} s",
+        ),
+        Row(
+            f"decode speed at {count:,} tokens, n=4 against n=1",
+            slow / fast,
+            0.97,
+            True,
+            f"{slow:.1f} against {fast:.1f} tokens/s",
+        ),
     ]
 
 

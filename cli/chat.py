@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,12 +37,12 @@ HELP = """\
 """
 
 
-class GroupSizeType(click.ParamType):
+class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto" or isinstance(value, int):
-            return value
+        if value == "auto":
+            return "auto"
         try:
             number = int(value)
         except ValueError:
@@ -262,10 +263,8 @@ def _converse(session: Session) -> int:
     from selfextend_local.errors import ContextOverflow, Interrupted
 
     if sys.stdin.isatty():
-        try:
+        with suppress(ImportError):
             import readline  # noqa: F401  (arrows and history for input)
-        except ImportError:
-            pass
         console.say("Ask away; /help lists the commands, Ctrl-D leaves.")
     while True:
         line = _input()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -107,10 +107,8 @@ def _prefer_system_cxx_runtime() -> None:
     # CUDA builds with some compilers export a static copy of libstdc++ whose std::regex crashes in the tokenizer when
     # it shadows the system's. Loading the system's first decides which one is used.
     if sys.platform == "linux":
-        try:
+        with suppress(OSError):
             ctypes.CDLL("libstdc++.so.6", mode=ctypes.RTLD_GLOBAL)
-        except OSError:
-            pass
 
 
 _last_errors: list[str] = []

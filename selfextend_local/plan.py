@@ -125,7 +125,10 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."
     else:
-        advice = f"At most {auto:,} tokens can be read with a trained window of {window:,}: shorten the text, or take a model with a longer window."
+        advice = (
+            f"At most {auto:,} tokens can be read with a trained window of {window:,}: shorten the text, or take a model "
+            "with a longer window."
+        )
     return ContextOverflow(f"{over}. {advice}", n_tokens, capacity)
 
 
