@@ -64,7 +64,7 @@ def _bar(label: str, unit: str) -> Iterator[Update]:
                 return
             task = bar.add_task(label, total=total, amount="")
             bar.start()
-        speed = f" {done / elapsed:,.0f}/s" if elapsed > 0 else ""
+        speed = f" {done / elapsed:,.0f}/s" if done else ""
         bar.update(task, completed=done, total=total, amount=f"{done:,}/{total:,} {unit}{speed}")
 
     try:

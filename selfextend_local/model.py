@@ -25,7 +25,7 @@ _native.bindings()
 from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
 
 Progress = Callable[[int, int], None]
-"""Called with (tokens done, tokens in all) after each micro-batch."""
+"""Called with (tokens done, tokens in all) at the start and after each micro-batch."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +242,8 @@ class SelfExtendLlama(Llama):
         self._check_length(self.n_tokens + total)
         self._grow(max(self.n_tokens + total, self._expected))
         done = 0
+        if self._progress:
+            self._progress(0, total)
         guard = _native.abort_when(self.ctx, self._stop) if self._stop else nullcontext()
         try:
             with guard:

@@ -71,7 +71,7 @@ def test_a_document_cannot_speak_for_the_system(tmp_path: Path) -> None:
 @pytest.fixture
 def terminal(short_document: Path) -> Iterator[pexpect.spawn]:
     child = pexpect.spawn(
-        CHAT[0], [*CHAT[1:], "--doc", str(short_document), "--max-tokens", "200"], encoding="utf-8", timeout=120,
+        CHAT[0], [*CHAT[1:], "--doc", str(short_document), "--max-tokens", "200"], encoding="utf-8", timeout=300,
         dimensions=(24, 60),
     )  # fmt: skip
     child.expect("> ")
@@ -96,7 +96,7 @@ def test_a_conversation_in_a_terminal(terminal: pexpect.spawn) -> None:
 
 def test_ctrl_c_stops_the_prefill_and_keeps_the_chat(terminal: pexpect.spawn) -> None:
     terminal.sendline(QUESTION)
-    terminal.expect("Reading the prompt|What is")
+    terminal.expect("Reading the prompt")
     terminal.sendintr()
     terminal.expect("Stopped after|stopped")
     terminal.expect("> ")
@@ -127,7 +127,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: pexpect.spawn) -> 
 def test_ctrl_c_ends_one_shot_mode_with_130(short_document: Path) -> None:
     child = pexpect.spawn(
         CHAT[0], [*CHAT[1:], "--doc", str(short_document), "-p", "Tell me a long story.", "--max-tokens", "2000"],
-        encoding="utf-8", timeout=120,
+        encoding="utf-8", timeout=300,
     )  # fmt: skip
     child.expect("up to")
     child.expect(r"\w+ \w+ \w+ ")

@@ -92,7 +92,7 @@ def test_an_interrupted_prefill_keeps_what_it_has_and_goes_on(tiny_model: Tiny) 
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=1024, n_batch=64, n_ubatch=64, logits_all=True)
     progress: list[tuple[int, int]] = []
     with pytest.raises(Interrupted) as stopped:
-        llm.prefill(tokens(640), expect=700, progress=lambda d, t: progress.append((d, t)), should_stop=lambda: len(progress) >= 3)
+        llm.prefill(tokens(640), expect=700, progress=lambda d, t: progress.append((d, t)), should_stop=lambda: len(progress) >= 4)
     assert stopped.value.n_done == 192 == llm.n_tokens
     rest = llm.prefill(tokens(640), expect=700)
     assert (rest.n_reused, rest.n_evaluated) == (192, 448)
