@@ -270,23 +270,26 @@ class _TextStream:
 
     def rest(self) -> str:
         """What was held back, at the end of the answer."""
-        text = self._ready(self._decoder.decode(b"", final=True)) + self._held
-        self._held = ""
-        return text
+        text = self._ready(self._decoder.decode(b"", final=True))
+        text, self._held = text + self._held, ""
+        return self._trimmed(text)
 
     def _ready(self, text: str) -> str:
         self._held += text
-        if not self._begun:
-            self._held = self._held.lstrip()
-            self._begun = bool(self._held)
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
             text, self._held = self._held[: min(found)].rstrip(), ""
-            return text
+            return self._trimmed(text)
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
         text, self._held = self._held[:cut], self._held[cut:]
+        return self._trimmed(text)
+
+    def _trimmed(self, text: str) -> str:
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
         return text
 
 

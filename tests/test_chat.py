@@ -1,0 +1,258 @@
+"""Chat against a scripted model: streaming, history, interrupts, overflow, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
+from selfextend_local.documents import Document, Page
+from selfextend_local.errors import ContextOverflow, Interrupted
+from selfextend_local.positions import GroupAttention
+
+END = 1000
+CHATML = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def _tokenize(text: str, special: bool) -> list[int]:
+    parts = text.split("<|end|>") if special else [text]
+    tokens: list[int] = []
+    for i, part in enumerate(parts):
+        tokens += [END] * (i > 0) + list(part.encode())
+    return tokens
+
+
+@dataclass(frozen=True)
+class FakePrefill:
+    """The fields of selfextend_local.model.Prefill, which can't be imported without the library."""
+
+    n_prompt: int
+    n_reused: int
+    n_evaluated: int
+    seconds: float
+
+
+@dataclass
+class FakeLlama:
+    """A token a byte. Answers with the scripts in turn, then END for ever; its cache is a list."""
+
+    scripts: list[bytes]
+    template: str | None = CHATML
+    capacity: int = 10_000
+    interrupt_prefill: bool = False
+
+    def __post_init__(self) -> None:
+        self.cache: list[int] = []
+        self.prompts: list[list[int]] = []
+        self.expected: list[int] = []
+        self.seeds: list[int] = []
+        self.group_attention = GroupAttention(4, 128, 64)
+        metadata = {"tokenizer.ggml.eos_token_id": str(END)}
+        if self.template:
+            metadata["tokenizer.chat_template"] = self.template
+        self.info = SimpleNamespace(metadata=metadata)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.cache)
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        assert not add_bos
+        return _tokenize(text.decode(), special)
+
+    def detokenize(self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None) -> bytes:
+        return bytes(t for t in tokens if t < 256)
+
+    def set_seed(self, seed: int) -> None:
+        self.seeds.append(seed)
+
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        expect: int | None = None,
+    ) -> FakePrefill:
+        wanted = list(tokens)
+        self.expected.append(expect or 0)
+        reused = 0
+        while reused < min(len(wanted), len(self.cache)) and wanted[reused] == self.cache[reused]:
+            reused += 1
+        if self.interrupt_prefill:
+            self.cache = wanted[: len(wanted) // 2]
+            raise Interrupted("stopped", len(self.cache))
+        self.cache = list(wanted)
+        if progress:
+            progress(len(wanted), len(wanted))
+        self.prompts.append(wanted)
+        return FakePrefill(len(wanted), reused, len(wanted) - reused, 0.5)
+
+    def generate(self, tokens: Sequence[int], **sampling: Any) -> Iterator[int]:
+        assert list(tokens) == self.cache
+        script = self.scripts.pop(0) if self.scripts else b""
+        for token in [*script, END]:
+            yield token
+            # As llama-cpp-python: a token is evaluated when the next one is asked for.
+            self.cache.append(token)
+
+
+def start(fake: FakeLlama, **options: Any) -> Chat:
+    return Chat(cast(Any, fake), **options)
+
+
+def document(text: str = "The key is 7.") -> Document:
+    return Document(Path("a.pdf"), "A", (Page(1, "1", text),), (), paged=True)
+
+
+def test_an_answer_streams_and_ends_at_the_end_token() -> None:
+    chat = start(FakeLlama([b"Hello there"]))
+    assert list(chat.ask("Hi")) == list("Hello there")
+    stats = chat.last_stats
+    assert stats is not None
+    assert (stats.completion_tokens, stats.stop_reason) == (11, "stop")
+    assert (stats.ga_n, stats.ga_w, stats.capacity) == (4, 128, 10_000)
+    assert stats.prefill_tps == stats.evaluated_tokens / 0.5
+
+
+def test_nothing_happens_before_the_first_piece_is_asked_for() -> None:
+    fake = FakeLlama([b"x"])
+    start(fake).ask("Hi")
+    assert fake.prompts == []
+
+
+def test_characters_are_never_cut() -> None:
+    pieces = list(start(FakeLlama(["naïve 🙂".encode()])).ask("Hi"))
+    assert "".join(pieces) == "naïve 🙂"
+    assert "🙂" in pieces
+
+
+def test_a_character_that_never_completes_is_replaced() -> None:
+    assert "".join(start(FakeLlama([b"ok \xf0\x9f"])).ask("Hi")) == "ok \ufffd"
+
+
+def test_white_space_in_front_of_the_answer_is_not_shown_but_remembered() -> None:
+    fake = FakeLlama([b" \n Yes", b"No"])
+    chat = start(fake)
+    assert "".join(chat.ask("Hi")) == "Yes"
+    list(chat.ask("More"))
+    assert b"<assistant> \n Yes" in bytes(t for t in fake.prompts[1] if t < 256)
+
+
+def test_the_second_turn_evaluates_only_what_is_new() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    chat = start(fake, documents=[document()])
+    list(chat.ask("First?"))
+    list(chat.ask("Second?"))
+    first, second = fake.prompts
+    assert second[: len(first) + 3] == [*first, *b"one"]
+    assert chat.last_stats is not None
+    assert chat.last_stats.evaluated_tokens == len(second) - len(first) - 3
+    assert bytes(t for t in second if t < 256).count(b"The key is 7.") == 1
+
+
+def test_the_length_limit() -> None:
+    chat = start(FakeLlama([b"abcdef"]), sampling=Sampling(max_tokens=4))
+    assert "".join(chat.ask("Hi")) == "abcd"
+    assert chat.last_stats is not None
+    assert chat.last_stats.stop_reason == "length"
+
+
+def test_a_full_context_ends_the_answer() -> None:
+    prompt = len(b"<user>Hi<assistant>") + 1
+    chat = start(FakeLlama([b"abcdef"], capacity=prompt + 2))
+    assert "".join(chat.ask("Hi")) == "ab"
+    assert chat.last_stats is not None
+    assert chat.last_stats.stop_reason == "context"
+
+
+def test_overflow_changes_nothing() -> None:
+    fake = FakeLlama([b"yes"], capacity=40)
+    chat = start(fake)
+    with pytest.raises(ContextOverflow, match="59 too many") as caught:
+        list(chat.ask("x" * 80))
+    assert (caught.value.n_tokens, caught.value.capacity) == (98, 40)
+    assert fake.prompts == []
+    assert chat.last_stats is None
+    assert "".join(chat.ask("Hi")) == "yes"
+    assert b"xxx" not in bytes(t for t in fake.prompts[0] if t < 256)
+
+
+def test_an_interrupted_prefill_drops_the_question_and_keeps_the_chat() -> None:
+    fake = FakeLlama([b"yes"], interrupt_prefill=True)
+    chat = start(fake, documents=[document("long " * 50)])
+    with pytest.raises(Interrupted):
+        list(chat.ask("Forgotten?"))
+    fake.interrupt_prefill = False
+    assert "".join(chat.ask("Asked?")) == "yes"
+    text = bytes(t for t in fake.prompts[0] if t < 256)
+    assert b"Forgotten" not in text
+    assert b"Asked?" in text
+    assert chat.last_stats is not None
+    assert chat.last_stats.evaluated_tokens < chat.last_stats.prompt_tokens
+
+
+@pytest.mark.parametrize("how", ["should_stop", "close"])
+def test_a_partial_answer_stays_in_the_history(how: str) -> None:
+    fake = FakeLlama([b"abcdef", b"next"])
+    chat = start(fake)
+    seen: list[str] = []
+    answer = chat.ask("Hi", should_stop=(lambda: len(seen) >= 3) if how == "should_stop" else None)
+    for piece in answer:
+        seen.append(piece)
+        if how == "close" and len(seen) == 3:
+            cast(Any, answer).close()
+            break
+    assert seen == ["a", "b", "c"]
+    assert chat.last_stats is not None
+    assert chat.last_stats.stop_reason == "interrupted"
+    list(chat.ask("Go on"))
+    assert b"<assistant>abc<user>" in bytes(t for t in fake.prompts[1] if t < 256)
+
+
+def test_a_base_model_ends_where_it_begins_to_speak_for_the_user() -> None:
+    fake = FakeLlama([b" Yes.\n\nUser: And then?", b"No"], template=None)
+    chat = start(fake)
+    assert chat.warning is not None
+    assert "".join(chat.ask("Hi")).rstrip() == "Yes."
+    assert chat.last_stats is not None
+    assert chat.last_stats.stop_reason == "stop"
+    list(chat.ask("More"))
+    assert bytes(fake.prompts[1]).count(b"User:") == 2
+
+
+def test_what_looks_like_the_beginning_of_a_stop_text_is_shown_in_the_end() -> None:
+    assert "".join(start(FakeLlama([b"a\nUse"], template=None)).ask("Hi")) == "a\nUse"
+
+
+def test_the_group_size_is_planned_for_the_conversation_once() -> None:
+    fake = FakeLlama([b"a", b"b"])
+    chat = start(fake, sampling=Sampling(max_tokens=100), reserve=1000)
+    list(chat.ask("Hi"))
+    list(chat.ask("Hi"))
+    assert fake.expected == [len(fake.prompts[0]) + 1100] * 2
+
+
+def test_each_answer_starts_from_the_same_seed() -> None:
+    fake = FakeLlama([b"a", b"b"])
+    chat = start(fake, sampling=Sampling(seed=7))
+    list(chat.ask("Hi"))
+    list(chat.ask("Hi"))
+    assert fake.seeds == [7, 7]
+
+
+def test_the_size_is_known_before_the_model_is_loaded() -> None:
+    fake = FakeLlama([b"a"])
+    peek = SimpleNamespace(info=fake.info, tokenize=lambda text, special=False: _tokenize(text, special))
+    size = count_prompt_tokens(cast(Any, peek), [document()], None, "Why?")
+    list(start(fake, documents=[document()]).ask("Why?"))
+    assert size.prompt == len(fake.prompts[0])
+    assert size.documents == (len(b"Document: A\n\n[page 1]\nThe key is 7."),)
