@@ -171,15 +171,17 @@ def _load(options: Options, documents: list[Document], question: str | None) -> 
         need = size.prompt + options.max_tokens + reserve
         plan = peek.plan(Settings(ga_n=options.ga_n, ga_w=options.ga_w, need_tokens=need, kv_type=options.kv_type))
     console.say(plan.describe())
-    llm = SelfExtendLlama(
-        path,
-        ga_n=options.ga_n,
-        ga_w=options.ga_w,
-        need_tokens=need,
-        kv_type=options.kv_type,
-        n_threads=options.threads,
-        n_gpu_layers=options.gpu_layers,
-    )
+    with console.progress("Loading the model", "%", quiet=options.as_json) as update:
+        llm = SelfExtendLlama(
+            path,
+            ga_n=options.ga_n,
+            ga_w=options.ga_w,
+            need_tokens=need,
+            kv_type=options.kv_type,
+            n_threads=options.threads,
+            n_gpu_layers=options.gpu_layers,
+            load_progress=update,
+        )
     sampling = Sampling(temperature=options.temp, seed=options.seed, max_tokens=options.max_tokens)
     chat = Chat(llm, system=options.system, documents=documents, sampling=sampling, reserve=reserve)
     if chat.warning:

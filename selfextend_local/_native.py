@@ -264,6 +264,18 @@ def abort_when(context: Any, should_stop: Callable[[], bool]) -> Iterator[None]:
             raise raised[0]
 
 
+def report_loading(params: Any, progress: Callable[[int, int], None]) -> Any:
+    """Have llama_model_params report (percent done, 100) while the weights are loaded. Keep what is returned alive."""
+
+    @bindings().llama_progress_callback  # type: ignore[untyped-decorator]
+    def report(share: float, _: Any) -> bool:
+        progress(round(100 * share), 100)
+        return True
+
+    params.progress_callback = report
+    return report
+
+
 def decode_status(error: RuntimeError) -> DecodeStatus | None:
     """The code in llama-cpp-python's "llama_decode returned N", None for any other error."""
     prefix, _, code = str(error).rpartition(" ")

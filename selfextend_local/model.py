@@ -133,6 +133,7 @@ class SelfExtendLlama(Llama):
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
     kv_type: "f16", "q8_0" or "q4_0".
+    load_progress: called with (percent done, 100) while the weights are loaded.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
@@ -150,9 +151,11 @@ class SelfExtendLlama(Llama):
         kv_type: str = "f16",
         n_threads: int | None = None,
         flash_attn: bool = True,
+        load_progress: Progress | None = None,
         verbose: bool = False,
         **llama_kwargs: Any,
     ) -> None:
+        self._load_progress = load_progress
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
@@ -183,6 +186,18 @@ class SelfExtendLlama(Llama):
         self._progress: Progress | None = None
         self._expected = 0
         self._check_support()
+
+    @property
+    def model_params(self) -> Any:
+        """llama_model_params of this model."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, params: Any) -> None:
+        # Llama fills these in and loads the weights in one go: this is the moment to ask for reports.
+        self._model_params = params
+        if self._load_progress:
+            self._load_callback = _native.report_loading(params, self._load_progress)
 
     def _check_support(self) -> None:
         if self.plan.capacity <= self.plan.n_ctx_train and not self.plan.group_attention.enabled:

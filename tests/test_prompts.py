@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local.chat_template import PLAIN_TEMPLATE
+from selfextend_local.chat_template import PLAIN_TEMPLATE, Role
 from selfextend_local.default_model import find_default_model
 from selfextend_local.documents import Document, Page
 from selfextend_local.errors import ModelUnsupported
@@ -88,7 +88,7 @@ def shown(tokens: list[int]) -> str:
 
 
 def conversation(prompts: Prompts, *texts: str, system: str | None = None) -> list[Message]:
-    roles = ("user", "assistant")
+    roles: tuple[Role, Role] = ("user", "assistant")
     opening = [prompts.message("system", system)] if system else []
     return opening + [prompts.message(roles[i % 2], text) for i, text in enumerate(texts)]
 
@@ -152,7 +152,8 @@ def test_without_a_system_role_its_text_opens_the_first_user_message(template: s
     ],
 )
 def test_one_bos_at_most(template: str, add_bos: str | None, front: str) -> None:
-    prompts = Prompts(ByteVocabulary(template, **({"add_bos_token": add_bos} if add_bos else {})))
+    metadata = {"add_bos_token": add_bos} if add_bos else {}
+    prompts = Prompts(ByteVocabulary(template, space=False, **metadata))
     text = shown(prompts.tokens(conversation(prompts, "Hi")))
     assert text.startswith(front)
     assert text.count("«<s>»") == front.count("«<s>»")
@@ -199,6 +200,11 @@ def test_a_broken_template_is_an_error_of_the_model(template: str, message: str)
     with pytest.raises(ModelUnsupported, match=message):
         prompts = Prompts(ByteVocabulary(template))
         prompts.tokens(conversation(prompts, "Hi"))
+
+
+def test_models_that_can_think_aloud_are_told_not_to() -> None:
+    prompts = Prompts(ByteVocabulary(REWRITES_HISTORY))
+    assert shown(prompts.tokens(conversation(prompts, "Hi"))).endswith("assistant\n<think></think>")
 
 
 def test_undecodable_input_becomes_question_marks() -> None:

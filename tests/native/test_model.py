@@ -215,3 +215,10 @@ def test_peek_reads_metadata_without_weights(tiny_model: Tiny) -> None:
         assert peek.info.n_ctx_train == 128
         assert peek.info.sliding_window == 32
         assert peek.tokenize("abc")
+
+
+def test_loading_is_reported(tiny_model: Tiny) -> None:
+    seen: list[int] = []
+    SelfExtendLlama(tiny_model("gqa"), n_ctx=128, load_progress=lambda done, total: seen.append(done)).close()
+    assert seen == sorted(seen)
+    assert seen[-1] == 100
