@@ -91,7 +91,7 @@ def _forget(llm: SelfExtendLlama) -> None:
 def _tokens(llm: SelfExtendLlama, count: int) -> list[int]:
     from selfextend_local.sample.logbook import month_entries
 
-    text = "\n".join(str(entry) for month in range(1, 13) for entry in month_entries(month, 20))
+    text = "\n".join(f"{entry.date}. {entry.text}" for month in range(12) for entry in month_entries(month, 20))
     tokens = list(llm.tokenize(text.encode(), add_bos=False))
     return (tokens * (count // len(tokens) + 1))[:count]
 
@@ -116,9 +116,8 @@ def _step_ms(llm: SelfExtendLlama) -> float:
     steps, others = [], []
     for _ in range(9):
         steps.append(decode_at(1023))  # boundary 512 -> 0
-        others.append(decode_at(1022))
         steps.append(decode_at(1024))  # boundary 0 -> 512
-        others.append(decode_at(1025))
+        others += [decode_at(1025), decode_at(1025)]
     return 1000 * (median(steps) - median(others))
 
 

@@ -223,7 +223,7 @@ def _answer_once(session: Session, question: str, options: Options) -> int:
         click.echo(json.dumps(_report(session, "".join(answer), stats), ensure_ascii=False))
     else:
         click.echo()
-        console.say(statistics_line(stats))
+        _after_answer(stats)
     return EXIT_INTERRUPTED if stats.stop_reason == "interrupted" else 0
 
 
@@ -261,6 +261,19 @@ def statistics_line(stats: TurnStats) -> str:
     )
 
 
+_ENDINGS = {
+    "interrupted": "(stopped)",
+    "length": "(cut: --max-tokens is reached)",
+    "context": "(cut: the context is full)",
+}
+
+
+def _after_answer(stats: TurnStats) -> None:
+    if stats.stop_reason in _ENDINGS:
+        console.say(_ENDINGS[stats.stop_reason])
+    console.say(statistics_line(stats))
+
+
 def _converse(session: Session) -> int:
     from selfextend_local.errors import ContextOverflow, Interrupted
 
@@ -291,9 +304,7 @@ def _converse(session: Session) -> int:
                 continue
         click.echo()
         if session.chat.last_stats:
-            if session.chat.last_stats.stop_reason == "interrupted":
-                console.say("(stopped)")
-            console.say(statistics_line(session.chat.last_stats))
+            _after_answer(session.chat.last_stats)
 
 
 def _input() -> str | None:
@@ -332,4 +343,5 @@ def _command(session: Session, command: str) -> str:
 
 
 def main() -> None:
+    console.harmless_streams()
     command(auto_envvar_prefix="SELFEXTEND_CHAT")

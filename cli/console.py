@@ -5,9 +5,11 @@ Knows terminals. It knows no models and no documents. rich is imported only when
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,7 +25,7 @@ _SECONDS_BEFORE_A_BAR = 0.5
 
 def say(text: str) -> None:
     """A line on stderr."""
-    click.echo(text, err=True)
+    click.echo(visible(text), err=True)
 
 
 @contextmanager
@@ -87,9 +89,24 @@ def _lines(label: str, unit: str) -> Update:
     return update
 
 
+_DIRECTION_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
 def visible(text: str) -> str:
-    """`text` with control characters and escape sequences shown instead of obeyed; line breaks and tabs stay."""
-    return "".join(c if c in "\n\t" or (c.isprintable()) else c.encode("unicode_escape").decode() for c in text)
+    """`text` with what drives a terminal shown instead of obeyed: control characters, escape sequences, changes of the
+    writing direction. Line breaks and tabs stay."""
+    return "".join(c if c in "\n\t" or not _drives(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _drives(c: str) -> bool:
+    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _DIRECTION_OVERRIDES
+
+
+def harmless_streams() -> None:
+    """Characters that stdout or stderr can't encode become question marks instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def write_answer(piece: str) -> None:

@@ -11,6 +11,8 @@ import click
 
 from selfextend_local import __version__
 
+from . import console
+
 COMMANDS = {
     "chat": "selfextend_cli.chat:command",
     "doctor": "selfextend_cli.doctor:command",
@@ -45,4 +47,5 @@ def group() -> None:
 
 
 def main() -> None:
+    console.harmless_streams()
     group(auto_envvar_prefix="SELFEXTEND")

@@ -1,7 +1,7 @@
 """A short check of the engine on a real model: does group attention work in the library that is loaded?
 
-Two findings: a text that fits the trained window reads the same with and without groups, and a pass key that lies deep
-in the grouped part is found. On a stock library the first call fails with the reason.
+A pass key that lies deep in the grouped part of a text must be found. On a stock library the first call fails with the
+reason.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ def test_every_flag_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_model_text_cannot_drive_the_terminal() -> None:
     assert console.visible("a\x1b[2Jb\rc\nd\te\x07") == "a\\x1b[2Jb\\rc\nd\te\\x07"
-    assert console.visible("naïve 中文 🙂") == "naïve 中文 🙂"
+    assert console.visible("a\u202eb\x9b1m") == "a\\u202eb\\x9b1m"
+    for text in ("naïve 中文 🙂", "12\u00a0km", "全角\u3000空白", "\U0001f469\u200d\U0001f4bb"):
+        assert console.visible(text) == text
 
 
 @pytest.mark.native
