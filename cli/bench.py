@@ -181,7 +181,11 @@ def _prefill_and_decode(path: Path, count: int) -> list[Row]:
         _pin(llm, n)
         _forget(llm)
         prefill[n].append(_timed(lambda: llm.eval(tokens[:count])))
-        decode[n] += [_timed(partial(llm.eval, [tokens[at]])) for at in range(count, count + 64)]
+    for n in (1, 4) * 6:
+        _pin(llm, n)
+        llm.n_tokens = count
+        llm.eval([tokens[count]])  # moves the keys to the other grouping
+        decode[n] += [_timed(partial(llm.eval, [tokens[at]])) for at in range(count + 1, count + 33)]
     llm.close()
     plain, grouped = median(prefill[1]), median(prefill[4])
     slow, fast = 1 / median(decode[4]), 1 / median(decode[1])
