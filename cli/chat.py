@@ -7,6 +7,7 @@ which is imported when a question is asked, so that --help answers at once.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import suppress
@@ -277,6 +278,8 @@ def _after_answer(stats: TurnStats) -> None:
 def _converse(session: Session) -> int:
     from selfextend_local.errors import ContextOverflow, Interrupted
 
+    # A shell that starts programs in the background has them ignore Ctrl-C; a conversation has to hear it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if sys.stdin.isatty():
         with suppress(ImportError):
             import readline  # noqa: F401  (arrows and history for input)
