@@ -97,7 +97,6 @@ def _named(document: Document, part: str) -> Sequence[Page]:
 
 
 def _which(document: Document) -> str:
-    first, last = document.pages[0].label, document.pages[-1].label
     if len(document.pages) == 1:
-        return f"it has one page, {first}"
+        return f"it has one page, {document.pages[0].label}"
     return f"it has {document.page_count} pages, labelled {document.names([page.number for page in document.pages], most=12)}"

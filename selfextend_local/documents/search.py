@@ -21,9 +21,11 @@ _QUOTES = str.maketrans("’‘“”„«»", "''\"\"\"\"\"")
 
 # Words that nearly every passage holds; a question is better without them.
 STOPWORDS = frozenset(
-    "a about all an and any are as at be been but by can could did do does for from had has have he her his how i if in into is it "
-    "its me my no not of on or our she so such tell than that the their them then there these they this to us was we were what when "
-    "where which who whom whose why will with would you your".split()
+    """
+    a about all an and any are as at be been but by can could did do does for from had has have he her his how i if in into is it its
+    me mr mrs my no not of on or our she so such tell than that the their them then there these they this to us was we were what when
+    where which who whom whose why will with would you your
+    """.split()  # noqa: SIM905
 )
 
 
