@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -47,9 +47,11 @@ class Passage:
         return self.page.label
 
 
-def passages_of(document: Document) -> Iterator[Passage]:
-    """The document cut into passages, in order; nothing but white space is lost."""
+def passages_of(document: Document, only: Collection[int] | None = None) -> Iterator[Passage]:
+    """The document, or `only` its pages with these numbers, cut into passages in order; only white space is lost."""
     for page in document.pages:
+        if only is not None and page.number not in only:
+            continue
         for start, end in _cuts(page.text):
             yield Passage(document, page, start, page.text[start:end])
 

@@ -182,9 +182,10 @@ def _reduced(document: Document, passages: Sequence[Passage], kept: frozenset[in
 
 def _page_text(group: Sequence[int], passages: Sequence[Passage], kept: Collection[int], own: Sequence[int]) -> str:
     """The kept passages of a page. A gap is marked where it begins, and at the very start of a document."""
+    first = next(i for i in own if i in kept)
     parts: list[str] = []
     for i in group:
-        if i == group[0] and own[0] not in kept and not any(own[0] <= k < i for k in kept):
+        if i == first and i != own[0]:
             parts.append(GAP)
         parts.append(passages[i].text)
         if i != own[-1] and i + 1 not in kept:
