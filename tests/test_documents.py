@@ -293,7 +293,7 @@ def test_truncated_is_an_error_or_a_warning(tmp_path: Path) -> None:
 def test_pypdf_is_the_second_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdf")
 
-    def fail(path: Path, progress: object) -> None:
+    def fail(path: Path, data: object, progress: object) -> None:
         raise errors.DocumentDamaged("refused")
 
     monkeypatch.setattr(pdf_module, "_read_with_pdfium", fail)
