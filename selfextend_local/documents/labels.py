@@ -86,7 +86,7 @@ def _named(document: Document, part: str) -> Sequence[Page]:
         return [page]
     # A label may hold a dash of its own, so each dash is tried as the one of the range.
     ranges = [(part[: dash.start()].strip(), part[dash.end() :].strip()) for dash in _DASH.finditer(part)]
-    for first, last in ranges:
+    for first, last in filter(any, ranges):
         pages = pages_between(document, first or document.pages[0].label, last or document.pages[-1].label)
         if pages:
             return pages

@@ -21,6 +21,7 @@ _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|No|Nos|Fig|vs|cf|e\.g|i\.
 # Scripts written without spaces: each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"\d+(?:[.,:]\d+)*|[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+(?:['’][^\W\d_{_UNSPACED}]+)*|[^\W_{_UNSPACED}]|[%$€£¥§°]")
+_UNSPACED_WORD = re.compile(f"[{_UNSPACED}]")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))")
 _DIACRITICS = re.compile("[\u0300-\u036f]")
 
@@ -114,3 +115,8 @@ def words_of(text: str) -> tuple[str, ...]:
     """
     plain = _DIACRITICS.sub("", unicodedata.normalize("NFD", text.replace("’", "'"))).casefold()
     return tuple(_WORD.findall(_THOUSANDS.sub("", unicodedata.normalize("NFC", plain))))
+
+
+def is_unspaced(word: str) -> bool:
+    """Whether a word of `words_of` is a character of a script without spaces, so rather a part of a word."""
+    return bool(_UNSPACED_WORD.fullmatch(word))

@@ -8,14 +8,15 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from types import TracebackType
 
 from selfextend_local.documents.document import Document
-from selfextend_local.documents.passages import Passage, passages_of, words_of
+from selfextend_local.documents.passages import Passage, is_unspaced, passages_of, words_of
 from selfextend_local.errors import LibraryError
 
 _PHRASE = re.compile(r"[\"“”„«»「」]([^\"“”„«»「」]*)[\"“”„«»「」]")
-_MOST_WORDS = 500  # of a query
+_MOST_TERMS = 500  # of a query
 _SYMBOLS = re.compile(r"[^\w\s.,;:!?'’\"“”„«»「」()-]")
 _QUOTES = str.maketrans("’‘“”„«»", "''\"\"\"\"\"")
 
@@ -60,18 +61,25 @@ class PassageIndex:
         if _SYMBOLS.search(text):
             found = self._holding(text, limit)
         if not found:
-            phrases = [words for match in _PHRASE.finditer(text) if (words := _indexed(match[1]))]
-            loose = _indexed(_PHRASE.sub(" ", text))[:_MOST_WORDS]
-            found = [i for i, _ in self._matches(_all_of(phrases, loose), limit)]
-            if len(loose) > 1 and len(found) < limit:
-                found += [i for i, _ in self._matches(_some_of(phrases, _telling(loose)), 2 * limit) if i not in found]
+            phrases = list(filter(None, (_indexed(match[1]) for match in _PHRASE.finditer(text))))
+            terms = list(filter(None, map(_indexed, _PHRASE.sub(" ", text).split())))[:_MOST_TERMS]
+            found = self._ranked(_all_of([*phrases, *terms]), limit)
+            if len(found) < limit:
+                found += [i for i in self._ranked(_all_of(phrases) or _any_of(_telling(terms)), 2 * limit) if i not in found]
         if not found:
             found = self._holding(text, limit)
         return [self.passages[i] for i in found[:limit]]
 
     def scores(self, question: str) -> dict[int, float]:
         """How well passages match the telling words of `question`: index in `passages` to BM25, higher is better."""
-        return dict(self._matches(_some_of([], _telling(_indexed(question))[:_MOST_WORDS]), len(self.passages)))
+        words = _indexed(question)
+        # In scripts without spaces a single character says little, two say about as much as a word.
+        pairs = [[a, b] for a, b in pairwise(words) if is_unspaced(a) and is_unspaced(b)]
+        terms = _telling([*pairs, *([word] for word in words if not is_unspaced(word))])
+        return dict(self._matches(_any_of(terms[:_MOST_TERMS]), len(self.passages)))
+
+    def _ranked(self, query: str, limit: int) -> list[int]:
+        return [i for i, _ in self._matches(query, limit)]
 
     def _matches(self, query: str, limit: int) -> list[tuple[int, float]]:
         if not query:
@@ -105,17 +113,17 @@ def _indexed(text: str) -> list[str]:
     return [word.removesuffix("'s").replace("'", "") for word in words if word[0].isalnum()]
 
 
-def _telling(words: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(word for word in words if word not in STOPWORDS)) or list(words)
+def _telling(terms: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The terms that aren't mere stop words, each once; all of them if nothing else is there."""
+    return [list(term) for term in dict.fromkeys(map(tuple, terms)) if not STOPWORDS.issuperset(term)] or list(terms)
 
 
-def _all_of(phrases: Sequence[Sequence[str]], words: Sequence[str]) -> str:
-    return " AND ".join(_quoted(phrase) for phrase in [*phrases, *([word] for word in words)])
+def _all_of(terms: Iterable[Sequence[str]]) -> str:
+    return " AND ".join(map(_quoted, terms))
 
 
-def _some_of(phrases: Sequence[Sequence[str]], words: Sequence[str]) -> str:
-    some = " OR ".join(_quoted([word]) for word in words)
-    return " AND ".join([*map(_quoted, phrases), *([f"({some})"] if some else [])])
+def _any_of(terms: Iterable[Sequence[str]]) -> str:
+    return " OR ".join(map(_quoted, terms))
 
 
 def _quoted(words: Sequence[str]) -> str:
