@@ -29,7 +29,9 @@ _ITEMS = re.compile(rf"(?P<first>{_LABEL})(?:{_DASH}(?P<last>{_LABEL}))?")
 _BRACKETED = re.compile(r"[\[(［【]([^\[\]()［］【】\n]{1,160})[\])］】]")
 _NAMED_PAGE = re.compile(r"\s*(?:(?P<title>[^\n]*\S)\s*[,:]\s*)?[Pp]age\s+(?P<label>[^\n]*\S)\s*")
 _LEAD = re.compile(r"(?:see|cf|from|in|on|source|ref|and|also|e\.g)\b\.?[\s:]*", re.IGNORECASE)
-_QUOTED = re.compile("“([^“”\n]+)”|\"([^\"\n]+)\"|«([^«»\n]+)»|„([^„“”\n]+)[“”]|「([^「」\n]+)」")
+_QUOTED = re.compile("“([^“”]+)”|\"([^\"\n]+)\"|«([^«»]+)»|„([^„“”]+)[“”]|「([^「」]+)」")
+_BEFORE_REFERENCE = re.compile(r"\b(?:see|on|in|from|at|by|to)\s*$", re.IGNORECASE)
+_FRAME = re.compile(r"^(?:according to|as (?:stated|mentioned|described|shown|noted) (?:in|on|by))\b[^,]{0,60},", re.IGNORECASE)
 _ELLIPSIS = re.compile(r"\[?(?:…|\.\s?\.\s?\.)\]?")
 _WHOLE_QUOTE = 4  # words from which on a quote stands for itself; shorter ones only together with their sentence
 _STRETCH, _BEFORE = 3, 6  # words of the page that a claim's may be spread over, for each of its own; words before it that can negate it
@@ -231,7 +233,8 @@ def _checked(reference: Reference, claim: _Claim, documents: Sequence[Document])
 def _pages(document: Document, reference: Reference) -> Sequence[Page]:
     """The pages that are meant; none if the document lacks one of them."""
     found = pages_between(document, reference.first, reference.last)
-    if found is None and (item := _ITEMS.match(reference.first)):
+    item = _ITEMS.match(reference.first)
+    if found is None and item and item.end() < len(reference.first):
         found = pages_between(document, item["first"], item["last"] or item["first"])
     return found or ()
 
@@ -257,7 +260,7 @@ def _claim(answer: str, references: Sequence[Reference], reference: Reference) -
     start, end = sentences[place]
     inner = sorted({(r.start, r.end) for r in references if start <= r.start < end})
     cuts = [start, *(point for span in inner for point in span), end]
-    parts = [answer[a:b] for a, b in zip(cuts[::2], cuts[1::2], strict=True)]  # text before, between, and after
+    parts = [_BEFORE_REFERENCE.sub("", answer[a:b]) for a, b in zip(cuts[::2], cuts[1::2], strict=True)]  # before, between and after
     i = inner.index((reference.start, reference.end))
     if len(inner) == 1:
         parts = [f"{parts[0]} {parts[1]}"]
@@ -330,7 +333,7 @@ def _spaced(words: Sequence[str]) -> str:
 
 def _supports(text: str, sentence: str) -> bool:
     """Whether two neighbouring sentences of `text` have all telling words of `sentence`, in order and equally negated."""
-    wanted = _telling(sentence)
+    wanted = _telling(_FRAME.sub("", sentence))
     if len(wanted) < _LEAST:
         return False
     spans = list(sentences_of(text))
