@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selfextend_local.documents import Document, Page
-from selfextend_local.documents.citations import Citation, Status, check_citations, find_citations, holds, suggest_page
+from selfextend_local.documents import citations as citations_module
+from selfextend_local.documents.citations import Citation, Reference, Status, check_citations, find_citations, holds, suggest_page
 from selfextend_local.documents.search import PassageIndex
 
 PAGES = {
@@ -181,9 +183,9 @@ def test_claims_that_the_page_does_not_make_are_unverified(answer: str) -> None:
 
 
 def test_each_reference_has_its_own_part_of_the_sentence() -> None:
-    answer = "The keeper lit the lamp at dusk [page 1] and prices rose by 12% [page 3], it is said. The lamp burns oil [page 1]."
+    answer = "The keeper lit the lamp at dusk [page 1] and prices rose by 12% [page 3] after the storm. The lamp burns oil [page 1]."
     citations = check_citations(answer, [BOOK])
-    assert [c.claim for c in citations] == ["The keeper lit the lamp at dusk", "and prices rose by 12%, it is said.", "The lamp burns oil."]
+    assert [c.claim for c in citations] == ["The keeper lit the lamp at dusk", "and prices rose by 12% after the storm.", "The lamp burns oil."]
     assert [c.status for c in citations] == [Status.VERIFIED, Status.VERIFIED, Status.UNVERIFIED]
 
 
@@ -201,6 +203,20 @@ def test_no_such_page(answer: str) -> None:
 def test_a_document_without_pages_has_none_to_cite() -> None:
     plain = Document(Path("a.txt"), "a", (Page(1, "1", "The keeper lit the lamp at dusk."),), (), paged=False)
     assert only("The keeper lit the lamp at dusk [page 1].", plain).status is Status.NO_SUCH_PAGE
+
+
+def test_an_answer_that_repeats_itself_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[Reference] = []
+    real = citations_module._checked
+
+    def counted(reference: Reference, *args: Any) -> Citation:
+        checked.append(reference)
+        return real(reference, *args)
+
+    monkeypatch.setattr(citations_module, "_checked", counted)
+    citations = check_citations("The lamp is lit [page 1]. " * 500, [BOOK])
+    assert (len(citations), len(checked)) == (500, 1)
+    assert len({citation.reference.start for citation in citations}) == 500
 
 
 def test_several_documents() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 
@@ -34,7 +34,8 @@ _BEFORE_REFERENCE = re.compile(r"\b(?:see|on|in|from|at|by|to)\s*$", re.IGNORECA
 _FRAME = re.compile(r"^(?:according to|as (?:stated|mentioned|described|shown|noted) (?:in|on|by))\b[^,]{0,60},", re.IGNORECASE)
 _ELLIPSIS = re.compile(r"\[?(?:…|\.\s?\.\s?\.)\]?")
 _WHOLE_QUOTE = 4  # words from which on a quote stands for itself; shorter ones only together with their sentence
-_STRETCH, _BEFORE = 3, 6  # words of the page that a claim's may be spread over, for each of its own; words before it that can negate it
+_STRETCH = 1.5  # words of the page over which a claim may be spread, for each of its own
+_BEFORE = 6  # and so many more; also, words before a claim in which a "not" counts
 _CLAUSE_END = re.compile(r"[,;:.!?()](?=\D|$)|[—–]|--|\n")
 _LEAST = 2  # telling words without which a sentence claims too little to be checked
 
@@ -154,7 +155,14 @@ def check_citations(answer: str, documents: Sequence[Document]) -> list[Citation
     If several documents have the page and the answer doesn't say which is meant, the one that bears it out is taken.
     """
     references = find_citations(answer)
-    return [_checked(reference, _claim(answer, references, reference), documents) for reference in references]
+    # A model that has lost its way repeats itself for pages; what is the same is checked once.
+    done: dict[tuple[str, str, str], Citation] = {}
+    citations = []
+    for reference, claim in zip(references, _claims(answer, references), strict=True):
+        key = (reference.label, reference.title, claim.text)
+        done[key] = done[key] if key in done else _checked(reference, claim, documents)
+        citations.append(replace(done[key], reference=reference))
+    return citations
 
 
 def suggest_page(sentence: str, documents: Sequence[Document], index: PassageIndex | None = None) -> Passage | None:
@@ -249,53 +257,57 @@ def _meant(title: str, documents: Sequence[Document]) -> Sequence[Document]:
     return called or paged
 
 
-def _claim(answer: str, references: Sequence[Reference], reference: Reference) -> _Claim:
-    """What `reference` stands for: the text of its sentence up to it, from the reference before it on.
+def _claims(answer: str, references: Sequence[Reference]) -> list[_Claim]:
+    """What each reference stands for: the text of its sentence up to it, from the reference before it on.
 
     The last reference of a sentence has the sentence's end as well. One that stands before the text, or after its full
     stop, has the text that follows in the sentence, or the sentence before.
     """
-    sentences = list(_sentences_with_references(answer, references))
-    place = next(i for i, (start, end) in enumerate(sentences) if start <= reference.start < end)
-    start, end = sentences[place]
-    inner = sorted({(r.start, r.end) for r in references if start <= r.start < end})
-    cuts = [start, *(point for span in inner for point in span), end]
-    parts = [_BEFORE_REFERENCE.sub("", answer[a:b]) for a, b in zip(cuts[::2], cuts[1::2], strict=True)]  # before, between and after
-    i = inner.index((reference.start, reference.end))
-    if len(inner) == 1:
-        parts = [f"{parts[0]} {parts[1]}"]
-    before = next((part for part in reversed(parts[: i + 1]) if _telling(part)), "")
-    if i == len(inner) - 1 and len(inner) > 1:
-        before = f"{before} {parts[-1]}" if before != parts[-1] else before
-    if _telling(before):
-        return _Claim(before)
-    after = next((part for part in parts[i + 1 :] if _telling(part)), "")
-    if after or not place:
-        return _Claim(after)
-    a, b = sentences[place - 1]
-    return _Claim(_without(answer, a, b, references))
+    claims: dict[tuple[int, int], _Claim] = {}
+    before = ""
+    for start, end in _sentences_with_references(answer, references):
+        spans = sorted({(r.start, r.end) for r in references if start <= r.start < end})
+        cuts = [start, *(point for span in spans for point in span), end]
+        parts = [_BEFORE_REFERENCE.sub("", answer[a:b]) for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
+        for span, text in zip(spans, _shared_out(parts), strict=True):
+            claims[span] = _Claim(text or before)
+        before = " ".join(parts)
+    return [claims[reference.start, reference.end] for reference in references]
+
+
+def _shared_out(parts: Sequence[str]) -> list[str]:
+    """For each reference between two of `parts` of a sentence the text that it stands for, or ""."""
+    if len(parts) == 2:
+        whole = " ".join(parts)
+        return [whole if _telling(whole) else ""]
+    shares: list[str] = []
+    latest = ""
+    for part in parts[:-1]:
+        latest = part if _telling(part) else latest
+        shares.append(latest)
+    if shares and _telling(parts[-1]):
+        shares[-1] = f"{shares[-1]} {parts[-1]}"
+    following = ""
+    for i in reversed(range(len(shares))):
+        following = parts[i + 1] if _telling(parts[i + 1]) else following
+        shares[i] = shares[i] or following
+    return shares
 
 
 def _sentences_with_references(answer: str, references: Sequence[Reference]) -> Iterator[tuple[int, int]]:
     """Sentences of `answer`; no cut falls within a reference ("p. 12") or a quote."""
-    spans = [(r.start, r.end) for r in references] + [match.span() for match in _QUOTED.finditer(answer)]
+    whole = {place for r in references for place in range(r.start + 1, r.end)}
+    whole.update(place for match in _QUOTED.finditer(answer) for place in range(match.start() + 1, match.end()))
     start: int | None = None
     last = 0
     for a, b in sentences_of(answer):
         start = a if start is None else start
         last = b
-        if not any(x < b < y for x, y in spans):
+        if b not in whole:
             yield start, b
             start = None
     if start is not None:
         yield start, last
-
-
-def _without(answer: str, start: int, end: int, references: Sequence[Reference]) -> str:
-    """That part of `answer` less the references in it."""
-    inner = sorted({(r.start, r.end) for r in references if start <= r.start < end})
-    cuts = [start, *(point for span in inner for point in span), end]
-    return " ".join(answer[a:b] for a, b in zip(cuts[::2], cuts[1::2], strict=True))
 
 
 def holds(text: str, quote: str) -> bool:
@@ -345,18 +357,29 @@ def _says(text: str, wanted: Sequence[str], negations: int) -> bool:
     """Whether `text` has the words `wanted` in order and not far apart, with so many negations about them."""
     words = [(word, i) for i, clause in enumerate(_CLAUSE_END.split(text)) for word in _joined(clause)]
     stems = [_stem(word) for word, _ in words]
+    spread = int(_STRETCH * len(wanted)) + _BEFORE
     for start in (i for i, stem in enumerate(stems) if stem == wanted[0]):
-        end = start
-        for word in wanted[1:]:
-            end = stems.index(word, end + 1) if word in stems[end + 1 :] else len(stems)
-        if end >= min(len(stems), start + _STRETCH * len(wanted) + _BEFORE):
+        end = _end_of(wanted, stems[start : start + spread])
+        if end is None:
             continue
+        end += start
         # "It is not true that ..." comes before, "... is not true" within the clause.
         after = (word for word, clause in words[end + 1 :] if clause == words[end][1])
         around = [*(word for word, _ in words[max(0, start - _BEFORE) : end + 1]), *after]
         if _negations(around) == negations:
             return True
     return False
+
+
+def _end_of(wanted: Sequence[str], stems: Sequence[str]) -> int | None:
+    """Index of the last of `wanted` in `stems`, all being there in order; else None."""
+    end = -1
+    for word in wanted:
+        try:
+            end = stems.index(word, end + 1)
+        except ValueError:
+            return None
+    return end
 
 
 def _telling(text: str) -> list[str]:
