@@ -185,7 +185,11 @@ def test_claims_that_the_page_does_not_make_are_unverified(answer: str) -> None:
 def test_each_reference_has_its_own_part_of_the_sentence() -> None:
     answer = "The keeper lit the lamp at dusk [page 1] and prices rose by 12% [page 3] after the storm. The lamp burns oil [page 1]."
     citations = check_citations(answer, [BOOK])
-    assert [c.claim for c in citations] == ["The keeper lit the lamp at dusk", "and prices rose by 12% after the storm.", "The lamp burns oil."]
+    assert [c.claim for c in citations] == [
+        "The keeper lit the lamp at dusk",
+        "and prices rose by 12% after the storm.",
+        "The lamp burns oil.",
+    ]
     assert [c.status for c in citations] == [Status.VERIFIED, Status.VERIFIED, Status.UNVERIFIED]
 
 
