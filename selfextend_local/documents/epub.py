@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _PAGES = frozenset({"application/xhtml+xml", "text/html", "application/xml", "text/x-oeb1-document"})
-# Fonts are scrambled by these in books that anyone may read.
-_FONT_ALGORITHMS = frozenset({"http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +117,12 @@ def _chapter(path: Path, archive: Archive, name: str) -> Html:
 
 
 def _refuse_protected(path: Path, archive: Archive, names: list[str]) -> None:
-    """Raise DocumentEncrypted if a chapter is encrypted; scrambled fonts are fine."""
+    """Raise DocumentEncrypted if a chapter is encrypted; fonts often are, in books that anyone may read."""
     if _ENCRYPTION not in archive.names:
         return
     for entry in _all(_xml(path, archive, _ENCRYPTION), "EncryptedData"):
-        methods = {e.get("Algorithm") for e in _all(entry, "EncryptionMethod")}
         hidden = {_resolved("", e.get("URI", "")) for e in _all(entry, "CipherReference")}
-        if hidden & set(names) and not methods <= _FONT_ALGORITHMS:
+        if hidden & set(names):
             raise DocumentEncrypted(f"{path} is under copy protection (DRM), which this program doesn't remove: get a copy without it")
 
 

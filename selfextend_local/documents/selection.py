@@ -89,8 +89,8 @@ def trim(documents: Sequence[Document], budget_tokens: int, count: Count) -> Sel
 
 def _whole_if_it_fits(documents: Sequence[Document], budget_tokens: int, count: Count) -> Selection | None:
     text = _text(documents)
-    # No tokeniser puts more than about 16 characters into a token of prose; this saves counting a whole library.
-    if len(text) > 16 * max(budget_tokens, 0):
+    # Few tokens are longer than 64 characters, and those are rows of spaces; this saves counting a whole library.
+    if len(text) > 64 * max(budget_tokens, 0):
         return None
     tokens = count(text)
     if tokens > budget_tokens:
