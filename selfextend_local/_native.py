@@ -364,6 +364,19 @@ def tokenize(model: Any, text: str, special: bool) -> list[int]:
     return list(tokens[:count])
 
 
+def token_bytes(model: Any, token: int, special: bool) -> bytes:
+    """The bytes that a token stands for, however many; with `special`, a control token's name, else nothing."""
+    llama_cpp = bindings()
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    size = 32
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special)
+        if length >= 0:
+            return buffer.raw[:length]
+        size = -length
+
+
 def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:
     """What a context on a model opened without weights would take on the host, None on a library that can't tell.
 

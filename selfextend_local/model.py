@@ -24,6 +24,9 @@ _native.bindings()
 
 from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
 
+SECONDS_WITHOUT_POLL = 0.05
+"""While single tokens take less than this, asking between them is soon enough to stop; polling within them would cost."""
+
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) at the start and after each micro-batch."""
 
@@ -134,6 +137,7 @@ class SelfExtendLlama(Llama):
         windows if the memory allows.
     kv_type: "f16", "q8_0" or "q4_0".
     load_progress: called with (percent done, 100) while the weights are loaded.
+    plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
@@ -152,6 +156,7 @@ class SelfExtendLlama(Llama):
         n_threads: int | None = None,
         flash_attn: bool = True,
         load_progress: Progress | None = None,
+        plan: ContextPlan | None = None,
         verbose: bool = False,
         **llama_kwargs: Any,
     ) -> None:
@@ -162,7 +167,7 @@ class SelfExtendLlama(Llama):
             self.info = peek.info
             if peek.info.n_ctx_train < 1:
                 raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
-            self.plan = peek.plan(self._settings, flash_attn=flash_attn)
+            self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)
         if self.plan.group_attention.enabled:
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
@@ -185,6 +190,7 @@ class SelfExtendLlama(Llama):
         self._stop: Callable[[], bool] | None = None
         self._progress: Progress | None = None
         self._expected = 0
+        self._step_s = 0.0
         self._check_support()
 
     @property
@@ -259,7 +265,9 @@ class SelfExtendLlama(Llama):
         done = 0
         if self._progress:
             self._progress(0, total)
-        guard = _native.abort_when(self.ctx, self._stop) if self._stop else nullcontext()
+        polls = self._stop is not None and (total > 1 or self._step_s > SECONDS_WITHOUT_POLL)
+        guard = _native.abort_when(self.ctx, self._stop) if self._stop and polls else nullcontext()
+        started = time.perf_counter()
         try:
             with guard:
                 while done < total:
@@ -278,14 +286,32 @@ class SelfExtendLlama(Llama):
             if status is _native.DecodeStatus.ABORTED:
                 raise self._interrupted() from None
             raise _native.decode_error(status, self.n_tokens, self.plan.n_ctx) from error
+        self._step_s = (time.perf_counter() - started) / max(1, total)
 
-    def generate(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
-        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit."""
+    def generate(
+        self, tokens: Sequence[int], *args: Any, should_stop: Callable[[], bool] | None = None, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so:
+        between tokens, and within one where a token takes long."""
         prompt = list(tokens)
         self._check_length(len(prompt))
         self._plain_again_if_it_fits(len(prompt))
         generator: Generator[int, Sequence[int] | None, None] = super().generate(prompt, *args, **kwargs)
-        return generator
+        return generator if should_stop is None else self._stoppable(generator, should_stop)
+
+    def _stoppable(
+        self, generator: Generator[int, Sequence[int] | None, None], should_stop: Callable[[], bool]
+    ) -> Generator[int, Sequence[int] | None, None]:
+        self._stop = should_stop
+        try:
+            yield from generator
+        finally:
+            self._stop = None
+
+    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
+        """As Llama.detokenize, which garbles tokens of more than 32 bytes."""
+        text = b"".join(_native.token_bytes(self._model.model, token, special) for token in tokens)
+        return text[1:] if tokens and tokens[0] == self.token_bos() and text[:1] == b" " else text
 
     def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
         """As Llama.create_completion. Raises ContextOverflow if the prompt doesn't fit."""
