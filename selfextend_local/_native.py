@@ -7,6 +7,7 @@ come out. It knows no plans, prompts or documents. llama_cpp, and with it the sh
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -165,19 +166,24 @@ def _path() -> Path:
     return Path(str(bindings()._lib._name))
 
 
-def probe() -> LibraryInfo:
-    """What library is loaded, whether it is patched, and what it can compute on. Raises LibraryError if there is none."""
-    llama_cpp = bindings()
+@cache
+def library_version() -> str:
+    """The version of llama-cpp-python; ours ends in the number of the patch set, as in "0.3.36+selfextend.1"."""
     try:
-        found = version("llama-cpp-python")
+        return version("llama-cpp-python")
     except PackageNotFoundError:
         import llama_cpp as package
 
-        found = str(package.__version__)
+        return str(package.__version__)
+
+
+def probe() -> LibraryInfo:
+    """What library is loaded, whether it is patched, and what it can compute on. Raises LibraryError if there is none."""
+    llama_cpp = bindings()
     llama_cpp.llama_backend_init()
     registries, devices = _backends()
     return LibraryInfo(
-        version=found,
+        version=library_version(),
         patched=is_patched(),
         path=_path(),
         backends=registries,
@@ -375,6 +381,47 @@ def token_bytes(model: Any, token: int, special: bool) -> bytes:
         if length >= 0:
             return buffer.raw[:length]
         size = -length
+
+
+def state_bytes(context: Any) -> int:
+    """Bytes of all keys, values and positions that a context holds, as `save_state` writes them."""
+    return int(bindings().llama_state_get_size(context))
+
+
+def save_state(context: Any, path: Path, header: bytes) -> None:
+    """Write a session file: the magic numbers of llama.cpp (12 bytes), `header` (whole words), then the state.
+
+    Raises OSError if llama.cpp can't write it. Its last few bytes may be missing on a full disk: compare the size.
+    """
+    llama_cpp = bindings()
+    words = (llama_cpp.llama_token * (len(header) // 4)).from_buffer_copy(header)
+    native_reason()
+    if not llama_cpp.llama_state_save_file(context, os.fsencode(path), words, len(words)):
+        raise OSError(native_reason() or "llama.cpp could not write the file")
+
+
+def load_state(context: Any, path: Path, header_bytes: int) -> None:
+    """Replace what a context holds by a file of `save_state`, whose content must have been verified: llama.cpp trusts it.
+
+    Raises ModelError if the context doesn't take it; the context is to be cleared then.
+    """
+    llama_cpp = bindings()
+    words, count = (llama_cpp.llama_token * (header_bytes // 4))(), ctypes.c_size_t()
+    native_reason()
+    if not llama_cpp.llama_state_load_file(context, os.fsencode(path), words, len(words), ctypes.byref(count)):
+        raise ModelError(f"llama.cpp refuses the state in {path.name}: {native_reason()}. Remove the file.")
+
+
+def clear_memory(context: Any) -> None:
+    """Forget all keys and values."""
+    llama_cpp = bindings()
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+
+
+def keeps_all_keys(model: Any) -> bool:
+    """False for models with a recurrent part, whose past can't be cut back to an earlier token."""
+    llama_cpp = bindings()
+    return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
 
 
 def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selfextend_local.answer import Answer, Sampling, StopReason
-from selfextend_local.errors import ContextOverflow, NothingAsked
+from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
 from selfextend_local.prompts import (
     Message,
     ModelVocabulary,
@@ -26,6 +26,8 @@ from selfextend_local.prompts import (
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
     from selfextend_local.model import ModelPeek, Prefill, SelfExtendLlama
+    from selfextend_local.sessions import StateCache
+    from selfextend_local.sessions.keeper import Keeper
 
 __all__ = ["Chat", "Filling", "PromptSize", "Sampling", "StopReason", "Turn", "TurnStats", "count_prompt_tokens"]
 
@@ -45,6 +47,7 @@ class TurnStats:
 
     Attributes:
         prompt_tokens: the whole prompt, of which `evaluated_tokens` were not in the cache yet.
+        restored_tokens: those that a state on disk brought into the cache for this turn.
         completion_tokens: of the answer, the end token not counted.
         prefill_s, ttft_s: seconds to the end of the prefill, and to the first token of the answer.
         prefill_tps, decode_tps: tokens per second; 0 where there was too little to measure.
@@ -64,6 +67,7 @@ class TurnStats:
     n_used: int
     capacity: int
     stop_reason: StopReason
+    restored_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Chat:
         documents: what the conversation is about; they stand in the first user message.
         reserve: tokens that the conversation is expected to add after its first turn, so that the group size is chosen
             for all of it at once.
+        cache: where states are kept, so that what was read once is not read again; None = nowhere. A state is saved
+            after the answer, in the background; see `flush`.
 
     Attributes:
         sampling: of the answers to come.
@@ -111,8 +117,11 @@ class Chat:
         documents: Sequence[Document] = (),
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         reserve: int = 0,
+        cache: StateCache | None = None,
     ) -> None:
         self._llm = llm
+        self._keeper = _keeper(cache, llm)
+        self._restored = 0
         self._prompts = Prompts(ModelVocabulary(llm))
         self._documents = tuple(documents)
         self._system = system
@@ -215,6 +224,12 @@ class Chat:
             if answer.tokens or answer.stop_reason != "interrupted":
                 self._turns.append(Turn(question, "".join(shown), tuple(answer.tokens)))
             self.last_stats = self._stats(prefill, answer, started)
+            self._save()
+
+    def flush(self) -> None:
+        """Wait until what is to be saved is on disk. The end of the program waits for it, too."""
+        if self._keeper:
+            self._keeper.wait()
 
     def ask_again(
         self,
@@ -287,7 +302,18 @@ class Chat:
         wanted = len(prompt) + self.sampling.max_tokens
         if wanted > self._expect:
             self._expect = min(capacity, wanted + self._reserve)
-        return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
+        if self._keeper:
+            self._restored = self._keeper.restore(prompt, self._expect, [d.title for d in self._documents])
+            progress = self._keeper.checkpointing(progress, should_stop)
+        try:
+            return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
+        except Interrupted:
+            self._save()
+            raise
+
+    def _save(self) -> None:
+        if self._keeper:
+            self._keeper.save()
 
     def _stats(self, prefill: Prefill, answer: Answer, started: float) -> TurnStats:
         group = self._llm.group_attention
@@ -306,7 +332,16 @@ class Chat:
             n_used=self.n_used,
             capacity=self.capacity,
             stop_reason=answer.stop_reason,
+            restored_tokens=self._restored,
         )
+
+
+def _keeper(cache: StateCache | None, llm: SelfExtendLlama) -> Keeper | None:
+    if cache is None:
+        return None
+    from selfextend_local.sessions.keeper import Keeper
+
+    return Keeper(cache, llm)
 
 
 @dataclass(frozen=True, slots=True)

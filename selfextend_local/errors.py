@@ -16,6 +16,7 @@
     ├── MemoryBudgetError
     ├── NothingAsked
     ├── CommandError
+    ├── SessionError
     └── Interrupted
 
 Each message says what is wrong and names the next step. All of them survive
@@ -109,6 +110,10 @@ class NothingAsked(SelfExtendError):
 
 class CommandError(SelfExtendError):
     """A command of the terminal chat was used in a way that it can't follow."""
+
+
+class SessionError(SelfExtendError):
+    """A saved chat or state is missing, damaged or can't be written, or its name can't be a file's."""
 
 
 class Interrupted(SelfExtendError):

@@ -5,6 +5,7 @@ Knows the plan, the positions and the native boundary. It knows no documents, no
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 
 from . import _native
@@ -161,6 +164,7 @@ class SelfExtendLlama(Llama):
         **llama_kwargs: Any,
     ) -> None:
         self._load_progress = load_progress
+        self._saving = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
@@ -312,6 +316,83 @@ class SelfExtendLlama(Llama):
         """As Llama.detokenize, which garbles tokens of more than 32 bytes."""
         text = b"".join(_native.token_bytes(self._model.model, token, special) for token in tokens)
         return text[1:] if tokens and tokens[0] == self.token_bos() and text[:1] == b" " else text
+
+    def cached_tokens(self) -> npt.NDArray[np.int32]:
+        """The tokens whose keys are in the cache: a copy, int32 (n_tokens,)."""
+        return self.input_ids[: self.n_tokens].astype(np.int32, copy=True)
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the cache can be cut back to an earlier token. Not with recurrent layers, nor with sliding-window layers
+        that keep their window only."""
+        full_window = self.info.sliding_window == 0 or bool(self.context_params.swa_full)
+        return full_window and _native.keeps_all_keys(self._model.model)
+
+    def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
+        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with,
+        or with a smaller n, from which the group grows as it does in a conversation."""
+        wanted = self._group_attention_for(n_tokens)
+        return ga == wanted or (self._group_mode() == "auto" and ga.w == wanted.w and ga.n < wanted.n)
+
+    def state_settings(self) -> dict[str, Any]:
+        """The settings that the keys and values of a text depend on, the model file and the text apart."""
+        p = self.context_params
+        types = {number: name for name, number in _native.KV_TYPES.items()}
+        settings: dict[str, Any] = {
+            "kv_type_k": types.get(p.type_k, p.type_k),
+            "kv_type_v": types.get(p.type_v, p.type_v),
+            "flash_attn": p.flash_attn_type,
+            "ga_n": self._group_mode(),
+            "swa_full": bool(p.swa_full),
+            "attention_type": p.attention_type,
+            "rope": [p.rope_scaling_type, p.rope_freq_base, p.rope_freq_scale, p.yarn_orig_ctx],
+            "yarn": [p.yarn_ext_factor, p.yarn_attn_factor, p.yarn_beta_fast, p.yarn_beta_slow],
+        }
+        if self.lora_path:
+            status = Path(self.lora_path).stat()
+            settings["lora"] = [str(self.lora_path), status.st_size, status.st_mtime_ns, self.lora_scale]
+        if self.kv_overrides:
+            settings["kv_overrides"] = {key: str(value) for key, value in self.kv_overrides.items()}
+        return settings
+
+    def _group_mode(self) -> str:
+        return "pinned" if self._pinned else str(self._settings.ga_n)
+
+    def state_bytes(self) -> int:
+        """Bytes of what the cache holds: keys, values, positions."""
+        return _native.state_bytes(self.ctx)
+
+    def save_state_file(self, path: Path, header: bytes) -> None:
+        """Write what the cache holds behind `header`. May run in a thread, while no other uses this model.
+
+        Raises OSError.
+        """
+        with self._saving:
+            self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
+            _native.save_state(self.ctx, path, header)
+
+    def load_state_file(
+        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
+    ) -> None:
+        """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
+        `group_attention`. The file's content must have been verified.
+
+        Raises ModelError if the context doesn't take it; the cache is empty then.
+        """
+        self.reset()  # type: ignore[no-untyped-call]
+        self._set_group_attention(group_attention)
+        try:
+            _native.load_state(self.ctx, path, header_bytes)
+        except ModelError:
+            _native.clear_memory(self.ctx)
+            raise
+        self.input_ids[: len(tokens)] = tokens
+        self.n_tokens = len(tokens)
+
+    def close(self) -> None:
+        """Free the model, once a state that is being saved is on disk."""
+        with self._saving:
+            super().close()
 
     def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
         """As Llama.create_completion. Raises ContextOverflow if the prompt doesn't fit."""
