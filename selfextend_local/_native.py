@@ -7,6 +7,7 @@ come out. It knows no plans, prompts or documents. llama_cpp, and with it the sh
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,9 @@ INSTALL_HINT = "Install the patched library with: pip install ./patches (from a 
 
 KV_TYPES: Mapping[str, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 """KV cache types by name, as numbers of ggml_type."""
+
+_SESSION_PREFIX = 12  # bytes of llama.cpp in front of the words of a session file: magic, version, number of words
+_SEQUENCE_PREFIX = 8  # bytes of llama.cpp in front of the memory in a sequence's state: magic, sequence
 
 
 class Status(IntEnum):
@@ -400,16 +404,42 @@ def save_state(context: Any, path: Path, header: bytes) -> None:
         raise OSError(native_reason() or "llama.cpp could not write the file")
 
 
-def load_state(context: Any, path: Path, header_bytes: int) -> None:
+def load_state(context: Any, path: Path, header_bytes: int, *, sliding_window: bool) -> None:
     """Replace what a context holds by a file of `save_state`, whose content must have been verified: llama.cpp trusts it.
 
-    Raises ModelError if the context doesn't take it; the context is to be cleared then.
+    Raises ModelError if the context doesn't take it; the context is to be cleared then. Raises OSError.
     """
+    native_reason()
+    load = _load_as_sequence if sliding_window else _load_file
+    if not load(context, path, header_bytes):
+        raise ModelError(f"llama.cpp refuses the state in {path.name}: {native_reason()}. Remove the file.")
+
+
+def _load_file(context: Any, path: Path, header_bytes: int) -> bool:
     llama_cpp = bindings()
     words, count = (llama_cpp.llama_token * (header_bytes // 4))(), ctypes.c_size_t()
-    native_reason()
-    if not llama_cpp.llama_state_load_file(context, os.fsencode(path), words, len(words), ctypes.byref(count)):
-        raise ModelError(f"llama.cpp refuses the state in {path.name}: {native_reason()}. Remove the file.")
+    return bool(llama_cpp.llama_state_load_file(context, os.fsencode(path), words, len(words), ctypes.byref(count)))
+
+
+def _load_as_sequence(context: Any, path: Path, header_bytes: int) -> bool:
+    # After llama_state_load_file new tokens go into the first cells that are free or behind the sliding window, so that
+    # a later roll-back would miss their keys. Loading a sequence puts new tokens behind the old ones. The two formats
+    # are the same from the memory on; in front of it stand a string (the architecture) or a magic number and a sequence.
+    llama_cpp = bindings()
+    clear_memory(context)
+    size = llama_cpp.llama_state_seq_get_size(context, 0)
+    empty = (ctypes.c_uint8 * size)()
+    llama_cpp.llama_state_seq_get_data(context, empty, size, 0)
+    prefix = bytes(empty[:_SEQUENCE_PREFIX])
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
+        start = _SESSION_PREFIX + header_bytes
+        memory = start + 4 + int.from_bytes(view[start : start + 4], "little")
+        view[memory - len(prefix) : memory] = prefix  # in our copy of that page, not in the file
+        first = ctypes.c_uint8.from_buffer(view, memory - len(prefix))
+        data = ctypes.cast(ctypes.addressof(first), ctypes.POINTER(ctypes.c_uint8))
+        loaded = llama_cpp.llama_state_seq_set_data(context, data, len(view) - memory + len(prefix), 0)
+        del first  # a mapping that is pointed to can't be closed
+        return bool(loaded)
 
 
 def clear_memory(context: Any) -> None:

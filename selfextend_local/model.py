@@ -377,13 +377,13 @@ class SelfExtendLlama(Llama):
         """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
         `group_attention`. The file's content must have been verified.
 
-        Raises ModelError if the context doesn't take it; the cache is empty then.
+        Raises ModelError if the context doesn't take it, OSError; the cache is empty then.
         """
         self.reset()  # type: ignore[no-untyped-call]
         self._set_group_attention(group_attention)
         try:
-            _native.load_state(self.ctx, path, header_bytes)
-        except ModelError:
+            _native.load_state(self.ctx, path, header_bytes, sliding_window=self.info.sliding_window > 0)
+        except (ModelError, OSError):
             _native.clear_memory(self.ctx)
             raise
         self.input_ids[: len(tokens)] = tokens
