@@ -142,6 +142,8 @@ class SelfExtendLlama(Llama):
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
+    being_saved: a lock that a thread holds while it reads the state; `close` waits for it.
+
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
     """
@@ -164,7 +166,7 @@ class SelfExtendLlama(Llama):
         **llama_kwargs: Any,
     ) -> None:
         self._load_progress = load_progress
-        self._saving = threading.Lock()
+        self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
@@ -360,16 +362,16 @@ class SelfExtendLlama(Llama):
 
     def state_bytes(self) -> int:
         """Bytes of what the cache holds: keys, values, positions."""
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
         return _native.state_bytes(self.ctx)
 
     def save_state_file(self, path: Path, header: bytes) -> None:
-        """Write what the cache holds behind `header`. May run in a thread, while no other uses this model.
+        """Write what the cache holds behind `header`. May run in a thread that holds `being_saved`, while no other uses
+        this model.
 
         Raises OSError.
         """
-        with self._saving:
-            self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
-            _native.save_state(self.ctx, path, header)
+        _native.save_state(self.ctx, path, header)
 
     def load_state_file(
         self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
@@ -391,7 +393,7 @@ class SelfExtendLlama(Llama):
 
     def close(self) -> None:
         """Free the model, once a state that is being saved is on disk."""
-        with self._saving:
+        with self.being_saved:
             super().close()
 
     def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:

@@ -164,6 +164,12 @@ class ChatStore:
         except OSError as error:
             raise SessionError(f"{path} can't be removed ({error.strerror or error}).") from error
 
+    def has(self, name: str) -> bool:
+        """Whether there is a chat of that name, damaged or not."""
+        with suppress(SessionError):
+            return self._path(name).exists()
+        return False
+
     def size(self, name: str) -> int:
         """Bytes of a chat's file; 0 if it has gone."""
         with suppress(OSError):
@@ -213,6 +219,7 @@ def _from_json(text: str, name: str) -> ChatRecord:
     schema = data.pop("schema")
     if schema != SCHEMA:
         raise ValueError(f"it has schema {schema}, and this program reads {SCHEMA}")
+    datetime.fromisoformat(data["updated"])
     messages = [ChatMessage(m["role"], m["text"], tuple(map(int, m["tokens"].split()))) for m in data.pop("messages")]
     documents = [DocumentReference(**d) for d in data.pop("documents")]
     # The file's name counts, so that a chat can be renamed by renaming its file.

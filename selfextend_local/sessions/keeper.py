@@ -82,7 +82,12 @@ class Keeper:
         self.wait()
         tokens = self._llm.cached_tokens()
         if len(tokens) - common_prefix(self._saved, tokens) >= WORTH_TOKENS:
-            self._writing = self._writer.submit(self._write, tokens)
+            self._llm.being_saved.acquire()
+            try:
+                self._writing = self._writer.submit(self._write, tokens)
+            except BaseException:
+                self._llm.being_saved.release()
+                raise
 
     def wait(self, should_stop: Callable[[], bool] | None = None) -> None:
         """Until nothing is being saved, or `should_stop` says so; then the saving goes on by itself."""
@@ -96,6 +101,9 @@ class Keeper:
 
     def _write(self, tokens: Tokens) -> None:
         started = time.monotonic()
-        if self._cache.save(self._llm, info=self._info):
-            self._saved = tokens
+        try:
+            if self._cache.save(self._llm, info=self._info):
+                self._saved = tokens
+        finally:
+            self._llm.being_saved.release()
         self._write_seconds = time.monotonic() - started

@@ -130,7 +130,7 @@ class StateCache:
         replaced = [e for e in alike if llm.can_roll_back and e.common_prefix(tokens) == e.n_tokens]
         try:
             make_private(self.root)
-            if not self._make_room(llm.state_bytes(), {e.path for e in replaced}):
+            if not self._make_room(llm.state_bytes() + _header_room(tokens), {e.path for e in replaced}):
                 return False
             with replacing(path) as temporary:
                 write_entry(temporary, llm, identity, info, time.time())
@@ -223,16 +223,16 @@ class StateCache:
         _touch(entry.path)
         return True
 
-    def _make_room(self, state_bytes: int, replaced: set[Path]) -> bool:
+    def _make_room(self, needed: int, replaced: set[Path]) -> bool:
         limit = self.max_bytes
-        if state_bytes > limit:
+        if needed > limit:
             self.notes.append(
-                f"The state of {state_bytes / _MIB:,.0f} MiB is not saved: sessions may take {limit / _MIB:,.0f} MiB. "
+                f"The state of {needed / _MIB:,.0f} MiB is not saved: sessions may take {limit / _MIB:,.0f} MiB. "
                 f"Set {MAX_BYTES_VARIABLE} to more."
             )
             return False
         going = sum(path.stat().st_size for path in replaced if path.exists())
-        self._evict(limit - state_bytes + going, keep=replaced)
+        self._evict(limit - needed + going, keep=replaced)
         return True
 
     def _evict(self, limit: int, keep: set[Path]) -> None:
@@ -258,6 +258,10 @@ def _obstacle(
     if not llm.takes_group_attention(entry.group_attention, max(len(wanted), expect)):
         return f"was read with n={entry.group_attention.n}, and this text is not"
     return None
+
+
+def _header_room(tokens: Tokens) -> int:
+    return tokens.nbytes + _MIB // 256  # the names in it take some hundred bytes
 
 
 def _given_size() -> int | None:
