@@ -142,7 +142,7 @@ class SelfExtendLlama(Llama):
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
-    being_saved: a lock that a thread holds while it reads the state; `close` waits for it.
+    being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
@@ -247,6 +247,7 @@ class SelfExtendLlama(Llama):
         """
         wanted = list(tokens)
         self._check_length(len(wanted))
+        self._settle()
         started = time.perf_counter()
         self._expected = expect or 0
         self._plain_again_if_it_fits(len(wanted))
@@ -266,6 +267,7 @@ class SelfExtendLlama(Llama):
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
         pending = list(tokens)
         total = len(pending)
+        self._settle()
         self._check_length(self.n_tokens + total)
         self._grow(max(self.n_tokens + total, self._expected))
         done = 0
@@ -301,6 +303,7 @@ class SelfExtendLlama(Llama):
         between tokens, and within one where a token takes long."""
         prompt = list(tokens)
         self._check_length(len(prompt))
+        self._settle()
         self._plain_again_if_it_fits(len(prompt))
         generator: Generator[int, Sequence[int] | None, None] = super().generate(prompt, *args, **kwargs)
         return generator if should_stop is None else self._stoppable(generator, should_stop)
@@ -381,6 +384,7 @@ class SelfExtendLlama(Llama):
 
         Raises ModelError if the context doesn't take it, OSError; the cache is empty then.
         """
+        self._settle()
         self.reset()  # type: ignore[no-untyped-call]
         self._set_group_attention(group_attention)
         try:
@@ -390,6 +394,11 @@ class SelfExtendLlama(Llama):
             raise
         self.input_ids[: len(tokens)] = tokens
         self.n_tokens = len(tokens)
+
+    def _settle(self) -> None:
+        # What is being saved must not change under the thread that saves it.
+        with self.being_saved:
+            pass
 
     def close(self) -> None:
         """Free the model, once a state that is being saved is on disk."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -178,6 +177,7 @@ def test_a_state_that_llama_cpp_refuses_leaves_an_empty_model_that_works(
 
 def test_a_file_size_limit_is_a_note_and_leaves_the_old_entry(load: Any, cache: StateCache) -> None:
     """What a full disk does, made by the kernel: writing fails in the midst of it."""
+    resource = pytest.importorskip("resource")
     llm = load("gqa", ga_n=4)
     llm.prefill(TEXT[:100])
     assert cache.save(llm)
@@ -247,6 +247,19 @@ def test_closing_the_model_waits_for_what_is_being_saved(chat: Any, cache: State
     talk.flush()
     assert len(cache.entries()) == 1
     assert cache.notes == []
+
+
+def test_a_chat_on_the_same_model_waits_for_what_another_saves(load: Any, cache: StateCache) -> None:
+    llm = load("gqa", n_ctx=2048, logits_all=False)
+    first, second = (Chat(llm, sampling=Sampling(max_tokens=8), reserve=64, cache=cache) for _ in range(2))
+    list(first.ask(QUESTION))
+    list(second.ask("Hello"))
+    first.flush()
+    (entry,) = cache.entries()
+    assert entry.n_tokens > 800
+    fresh = load("gqa", n_ctx=2048, logits_all=False)
+    tokens = [int(t) for t in entry.tokens]
+    assert cache.restore(fresh, tokens, expect=1500) == entry.n_tokens
 
 
 def test_a_stopped_prefill_is_saved(chat: Any, cache: StateCache) -> None:
