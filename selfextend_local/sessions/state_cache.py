@@ -130,7 +130,7 @@ class StateCache:
         replaced = [e for e in alike if llm.can_roll_back and e.common_prefix(tokens) == e.n_tokens]
         try:
             make_private(self.root)
-            if not self._make_room(llm.state_bytes() + _header_room(tokens), {e.path for e in replaced}):
+            if not self._make_room(llm.state_bytes() + _header_room(tokens), replaced):
                 return False
             with replacing(path) as temporary:
                 write_entry(temporary, llm, identity, info, time.time())
@@ -223,7 +223,7 @@ class StateCache:
         _touch(entry.path)
         return True
 
-    def _make_room(self, needed: int, replaced: set[Path]) -> bool:
+    def _make_room(self, needed: int, replaced: Sequence[Entry]) -> bool:
         limit = self.max_bytes
         if needed > limit:
             self.notes.append(
@@ -231,8 +231,8 @@ class StateCache:
                 f"Set {MAX_BYTES_VARIABLE} to more."
             )
             return False
-        going = sum(path.stat().st_size for path in replaced if path.exists())
-        self._evict(limit - needed + going, keep=replaced)
+        going = sum(e.file_bytes for e in replaced)
+        self._evict(limit - needed + going, keep={e.path for e in replaced})
         return True
 
     def _evict(self, limit: int, keep: set[Path]) -> None:
