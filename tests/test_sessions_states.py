@@ -7,7 +7,9 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -313,11 +315,33 @@ def test_a_full_disk_is_a_note_and_leaves_the_old_entry(
     assert "could not be saved" in cache.notes[0]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_a_note(cache: StateCache, model: Path) -> None:
-    cache.root.mkdir(mode=0o500)
-    assert not cache.save(fake(model, TEXT))
-    assert "could not be saved" in cache.notes[0]
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="POSIX")
+def test_a_read_only_folder_is_a_note_and_is_still_read() -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others
+        os.chmod(name, 0o755)
+        model = Path(name) / "model.gguf"
+        model.write_bytes(b"GGUF")
+        cache = StateCache(Path(name) / "states", max_bytes=1 << 30)
+        assert cache.save(fake(model, TEXT[:1000]))
+        cache.root.chmod(0o555)
+        files(cache)[0].chmod(0o444)
+        with not_root():
+            assert cache.restore(fake(model, []), TEXT) == 1000
+            assert not cache.save(fake(model, TEXT))
+        assert "could not be saved" in cache.notes[0]
+        assert [e.n_tokens for e in cache.entries()] == [1000]
+        cache.root.chmod(0o755)
+
+
+@contextmanager
+def not_root() -> Iterator[None]:
+    """Root may write anywhere."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_a_folder_that_is_a_file_is_a_note(tmp_path: Path, model: Path) -> None:
