@@ -14,6 +14,9 @@
     ├── GroupAttentionError
     ├── ContextOverflow
     ├── MemoryBudgetError
+    ├── NothingAsked
+    ├── CommandError
+    ├── SessionError
     └── Interrupted
 
 Each message says what is wrong and names the next step. All of them survive
@@ -99,6 +102,18 @@ class ContextOverflow(SelfExtendError):
 
 class MemoryBudgetError(SelfExtendError):
     """The context would need more memory than is free; nothing was allocated."""
+
+
+class NothingAsked(SelfExtendError):
+    """The chat has no turn yet that could be undone, repeated or shown."""
+
+
+class CommandError(SelfExtendError):
+    """A command of the terminal chat was used in a way that it can't follow."""
+
+
+class SessionError(SelfExtendError):
+    """A saved chat or state is missing, damaged or can't be written, or its name can't be a file's."""
 
 
 class Interrupted(SelfExtendError):
