@@ -16,6 +16,7 @@ from . import console
 COMMANDS = {
     "chat": "selfextend_cli.chat:command",
     "doctor": "selfextend_cli.doctor:command",
+    "summarize": "selfextend_cli.summarize:command",
 }
 
 
@@ -42,6 +43,7 @@ def group() -> None:
     \b
     Examples:
       selfextend chat --doc report.pdf
+      selfextend summarize reports/ -o summaries.jsonl
       selfextend doctor --self-test
     """
 

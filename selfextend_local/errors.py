@@ -14,6 +14,7 @@
     ├── GroupAttentionError
     ├── ContextOverflow
     ├── MemoryBudgetError
+    ├── BatchError
     └── Interrupted
 
 Each message says what is wrong and names the next step. All of them survive
@@ -99,6 +100,10 @@ class ContextOverflow(SelfExtendError):
 
 class MemoryBudgetError(SelfExtendError):
     """The context would need more memory than is free; nothing was allocated."""
+
+
+class BatchError(SelfExtendError):
+    """A batch can't start or go on: its inputs are ambiguous, its output is in use, damaged or full, no server answers."""
 
 
 class Interrupted(SelfExtendError):
