@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from selfextend_local.documents import Document, page_marker
+from selfextend_local.documents import Document
 
 Count = Callable[[str], int]
 
@@ -20,11 +20,11 @@ _SLACK = 1.15  # parts may be this much longer than the average, so that a chapt
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A stretch of a document, page markers included; `first` and `last` are page numbers, None without pages."""
+    """A stretch of a document, page markers included; `first` and `last` are page labels, None without pages."""
 
     text: str
-    first: int | None
-    last: int | None
+    first: str | None
+    last: str | None
 
     @property
     def label(self) -> str:
@@ -37,14 +37,14 @@ class Section:
 @dataclass(frozen=True, slots=True)
 class _Unit:
     text: str
-    page: int | None
+    page: str | None
     tokens: int
     is_chapter: bool
 
 
 def split(document: Document, count: Count, room: int) -> list[Section]:
     """The document in sections of at most `room` tokens each, as few and as even as the borders allow."""
-    units = [unit for unit in _units(document, count, room) if unit.text.strip()]
+    units = list(_units(document, count, room))
     total = sum(unit.tokens for unit in units)
     parts = -(-total // room)
     limit = min(room, int(_SLACK * total / max(1, parts)) + 1)
@@ -70,15 +70,22 @@ def _cut(units: list[_Unit], limit: int) -> int:
 
 
 def _units(document: Document, count: Count, room: int) -> Iterator[_Unit]:
+    for page, head, block in _blocks(document):
+        is_chapter = bool(_CHAPTER.match(block))
+        for piece in _pieces(block, count, room - count(head) - _JOINT):
+            yield _Unit(head + piece, page, count(head + piece) + _JOINT, is_chapter)
+            is_chapter = False
+
+
+def _blocks(document: Document) -> Iterator[tuple[str | None, str, str]]:
+    """(page label, marker line, text) for each page, or for each paragraph of a document without pages."""
+    if not document.paged:
+        yield from ((None, "", block) for block in re.split(r"\n\s*\n", document.text_with_markers()) if block.strip())
+        return
     for page in document.pages:
-        number = page.number if document.paged else None
-        head = f"{page_marker(page.number)}\n" if document.paged else ""
-        blocks = [page.text] if document.paged else re.split(r"\n\s*\n", page.text)
-        for block in blocks:
-            is_chapter = bool(_CHAPTER.match(block))
-            for piece in _pieces(block, count, room - count(head) - _JOINT) if block.strip() else ():
-                yield _Unit(head + piece, number, count(head + piece) + _JOINT, is_chapter)
-                is_chapter = False
+        marker, _, text = document.text_with_markers({page.number}).partition("\n")
+        if text.strip():
+            yield page.label, f"{marker}\n", text
 
 
 def _pieces(text: str, count: Count, room: int) -> Iterator[str]:

@@ -87,10 +87,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The notes on a part of a document; page numbers from 1, None without pages."""
+    """The notes on a part of a document; `first` and `last` are page labels, None without pages."""
 
-    first: int | None
-    last: int | None
+    first: str | None
+    last: str | None
     text: str
 
 
@@ -265,7 +265,8 @@ class _Work:
         return replace(final, schema=None, max_tokens=max(16, min(final.max_tokens, self.model.capacity // _PART_SHARE)))
 
     def _room(self, document: Document, sampling: Sampling) -> int:
-        frame = Section("", document.page_count, document.page_count) if document.paged else Section("", None, None)
+        longest = max((page.label for page in document.pages), key=len)
+        frame = Section("", longest, f"{longest}.") if document.paged else Section("", None, None)
         taken = self.model.size(document_prompt(self.instruction, [document], frame)) + sampling.max_tokens + _MARGIN
         room = self.model.capacity - taken
         if room < _SMALLEST_ROOM:

@@ -27,7 +27,7 @@ class ResultsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(f"{path}.lock")
+        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
         self._file = -1
         self._known: dict[str, tuple[str, bool]] = {}
         self._has_old = False
