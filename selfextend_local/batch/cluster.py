@@ -198,7 +198,8 @@ class ClusterRunner:
     def _ready(self, running: list[Future]) -> list[Future]:
         """Futures that are done; none after a short wait, so that the caller can look around."""
         try:
-            return list(wait(running, timeout=_POLL_S, return_when="FIRST_COMPLETED").done)
+            with self._client.as_current():
+                return list(wait(running, timeout=_POLL_S, return_when="FIRST_COMPLETED").done)
         except (TimeoutError, asyncio.TimeoutError):
             return []
 
