@@ -109,7 +109,10 @@ def test_templates() -> None:
     assert text[: prompt.shared] == "Dear reader of "
 
 
-@pytest.mark.parametrize(("template", "message"), [("{{ documnet }}", "may name document"), ("{% if", "can't be used"), ("Hello", "never names")])
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [("{{ documnet }}", "may name document"), ("{% if", "can't be used"), ("Hello", "never names")],
+)
 def test_a_template_that_cannot_work_is_refused_before_any_work(template: str, message: str) -> None:
     with pytest.raises(SelfExtendError, match=message):
         check(Instruction(template=template))
