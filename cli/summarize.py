@@ -21,7 +21,6 @@ from . import console
 from .chat import GroupSizeType
 from .edge import EXIT_INTERRUPTED, boundary
 from .tally import Tally
-from .watching import watching
 
 if TYPE_CHECKING:
     from selfextend_local.batch.batch import Batch
@@ -176,7 +175,7 @@ def _items(options: Options) -> list[Item]:
             text = sys.stdin.read() if options.requests == "-" else Path(options.requests).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise click.UsageError(f"{options.requests} can't be read: {error}") from error
-        return from_requests(text.splitlines())
+        return from_requests(text.split("\n"))
     names = [name for given in options.paths for name in (names_in(sys.stdin.read()) if given == "-" else [given])]
     own = [path for path in (options.output, options.journal, options.out_dir) if path is not None]
     return from_paths(names, leave_out=own)
@@ -250,6 +249,8 @@ def _run(options: Options, stop: StopOnSignals) -> int:
 
 
 def _carry_out(options: Options, batch: Batch, stop: StopOnSignals) -> int:
+    from .watching import watching
+
     tally = Tally()
     collected: list[Result] = []
     with watching() as watcher:
@@ -298,19 +299,20 @@ def _write_table(options: Options, collected: list[Result]) -> None:
 def _dry_run(batch: Batch, stop: StopOnSignals) -> int:
     """A line for each document on stdout: what would be done with it."""
     from selfextend_local.batch.outcome import Failure
-    from selfextend_local.batch.runner import LocalRunner, read_ahead
+    from selfextend_local.batch.runner import LocalRunner, ReadAhead
 
     engine = batch.runner.engine if isinstance(batch.runner, LocalRunner) else None
     pending = [item for item, _ in batch.todo().pending]
-    for got in read_ahead(pending, batch.job.limits, stop):
-        if isinstance(got.material, Failure):
-            click.echo(f"would fail  {got.material.code:>26}  {got.item.custom_id}")
-        elif engine is None:
-            click.echo(f"to do  {got.item.custom_id}")
-        else:
-            tokens = engine.need(got.material)
-            way = "whole" if tokens <= engine.largest else "in parts"
-            click.echo(f"{way:<10}  {tokens:>19,} tokens  {got.item.custom_id}")
+    with ReadAhead(pending, batch.job.limits, stop, window=1) as ahead:
+        while got := ahead.next(block=True):
+            if isinstance(got.material, Failure):
+                click.echo(f"would fail  {got.material.code:>26}  {got.item.custom_id}")
+            elif engine is None:
+                click.echo(f"to do  {got.item.custom_id}")
+            else:
+                tokens = engine.need(got.material)
+                way = "whole" if tokens <= engine.largest else "in parts"
+                click.echo(f"{way:<10}  {tokens:>19,} tokens  {got.item.custom_id}")
     if stop.requested:
         return EXIT_INTERRUPTED
     window = f"; the window holds {engine.largest:,} tokens" if engine else ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Watcher
 
 from . import console
@@ -58,12 +59,14 @@ class BatchWatcher(Watcher):
         self.say(f"{self._done}/{len(self._weights)} {self._what(result)}{self._left()}")
 
     def _what(self, result: Result) -> str:
-        if not result.ok:
-            return f"failed: {result.outcome.message}" if hasattr(result.outcome, "message") else "failed"
-        summary = result.summary
+        if isinstance(result.outcome, Failure):
+            return f"failed: {result.outcome.message}"
+        summary = result.outcome
         how = "whole" if summary.how == "whole" else f"{len(summary.parts)} parts"
         group = f", n={summary.ga_n}" if summary.ga_n > 1 else ""
-        return f"{result.custom_id}: {how}, {summary.usage.prompt_tokens:,} tokens{group}, {result.seconds:.1f} s"
+        usage = summary.usage
+        speed = (usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens) / max(1e-3, usage.prefill_s + usage.decode_s)
+        return f"{result.custom_id}: {how}, {usage.prompt_tokens:,} tokens{group}, {result.seconds:.1f} s, {speed:,.0f} tokens/s"
 
     def _left(self) -> str:
         left = self._total - self._done_weight

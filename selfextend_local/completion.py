@@ -66,21 +66,21 @@ class Answer:
 
 
 class Sizes(Protocol):
-    """How long texts are for a model."""
-
-    @property
-    def capacity(self) -> int:
-        """Tokens of a prompt and its answer together."""
+    """How long texts are for a model, in tokens."""
 
     def size(self, prompt: Prompt) -> int:
-        """Tokens of a prompt."""
+        """Of a prompt."""
 
     def count(self, text: str) -> int:
-        """Tokens of a text."""
+        """Of a text."""
 
 
 class TextModel(Sizes, Protocol):
     """A model that answers prompts: loaded here, or behind a server."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a prompt and its answer together."""
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, *, progress: Progress | None = None, should_stop: ShouldStop | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,9 @@ def test_a_bad_batch_line_costs_itself(line: str, message: str) -> None:
 def test_two_lines_with_one_id_are_refused() -> None:
     with pytest.raises(BatchError, match="'a' stands on lines 1 and 3"):
         from_requests([request("a"), request("b"), request("a")])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_holds_nobody_up(folder: Path) -> None:
+    os.mkfifo("in/pipe.pdf")
+    assert from_paths(["in/pipe.pdf"])[0].digest()

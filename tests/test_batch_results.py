@@ -139,3 +139,15 @@ except BatchError as error:
     with ResultsFile(path) as file:
         file.append(result("next"))
     assert ids(path)[-1] == "next"
+
+
+def test_odd_characters_stay_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    odd = Result("caf\udce9.txt", "k", Failure("c", "a\u2028b\x85c\u2029d\re\nf 中文"))
+    with ResultsFile(path) as file:
+        file.append(odd)
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+    with ResultsFile(path) as file:
+        (back,) = file.results()
+        assert (back.custom_id, back.outcome) == (odd.custom_id, odd.outcome)
+        assert file.standing("caf\udce9.txt") == ("k", False)

@@ -21,7 +21,7 @@ from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, fingerprint
 from selfextend_local.batch.outcome import Failure, failure
 from selfextend_local.batch.reader import read
-from selfextend_local.batch.runner import READERS, Finished, Watcher, read_ahead
+from selfextend_local.batch.runner import READERS, Finished, ReadAhead, Watcher
 from selfextend_local.completion import ShouldStop
 from selfextend_local.errors import BatchError, Interrupted
 from selfextend_local.summarize import Summary
@@ -161,27 +161,30 @@ class ClusterRunner:
         # Long ones first, so that no worker is left with a long one at the end.
         ordered = sorted(items, key=lambda item: -item.size)
         read_here = [item for item in ordered if not (self._shared_paths and item.path)]
-        ahead = read_ahead(read_here, self._job.limits, should_stop, readers=READERS)
         there = iter([item for item in ordered if self._shared_paths and item.path])
         running: dict[Future, Item] = {}
+        reading = ReadAhead(read_here, self._job.limits, should_stop, readers=READERS)
         try:
-            while not should_stop():
-                while len(running) < 2 * max(1, self._workers(watcher)):
-                    got = next(ahead, None)
-                    if got and isinstance(got.material, Failure):
-                        yield Finished(got.item, got.material, seconds=got.seconds)
-                        continue
-                    item = got.item if got else next(there, None)
-                    if item is None:
-                        break
-                    watcher.begin(item, 0)
-                    running[self._submit(item, got.material if got else None)] = item
-                if not running:
-                    return
-                for future in self._ready(list(running)):
-                    yield self._finished(running.pop(future), future)
+            with reading as ahead:
+                while not should_stop():
+                    # A second one for each worker, so that none waits for us.
+                    while len(running) < 2 * max(1, self._workers(watcher)):
+                        got = ahead.next(block=not running)
+                        if got and isinstance(got.material, Failure):
+                            yield Finished(got.item, got.material, seconds=got.seconds)
+                            continue
+                        item = got.item if got else next(there, None)
+                        if item is None:
+                            break
+                        watcher.begin(item, 0)
+                        running[self._submit(item, got.material if got else None)] = item
+                    if not running:
+                        return
+                    for future in self._ready(list(running)):
+                        yield self._finished(running.pop(future), future)
         finally:
-            self._client.cancel(list(running))
+            if self._client.status == "running":
+                self._client.cancel(list(running))
 
     def _submit(self, item: Item, material: Any) -> Future:
         return self._client.submit(_work, self._job, self._slot, item, material, resources={RESOURCE: 1}, pure=False)

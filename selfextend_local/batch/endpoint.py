@@ -22,7 +22,7 @@ from selfextend_local.batch.engine import Material, carry_out
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.runner import READERS, Finished, Read, Watcher, read_ahead
+from selfextend_local.batch.runner import READERS, Finished, Read, ReadAhead, Watcher
 from selfextend_local.completion import Answer, Progress, Prompt, Sampling, ShouldStop
 from selfextend_local.errors import BatchError, ContextOverflow, Interrupted, SelfExtendError
 
@@ -33,6 +33,7 @@ _FIRST_PAUSE_S = 0.5
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 _ANSWER_TIMEOUT_S = 600.0
 _DEFAULT_WINDOW = 8192
+_POLL_S = 0.1
 
 
 class ServerError(SelfExtendError):
@@ -171,20 +172,20 @@ class EndpointRunner:
 
     def run(self, items: Sequence[Item], watcher: Watcher, should_stop: ShouldStop) -> Iterator[Finished]:
         width = self._jobs * len(self._servers)
-        ahead = read_ahead(items, self._job.limits, should_stop, readers=READERS, window=2 * width)
         pending: set[Future[Finished | None]] = set()
-        with ThreadPoolExecutor(width, thread_name_prefix="request") as pool:
+        reading = ReadAhead(items, self._job.limits, should_stop, readers=READERS, window=2 * width)
+        with reading as ahead, ThreadPoolExecutor(width, thread_name_prefix="request") as pool:
             while True:
-                while len(pending) < width and (got := next(ahead, None)):
+                while len(pending) < width and (got := ahead.next(block=not pending)):
                     if isinstance(got.material, Failure):
-                        if not should_stop():
-                            yield Finished(got.item, got.material, seconds=got.seconds)
+                        yield Finished(got.item, got.material, seconds=got.seconds)
                         continue
                     watcher.begin(got.item, 0)
                     pending.add(pool.submit(self._one, got, got.material, should_stop))
                 if not pending:
                     return
-                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                # Not for ever: a document may be ready while all requests are still under way.
+                done, pending = wait(pending, _POLL_S, FIRST_COMPLETED)
                 yield from filter(None, (future.result() for future in done))
 
     def _one(self, got: Read, material: Material, should_stop: ShouldStop) -> Finished | None:

@@ -17,7 +17,7 @@ from selfextend_local.batch.outcome import Failure, failure
 from selfextend_local.chat_template import Role
 from selfextend_local.completion import LocalModel, Progress, Prompt, Sampling, ShouldStop, TextModel
 from selfextend_local.documents import Document
-from selfextend_local.errors import Interrupted, SelfExtendError
+from selfextend_local.errors import Interrupted, MemoryBudgetError, SelfExtendError
 from selfextend_local.prompts import PeekVocabulary, Prompts
 from selfextend_local.summarize import Summary, Usage, document_prompt, need, summarize_with
 
@@ -126,19 +126,24 @@ class Engine:
 
     def __init__(self, job: Job, on_load: Callable[[str], None] | None = None) -> None:
         from selfextend_local.model import ModelPeek
-        from selfextend_local.plan import Settings
 
         self._job = job
         self._on_load = on_load
         self._peek = ModelPeek(job.model.path)
-        settings = Settings(ga_n=job.model.ga_n, ga_w=job.model.ga_w, n_ctx=job.model.context, kv_type=job.model.kv_type)
-        self.largest = self._peek.plan(settings).capacity
+        self.largest = self._largest()
         self.name = self._peek.info.name
         prompts = Prompts(PeekVocabulary(self._peek))
         self.warning = prompts.warning
-        self._sizes = _Sizes(prompts, self.largest)
+        self._sizes = _Sizes(prompts)
         self._llm: SelfExtendLlama | None = None
         self._model: LocalModel | None = None
+
+    def _largest(self) -> int:
+        """Tokens of the longest context that the settings allow and the free memory holds."""
+        from selfextend_local.plan import Settings
+
+        m = self._job.model
+        return self._peek.plan(Settings(ga_n=m.ga_n, ga_w=m.ga_w, n_ctx=m.context, kv_type=m.kv_type)).capacity
 
     def need(self, material: Material) -> int:
         """Tokens that the context would have to hold to read this item whole. Needs no weights."""
@@ -151,20 +156,28 @@ class Engine:
 
     def make_room(self, tokens: int) -> None:
         """Have a context of at least that many tokens, or of the largest size there can be."""
-        from selfextend_local.model import SelfExtendLlama
-
         if self._llm is not None and self._llm.capacity >= min(tokens, self.largest):
             return
         self.unload()
         size = _SMALLEST_CONTEXT
         while size < tokens:
             size *= 2
+        try:
+            self._load(min(size, self.largest))
+        except MemoryBudgetError:
+            # Others have taken memory since: what doesn't fit any more is read in parts.
+            self.largest = self._largest()
+            self._load(min(size, self.largest))
+
+    def _load(self, n_ctx: int) -> None:
+        from selfextend_local.model import SelfExtendLlama
+
         m = self._job.model
         self._llm = SelfExtendLlama(
             m.path,
             ga_n=m.ga_n,
             ga_w=m.ga_w,
-            n_ctx=min(size, self.largest),
+            n_ctx=n_ctx,
             kv_type=m.kv_type,
             n_threads=m.threads,
             n_gpu_layers=m.gpu_layers,
@@ -195,9 +208,8 @@ class Engine:
 class _Sizes:
     """Counts as the model would, from its vocabulary alone."""
 
-    def __init__(self, prompts: Prompts, capacity: int) -> None:
+    def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts
-        self.capacity = capacity
 
     def count(self, text: str) -> int:
         return self._prompts.count(text)

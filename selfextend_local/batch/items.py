@@ -9,6 +9,7 @@ import glob
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,8 @@ class Item:
             return hashlib.sha256(json.dumps([self.body, self.problem and self.problem.message], sort_keys=True).encode()).hexdigest()
         digest = hashlib.sha256()
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                return digest.hexdigest()  # a pipe or a device would keep us for ever
             with self.path.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)

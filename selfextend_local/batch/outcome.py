@@ -69,7 +69,9 @@ class Result:
             line["response"] = {"status_code": 200, "request_id": f"req_{self.key[:24]}", "body": self._body(self.outcome)}
             own |= self._details(self.outcome)
         own["seconds"] = round(self.seconds, 3)
-        return json.dumps(line | {"selfextend": own}, ensure_ascii=False)
+        text = json.dumps(line | {"selfextend": own}, ensure_ascii=False)
+        # Legal in JSON, but many programs end a line at them; lone surrogates come from file names that are no UTF-8.
+        return re.sub("[\x85\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
     def _body(self, summary: Summary) -> dict[str, Any]:
         usage = summary.usage

@@ -5,12 +5,12 @@ Reading goes ahead of the model, in processes of its own. Knows the order of the
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
+from heapq import heappop, heappush
 from typing import Protocol
 
 from selfextend_local.batch.engine import Engine, Material
@@ -85,23 +85,45 @@ class Read:
         return self.material.title if isinstance(self.material, Document) else ""
 
 
-def read_ahead(
-    items: Sequence[Item], limits: Limits, should_stop: ShouldStop, *, readers: int = READERS, window: int = _WINDOW
-) -> Iterator[Read]:
-    """The items in order, each with its document, of which up to `window` are read before they are asked for."""
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
-        waiting: deque[Future[Read]] = deque()
-        rest = iter(items)
-        try:
-            while True:
-                while len(waiting) < window and (item := next(rest, None)):
-                    waiting.append(pool.submit(_read, item, limits, should_stop))
-                if not waiting or should_stop():
-                    return
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+class ReadAhead:
+    """Reads items while others are answered; who is read first comes first, so that a slow one holds nobody up.
+
+    Use as a context manager. At most `window` items are being read or wait to be taken.
+    """
+
+    def __init__(
+        self, items: Sequence[Item], limits: Limits, should_stop: ShouldStop, *, readers: int = READERS, window: int = _WINDOW
+    ) -> None:
+        self._rest = iter(items)
+        self._limits = limits
+        self._caller_stops = should_stop
+        self._closed = False
+        self._window = window
+        self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+        self._waiting: list[Future[Read]] = []
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Readers under way see this and end.
+        self._closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _should_stop(self) -> bool:
+        return self._closed or self._caller_stops()
+
+    def next(self, *, block: bool) -> Read | None:
+        """An item that is read. None if none is ready; with `block`, None once all have been taken, or at a stop."""
+        while len(self._waiting) < self._window and (item := next(self._rest, None)):
+            self._waiting.append(self._pool.submit(_read, item, self._limits, self._should_stop))
+        if block and self._waiting:
+            wait(self._waiting, return_when=FIRST_COMPLETED)
+        ready = next((future for future in self._waiting if future.done()), None)
+        if ready is None or self._should_stop():
+            return None
+        self._waiting.remove(ready)
+        return ready.result()
 
 
 def _read(item: Item, limits: Limits, should_stop: ShouldStop) -> Read:
@@ -122,6 +144,7 @@ class LocalRunner:
         self._job = job
         self._readers = readers
         self._watcher = Watcher()
+        self._numbers = itertools.count()
         self.fingerprint = fingerprint(job.model.path)
         self.engine = Engine(job, on_load=lambda plan: self._watcher.say(plan))
         self.model_name = self.engine.name
@@ -132,30 +155,26 @@ class LocalRunner:
             watcher.say(f"warning: {self.engine.warning}")
         # Short ones first: results come early, the context grows at most a few times, and similar lengths share a group size.
         ordered = sorted(items, key=lambda item: item.size)
-        ahead = read_ahead(ordered, self._job.limits, should_stop, readers=self._readers, window=2 * _WINDOW)
-        while window := list(islice(ahead, _WINDOW)):
-            yield from self._window(window, watcher, should_stop)
-
-    def _window(self, window: Sequence[Read], watcher: Watcher, should_stop: ShouldStop) -> Iterator[Finished]:
-        needs = []
-        for got in window:
-            if not isinstance(got.material, Failure):
-                needs.append((self.engine.need(got.material), got.material, got))
-            elif not should_stop():
-                yield Finished(got.item, got.material, seconds=got.seconds)
-        needs.sort(key=lambda entry: entry[0])
-        if needs:
-            self.engine.make_room(needs[-1][0])
-        for tokens, material, got in needs:
-            if should_stop():
-                return
-            watcher.begin(got.item, tokens)
-            started = time.monotonic()
-            try:
-                outcome = self.engine.run(material, watcher.progress, should_stop)
-            except Interrupted:
-                return
-            yield Finished(got.item, outcome, got.title, got.seconds + time.monotonic() - started)
+        ready: list[tuple[int, int, Material, Read]] = []
+        with ReadAhead(ordered, self._job.limits, should_stop, readers=self._readers) as ahead:
+            while not should_stop():
+                while len(ready) < _WINDOW and (got := ahead.next(block=not ready)):
+                    if isinstance(got.material, Failure):
+                        yield Finished(got.item, got.material, seconds=got.seconds)
+                    else:
+                        # The number keeps the order of equals, and documents can't be compared.
+                        heappush(ready, (self.engine.need(got.material), next(self._numbers), got.material, got))
+                if not ready:
+                    return
+                self.engine.make_room(max(ready)[0])
+                tokens, _, material, got = heappop(ready)
+                watcher.begin(got.item, tokens)
+                started = time.monotonic()
+                try:
+                    outcome = self.engine.run(material, watcher.progress, should_stop)
+                except Interrupted:
+                    return
+                yield Finished(got.item, outcome, got.title, got.seconds + time.monotonic() - started)
 
     def close(self) -> None:
         self.engine.close()
