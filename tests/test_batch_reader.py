@@ -15,7 +15,7 @@ from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_p
 
 from selfextend_local.batch.job import Limits
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.reader import read
+from selfextend_local.batch.reader import Reader, read
 from selfextend_local.documents import Document
 
 posix = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no limit on memory here")
@@ -61,6 +61,28 @@ def test_a_bomb_is_stopped_by_the_memory_limit(tmp_path: Path) -> None:
     assert "--read-memory" in failure.message
 
 
+def test_one_reader_serves_many_and_goes_on_after_each_kind_of_end(tmp_path: Path) -> None:
+    good = tmp_path / "a.txt"
+    good.write_text("Good text.")
+    bad = [hanging_pdf(tmp_path / "hang.pdf"), damaged_pdf(tmp_path / "bad.pdf"), empty_file(tmp_path / "empty.txt")]
+    reader = Reader(Limits(read_s=1.5))
+    try:
+        for path in bad:
+            assert isinstance(reader.read(good), Document)
+            first = _pids()
+            assert isinstance(reader.read(good), Document)
+            assert _pids() == first
+            assert isinstance(reader.read(path), Failure)
+        assert isinstance(reader.read(good), Document)
+        for pid in _pids():  # as the system does when memory runs out
+            psutil.Process(pid).kill()
+            psutil.Process(pid).wait()
+        assert isinstance(reader.read(good), Document)
+    finally:
+        reader.close()
+    assert not _pids()
+
+
 def test_a_stop_kills_the_reader(tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
@@ -80,4 +102,8 @@ def test_files_beside_the_documents_are_not_imported(tmp_path: Path, monkeypatch
 
 
 def _children() -> int:
-    return len(psutil.Process(os.getpid()).children())
+    return len(_pids())
+
+
+def _pids() -> set[int]:
+    return {child.pid for child in psutil.Process(os.getpid()).children()}

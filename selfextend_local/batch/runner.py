@@ -17,7 +17,7 @@ from selfextend_local.batch.engine import Engine, Material
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, Limits, fingerprint
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.reader import read
+from selfextend_local.batch.reader import Reader
 from selfextend_local.completion import ShouldStop
 from selfextend_local.documents import Document
 from selfextend_local.errors import Interrupted
@@ -95,20 +95,22 @@ class ReadAhead:
         self, items: Sequence[Item], limits: Limits, should_stop: ShouldStop, *, readers: int = READERS, window: int = _WINDOW
     ) -> None:
         self._rest = iter(items)
-        self._limits = limits
         self._caller_stops = should_stop
         self._closed = False
         self._window = window
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._waiting: list[Future[Read]] = []
+        self._idle = [Reader(limits) for _ in range(readers)]
 
     def __enter__(self) -> ReadAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Readers under way see this and end.
+        # Readers under way see this and end within a moment.
         self._closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for reader in self._idle:
+            reader.close()
 
     def _should_stop(self) -> bool:
         return self._closed or self._caller_stops()
@@ -116,7 +118,7 @@ class ReadAhead:
     def next(self, *, block: bool) -> Read | None:
         """An item that is read. None if none is ready; with `block`, None once all have been taken, or at a stop."""
         while len(self._waiting) < self._window and (item := next(self._rest, None)):
-            self._waiting.append(self._pool.submit(_read, item, self._limits, self._should_stop))
+            self._waiting.append(self._pool.submit(self._read, item))
         if block and self._waiting:
             wait(self._waiting, return_when=FIRST_COMPLETED)
         ready = next((future for future in self._waiting if future.done()), None)
@@ -125,13 +127,16 @@ class ReadAhead:
         self._waiting.remove(ready)
         return ready.result()
 
-
-def _read(item: Item, limits: Limits, should_stop: ShouldStop) -> Read:
-    started = time.monotonic()
-    found: Material | Failure = item.problem or item.body or {}
-    if item.path is not None:
-        found = read(item.path, limits, should_stop)
-    return Read(item, found, time.monotonic() - started)
+    def _read(self, item: Item) -> Read:
+        started = time.monotonic()
+        found: Material | Failure = item.problem or item.body or {}
+        if item.path is not None:
+            reader = self._idle.pop()
+            try:
+                found = reader.read(item.path, self._should_stop)
+            finally:
+                self._idle.append(reader)
+        return Read(item, found, time.monotonic() - started)
 
 
 class LocalRunner:

@@ -33,9 +33,10 @@ def test_a_killed_batch_is_finished_by_the_same_command(default_model: Path, tmp
     results = {line["custom_id"]: line for line in map(json.loads, out.read_text(encoding="utf-8").splitlines())}
     assert sorted(results) == sorted(map(str, paths)) and out.read_bytes().count(b"\n") == len(paths)
     assert [Path(name).stem for name, line in results.items() if line["error"]] == ["broken-damaged"]
-    texts = {Path(name).stem: line["response"]["body"]["choices"][0]["message"]["content"] for name, line in results.items() if line["response"]}
+    done_well = {Path(name).stem: line["response"]["body"] for name, line in results.items() if line["response"]}
+    texts = {name: body["choices"][0]["message"]["content"] for name, body in done_well.items()}
     assert all(3 <= len(text.split()) <= 26 for text in texts.values())
-    assert "station" in texts["the-people-of-the-station"].lower() or "tarrow" in texts["the-people-of-the-station"].lower()
+    assert any(word in texts["the-people-of-the-station"].lower() for word in ("station", "tarrow", "island", "staff", "warden"))
     # The instruction was read once by each of the two processes.
-    cached = [line["response"]["body"]["usage"]["prompt_tokens_details"]["cached_tokens"] for line in results.values() if line["response"]]
+    cached = [body["usage"]["prompt_tokens_details"]["cached_tokens"] for body in done_well.values()]
     assert sum(count > 30 for count in cached) >= len(cached) - 2
