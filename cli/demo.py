@@ -8,11 +8,15 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import console
 from .edge import boundary
+
+if TYPE_CHECKING:
+    from selfextend_local.documents import Document
 
 ANSWER_TOKENS = 24
 
@@ -39,8 +43,9 @@ def command(document: Path) -> int:
     facts = SAMPLE_FACTS[:2]
     text = load_document(document)
     console.say(f"{text.title}: {text.page_count} pages, read by {DEFAULT_MODEL_NAME}")
-    extended = _ask(model, document, [f.question for f in facts], "SelfExtend", plain=False)
-    plain = _ask(model, document, [f.question for f in facts], "plain model", plain=True)
+    questions = [f.question for f in facts]
+    extended = _ask(model, text, questions, "SelfExtend", plain=False)
+    plain = _ask(model, text, questions, "plain model", plain=True)
     right = 0
     for fact, with_groups, without in zip(facts, extended.answers, plain.answers, strict=True):
         found, lost = fact.answer in with_groups, fact.answer not in without
@@ -52,15 +57,13 @@ def command(document: Path) -> int:
     return 0 if right == len(facts) else 1
 
 
-def _ask(model: Path, document: Path, questions: list[str], label: str, *, plain: bool) -> Outcome:
+def _ask(model: Path, document: Document, questions: list[str], label: str, *, plain: bool) -> Outcome:
     from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
-    from selfextend_local.documents import load_document
     from selfextend_local.model import ModelPeek, SelfExtendLlama
     from selfextend_local.positions import PLAIN
 
-    loaded = load_document(document)
     with ModelPeek(model) as peek:
-        need = count_prompt_tokens(peek, [loaded], None, max(questions, key=len)).prompt + 4 * ANSWER_TOKENS
+        need = count_prompt_tokens(peek, [document], None, max(questions, key=len)).prompt + 4 * ANSWER_TOKENS
     llm = SelfExtendLlama(model, need_tokens=need)
     if plain:
         # The plain model at the same length: group attention stays off, whatever the text's length.
@@ -68,7 +71,7 @@ def _ask(model: Path, document: Path, questions: list[str], label: str, *, plain
     answers, line = [], ""
     for question in questions:
         # A new chat for each question; the document's keys are still in the cache.
-        chat = Chat(llm, documents=[loaded], sampling=Sampling(max_tokens=ANSWER_TOKENS), reserve=ANSWER_TOKENS)
+        chat = Chat(llm, documents=[document], sampling=Sampling(max_tokens=ANSWER_TOKENS), reserve=ANSWER_TOKENS)
         with console.progress(f"{label}: reading") as update:
             answers.append(" ".join("".join(chat.ask(question, progress=update)).split()))
         stats = chat.last_stats

@@ -6,9 +6,6 @@ on a library that rotates the wrong way.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,6 @@ pytestmark = pytest.mark.model
 
 N_TOKENS = 3072
 F16, Q8_0 = "f16", "q8_0"
-STOCK = os.environ.get("SELFEXTEND_STOCK_LIB")
 
 
 def engine(path: Path, kv_type: str) -> Engine:
@@ -58,27 +54,8 @@ def test_quantised_keys_lose_nothing(default_model: Path, tokens: list[int]) -> 
 
 
 def test_upstream_s_schedule_is_mended_too(default_model: Path, tokens: list[int], plain: float) -> None:
+    """Without the first patch it is far off, by 2.6 nats: `make prove-patches` runs this on such a library."""
     with engine(default_model, F16) as e:
         mended = float(token_nll(e, tokens, UpstreamSchedule(e, 4, 512)).mean())
     print(f"NLL plain {plain:.4f}, upstream's schedule on the mended library {mended:.4f}")
     assert mended == pytest.approx(plain, abs=0.1)
-
-
-@pytest.mark.skipif(not STOCK, reason="SELFEXTEND_STOCK_LIB names no folder with a stock libllama")
-def test_upstream_s_schedule_on_the_stock_library_is_far_off(default_model: Path, tokens: list[int], plain: float) -> None:
-    code = (
-        "import sys; sys.path[:0] = ['tests']\n"
-        "from pathlib import Path; from test_nll import engine, F16\n"
-        "from support.nll import UpstreamSchedule, token_nll\n"
-        "tokens = list(map(int, sys.stdin.read().split()))\n"
-        f"with engine(Path({str(default_model)!r}), F16) as e:\n"
-        "    print(float(token_nll(e, tokens, UpstreamSchedule(e, 4, 512)).mean()))\n"
-    )
-    folder = Path(__file__).parent
-    env = os.environ | {"LLAMA_CPP_LIB_PATH": str(STOCK), "PYTHONPATH": f"{folder}:{folder.parent}"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], input=" ".join(map(str, tokens)), env=env, capture_output=True, text=True, check=True
-    )
-    stock = float(done.stdout)
-    print(f"NLL plain {plain:.4f}, upstream's schedule on the stock library {stock:.4f}")
-    assert stock > plain + 0.5
