@@ -260,7 +260,8 @@ def _carry_out(options: Options, batch: Batch, stop: StopOnSignals) -> int:
             watcher.finished(result)
             if options.journal is None:
                 collected.append(result)
-                _print(result, options.form, alone=len(batch.items) == 1)
+                with watcher.aside():
+                    _print(result, options.form, alone=len(batch.items) == 1)
     if options.table:
         _write_table(options, collected)
     for line in tally.lines(batch.skipped, batch.failed_before):

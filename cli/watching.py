@@ -58,6 +58,11 @@ class BatchWatcher(Watcher):
         self._done_weight += self._weights.get(result.custom_id, 0)
         self.say(f"{self._done}/{len(self._weights)} {self._what(result)}{self._left()}")
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """While the block writes to stdout, nothing of ours stands in its way."""
+        yield
+
     def _what(self, result: Result) -> str:
         if isinstance(result.outcome, Failure):
             return f"failed: {result.outcome.message}"
@@ -93,6 +98,14 @@ class BarWatcher(BatchWatcher):
     def say(self, text: str) -> None:
         self._bars.console.print(console.visible(text), markup=False, highlight=False, soft_wrap=True)
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
     def begin(self, item: Item, tokens: int) -> None:
         super().begin(item, tokens)
         self._since = time.monotonic()
@@ -117,5 +130,6 @@ def watching() -> Iterator[BatchWatcher]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[amount]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    # Without redirection: what is written to stdout has to get there.
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as bars:
         yield BarWatcher(bars)

@@ -181,7 +181,8 @@ def document_prompt(instruction: Instruction, documents: Sequence[Document], sec
         pages = sum(d.page_count for d in documents)
         return _templated(instruction, {"document": text, "title": title, "pages": str(pages)})
     cite = f" {CITE}" if paged and instruction.text is None and not instruction.schema else ""
-    before = f"{instruction.request}{cite}\n\nDocument: "
+    # Where pages are cited stands at the end only, so that documents with and without pages share the beginning.
+    before = f"{instruction.request}\n\nDocument: "
     return Prompt((("user", f"{before}{title}\n\n{text}\n\n{_again(instruction.request)}{cite}"),), len(before))
 
 

@@ -24,9 +24,9 @@ def document(text: str) -> Document:
     return Document(Path("a.txt"), "A", (Page(1, "1", text),), (), paged=False)
 
 
-@pytest.fixture
-def llm(tiny_model: TinyModel) -> Iterator[SelfExtendLlama]:
-    llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=1024, n_threads=1)
+@pytest.fixture(params=["gqa", "swa", "hybrid"])
+def llm(tiny_model: TinyModel, request: pytest.FixtureRequest) -> Iterator[SelfExtendLlama]:
+    llm = SelfExtendLlama(tiny_model(request.param), n_ctx=1024, n_threads=1)
     yield llm
     llm.close()
 
@@ -46,11 +46,14 @@ def test_an_answer_does_not_depend_on_what_was_read_before(llm: SelfExtendLlama)
     together = [model.answer(prompt, sampling) for prompt in prompts]
     assert [a.text for a in together] == [a.text for a in alone]
     assert [a.cached_tokens for a in alone] == [0] * 6
-    assert together[2].cached_tokens > 20
+    if llm.info.architecture == "llama":  # the others' memories can't go back, or not in all states
+        assert together[2].cached_tokens > 20
     assert len({a.ga_n for a in together}) > 1
 
 
 def test_the_shared_beginning_is_exactly_the_instruction(llm: SelfExtendLlama) -> None:
+    if llm.info.architecture != "llama":
+        pytest.skip("memories that can't go back share nothing")
     model = LocalModel(llm)
     for name in ("alpha", "alps"):  # both begin with the same letters, which are not part of what is shared
         answer = model.answer(Prompt((("user", f"Sum up: {name}"),), len("Sum up: ")), Sampling(max_tokens=2))

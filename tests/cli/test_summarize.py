@@ -247,3 +247,21 @@ def test_a_signal_ends_the_run_between_two_lines_and_the_next_run_goes_on(model:
     assert again.exit_code == 0
     assert f"{done} done already" in again.output
     assert len(set(ids(out))) == len(ids(out)) == 15
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_has_bars_and_stdout_has_the_answers(model: str, folder: Path) -> None:
+    import pexpect
+
+    code = "from selfextend_cli.summarize import main; main()"
+    words = [sys.executable, "-c", code, "docs", "--model", model, "--threads", "1", "--max-tokens", "6", "--format", "jsonl"]
+    shell = " ".join(f"'{word}'" for word in words)
+    terminal = pexpect.spawn("/bin/sh", ["-c", f"{shell} > answers.jsonl"], encoding="utf-8", timeout=60, dimensions=(24, 100))
+    terminal.expect("3/3")
+    terminal.expect("done +3")
+    terminal.expect(pexpect.EOF)
+    assert ids("answers.jsonl") == ["docs/d0.txt", "docs/d1.txt", "docs/d2.txt"]
+    terminal = pexpect.spawn(words[0], words[1:-2], encoding="utf-8", timeout=60, dimensions=(24, 100))
+    terminal.expect("# d")
+    terminal.expect("done +3")
+    terminal.expect(pexpect.EOF)
