@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from selfextend_cli.summarize import command
 from support.tiny_models import TinyModel
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
+cloudpickle = pytest.importorskip("cloudpickle")
 
 pytestmark = pytest.mark.native
 
@@ -30,17 +33,17 @@ WORDS = "The cat sat on the mat and saw the sea. "
 class Cluster:
     """A scheduler and workers as a user starts them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *tls: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"tcp://127.0.0.1:{port}"
-        self._folder = folder
+        self.address = f"{'tls' if tls else 'tcp'}://127.0.0.1:{port}"
+        self._folder, self._tls = folder, tls
         self._log = (folder / "dask.log").open("w")
         self._processes = [self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")]
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "dask", *arguments]
+        command = [sys.executable, "-m", "dask", *arguments, *self._tls]
         return subprocess.Popen(command, stdout=self._log, stderr=self._log, cwd=self._folder)
 
     def add_worker(self, *arguments: str) -> subprocess.Popen[bytes]:
@@ -128,6 +131,43 @@ def test_workers_may_read_shared_paths_and_have_many_threads(cluster: Cluster, f
     assert result.exit_code == 3, result.output
     assert len(texts("out.jsonl")) == 6
     assert lines("out.jsonl")["docs/empty.txt"]["error"]["code"] == "document_empty"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_tls_files_are_passed_through(folder: Path, tiny_model: TinyModel) -> None:
+    key, certificate = str(folder / "key.pem"), str(folder / "cert.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+    subprocess.run([*make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    cluster = Cluster(folder, "--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key)
+    try:
+        cluster.add_worker()
+        options = ["--tls-ca", certificate, "--tls-cert", certificate, "--tls-key", key]
+        result = run(tiny_model("gqa"), "-o", "out.jsonl", "--scheduler", cluster.address, *options)
+        assert result.exit_code == 3, result.output
+        assert len(texts("out.jsonl")) == 6
+    finally:
+        cluster.close()
+
+
+def test_a_stop_ends_the_work_of_the_workers(cluster: Cluster, folder: Path, tiny_model: TinyModel) -> None:
+    (folder / "docs" / "long.txt").write_text(WORDS * 20000)
+    cluster.add_worker()
+    command = [sys.executable, "-c", "from selfextend_cli.summarize import main; main()", "docs", "-o", "out.jsonl"]
+    options = ["--model", str(tiny_model("gqa")), "--threads", "1", "--max-tokens", "6", "--scheduler", cluster.address]
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the worker can't import the tests
+    with cluster.client(1) as client, subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as batch:
+        while not any("summarize_with" in str(calls) for calls in client.call_stack().values()):
+            time.sleep(0.02)
+        batch.send_signal(signal.SIGTERM)
+        assert batch.wait(60) == 130
+        deadline = time.monotonic() + 60
+        while "summarize_with" in str(client.run(_stacks)):
+            assert time.monotonic() < deadline, "the worker goes on with a document that nobody wants"
+            time.sleep(0.1)
+
+
+def _stacks() -> str:
+    return "".join("".join(traceback.format_stack(frame)) for frame in sys._current_frames().values())
 
 
 def test_no_scheduler_is_one_sentence(folder: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
