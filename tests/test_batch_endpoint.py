@@ -169,3 +169,17 @@ def test_results_are_resumed_by_model_and_not_by_address(documents: list[Path], 
         assert len(list(summarize(documents, endpoints=[one.url], output=out))) == 6
     with serving() as two:
         assert list(summarize(documents, endpoints=[two.url], output=out)) == []
+
+
+def test_a_stop_does_not_wait_for_a_server_that_never_answers(documents: list[Path]) -> None:
+    asked, release = threading.Event(), threading.Event()
+
+    def never(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
+        asked.set()
+        release.wait(60)
+        return answer(body, number)
+
+    with serving(never) as server:
+        assert list(summarize(documents, endpoints=[server.url], should_stop=asked.is_set)) == []
+        assert not release.is_set()
+        release.set()

@@ -9,13 +9,14 @@ import http.client
 import itertools
 import json
 import os
+import queue
 import random
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from typing import Any
 
 from selfextend_local.batch.engine import Material, carry_out
@@ -172,35 +173,41 @@ class EndpointRunner:
 
     def run(self, items: Sequence[Item], watcher: Watcher, should_stop: ShouldStop) -> Iterator[Finished]:
         width = self._jobs * len(self._servers)
-        pending: set[Future[Finished | None]] = set()
-        reading = ReadAhead(items, self._job.limits, should_stop, readers=READERS, window=2 * width)
-        with reading as ahead, ThreadPoolExecutor(width, thread_name_prefix="request") as pool:
+        answers: queue.SimpleQueue[Finished | None] = queue.SimpleQueue()
+        running = 0
+        with ReadAhead(items, self._job.limits, should_stop, readers=READERS, window=2 * width) as ahead:
             while True:
-                while len(pending) < width and (got := ahead.next(block=not pending)):
+                while running < width and (got := ahead.next(block=not running)):
                     if isinstance(got.material, Failure):
                         yield Finished(got.item, got.material, seconds=got.seconds)
                         continue
                     watcher.begin(got.item, 0)
-                    pending.add(pool.submit(self._one, got, got.material, should_stop))
-                if not pending:
+                    work = (got, got.material, answers, should_stop)
+                    # A daemon: a request that the server sits on must not keep us at the end.
+                    threading.Thread(target=self._one, args=work, daemon=True).start()
+                    running += 1
+                if not running or should_stop():
                     return
-                # Not for ever: a document may be ready while all requests are still under way.
-                done, pending = wait(pending, _POLL_S, FIRST_COMPLETED)
-                yield from filter(None, (future.result() for future in done))
+                # Not for ever: a document may be ready, or a stop wanted, while all requests are still under way.
+                with suppress(queue.Empty):
+                    done = answers.get(timeout=_POLL_S)
+                    running -= 1
+                    if done:
+                        yield done
 
-    def _one(self, got: Read, material: Material, should_stop: ShouldStop) -> Finished | None:
+    def _one(self, got: Read, material: Material, answers: queue.SimpleQueue[Finished | None], should_stop: ShouldStop) -> None:
         with self._lock:
             index = min(self._busy, key=lambda i: self._busy[i])
             self._busy[index] += 1
         started = time.monotonic()
         try:
             outcome = carry_out(self._servers[index], self._job, material, None, should_stop)
+            answers.put(Finished(got.item, outcome, got.title, got.seconds + time.monotonic() - started))
         except Interrupted:
-            return None
+            answers.put(None)
         finally:
             with self._lock:
                 self._busy[index] -= 1
-        return Finished(got.item, outcome, got.title, got.seconds + time.monotonic() - started)
 
     def close(self) -> None:
         """Nothing is held between requests."""

@@ -66,15 +66,18 @@ def from_paths(names: Iterable[str | os.PathLike[str]], *, leave_out: Collection
     """
     own = [path.resolve() for path in leave_out]
     seen: set[Path] = set()
-    items = []
+    items: dict[str, Item] = {}
     for name in names:
         for path, was_named in _expanded(os.fspath(name)):
             place = path.resolve()
             if place in seen or (not was_named and any(place == o or o in place.parents for o in own)):
                 continue
             seen.add(place)
-            items.append(Item(os.path.normpath(path), path=path, size=_size(path)))
-    return items
+            custom_id = os.path.normpath(path)
+            if custom_id in items:  # by way of a linked folder and ".."
+                custom_id = str(place)
+            items[custom_id] = Item(custom_id, path=path, size=_size(path))
+    return list(items.values())
 
 
 def _expanded(name: str) -> Iterator[tuple[Path, bool]]:
