@@ -263,6 +263,19 @@ class SelfExtendLlama(Llama):
             self._progress, self._stop = None, None
         return Prefill(len(wanted), reused, len(wanted) - reused, time.perf_counter() - started)
 
+    def restart(self, prefix: Sequence[int], *, expect: int) -> int:
+        """Bring the cache to exactly `prefix`, grouped as a text of `expect` tokens needs it; how many were there already.
+
+        All of the prefix is kept or none of it, so that what is read next doesn't depend on what was read before.
+        """
+        wanted = list(prefix)
+        keeps = self._ga == self._group_attention_for(expect) and self._common_prefix(wanted) == len(wanted)
+        if keeps and self._truncate(len(wanted)) == len(wanted):
+            return len(wanted)
+        self.reset()  # type: ignore[no-untyped-call]
+        self.prefill(wanted, expect=expect)
+        return 0
+
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
         pending = list(tokens)
