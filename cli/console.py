@@ -1,11 +1,13 @@
 """What a person sees: progress on stderr, the answer on stdout, and Ctrl-C.
 
-Knows terminals. It knows no models and no documents. rich is imported only when a bar is drawn.
+Knows terminals. It knows no models and no documents.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import signal
 import sys
 import time
@@ -17,10 +19,16 @@ from typing import Any
 
 import click
 
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
+
 Update = Callable[[int, int], None]
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BEFORE_A_BAR = 0.5
+_SLOW_TOTAL = 1000
 
 
 def say(text: str) -> None:
@@ -42,37 +50,61 @@ def progress(label: str, unit: str = "tokens", *, quiet: bool = False) -> Iterat
 
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Update]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[amount]}"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        transient=True,
-        expand=False,
-    )
-    task: Any = None
     started = time.monotonic()
 
     def update(done: int, total: int) -> None:
-        nonlocal task
         elapsed = time.monotonic() - started
-        if task is None:
-            if done >= total:
-                return
-            task = bar.add_task(label, total=total, amount="")
-            bar.start()
-        speed = f" {done / elapsed:,.0f}/s" if done else ""
-        bar.update(task, completed=done, total=total, amount=f"{done:,}/{total:,} {unit}{speed}")
+        if done < total and (done or elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL):
+            _draw(progress_line(label, unit, done, total, elapsed, shutil.get_terminal_size().columns))
 
+    with keys_unseen():
+        try:
+            yield update
+        finally:
+            _draw("")
+
+
+def _draw(line: str) -> None:
+    # The cursor stays at the line's beginning: a window that gets narrower then still erases all of it.
+    sys.stderr.write(f"\r\x1b[J{line}\r" if os.environ.get("TERM") != "dumb" else f"\r{line}")
+    sys.stderr.flush()
+
+
+def progress_line(label: str, unit: str, done: int, total: int, elapsed: float, columns: int) -> str:
+    """As much of label, bar, percentage, amount, speed and time left as fits `columns`; the first to go is the bar, and
+    the time left stays."""
+    speed = f"{done / elapsed:,.0f}/s" if done and elapsed > 0 else ""
+    left = f"{_duration(elapsed * (total - done) / done)} left" if done else ""
+    percent, amount = f"{100 * done / total if total else 0:3.0f}%", f"{done:,}/{total:,} {unit}"
+    drawn = round(20 * done / total) if total else 0
+    bar = "█" * drawn + "░" * (20 - drawn)
+    for parts in ([label, bar, percent, amount, speed, left], [label, percent, amount, speed, left], [label, percent, speed, left]):
+        line = " ".join(filter(None, parts))
+        if len(line) < columns:
+            return line
+    return " ".join(filter(None, [percent, left]))[: columns - 1]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Keys pressed meanwhile aren't echoed into what is being drawn; they wait for the next prompt. Ctrl-C works."""
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
-        yield update
+        yield
     finally:
-        bar.stop()
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def _lines(label: str, unit: str) -> Update:
