@@ -15,7 +15,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -34,6 +34,16 @@ _SLOW_TOTAL = 1000
 def say(text: str) -> None:
     """A line on stderr."""
     click.echo(visible(text), err=True)
+
+
+def mutter(text: str) -> None:
+    """A line on stderr that matters less: dim where that can be shown."""
+    click.echo(f"\x1b[2m{visible(text)}\x1b[22m" if draws(sys.stderr) else visible(text), err=True)
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that takes colours and cursor movements, and whose user wants them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("dumb", "")
 
 
 @contextmanager

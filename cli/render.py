@@ -6,12 +6,11 @@ visible text: no control characters, no rich markup, no HTML that vanishes, no l
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from . import console
 
@@ -41,17 +40,12 @@ class View(Protocol):
 @contextmanager
 def view(*, plain: bool, thoughts: bool) -> Iterator[View]:
     """The view that suits where stdout goes. `thoughts`: show them too, dimmed."""
-    chosen: View = PlainView(thoughts) if plain or not wants_markdown() else MarkdownView(thoughts)
+    chosen: View = PlainView(thoughts) if plain or not console.draws(sys.stdout) else MarkdownView(thoughts)
     with console.keys_unseen():
         try:
             yield chosen
         finally:
             chosen.close()
-
-
-def wants_markdown() -> bool:
-    """Whether stdout is a terminal that may be drawn on."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("dumb", "")
 
 
 class SilentView:
@@ -271,7 +265,3 @@ class _HiddenThoughts(_DimThoughts):
             sys.stderr.flush()
             self._open = False
 
-
-def dim(text: str) -> Any:
-    """`text` as a dim line for a terminal, as it is elsewhere."""
-    return f"\x1b[2m{text}\x1b[22m" if wants_markdown() and sys.stderr.isatty() else text

@@ -20,7 +20,7 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, overflow
+from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, next_growth, overflow
 from .positions import MICRO_BATCH, PLAIN, RELIABLE_FRACTION, GroupAttention
 
 _native.bindings()
@@ -443,6 +443,14 @@ class SelfExtendLlama(Llama):
         if self._pinned is not None:
             return self._pinned
         return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
+
+    def next_growth(self) -> tuple[int, int] | None:
+        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context."""
+        if self._pinned is not None:
+            return None
+        return next_growth(
+            self._settings, self._ga.n, int(self.n_tokens), self.capacity, self.plan.n_ctx_train, self.info.sliding_window
+        )
 
     def _set_group_attention(self, ga: GroupAttention) -> None:
         if ga != self._ga:
