@@ -17,6 +17,7 @@ import click
 from selfextend_local.errors import CommandError
 
 from . import console
+from .prompt import Completions
 from .settings import SETTINGS, change, describe
 
 if TYPE_CHECKING:
@@ -26,13 +27,6 @@ if TYPE_CHECKING:
 
 Words = Iterable[tuple[str, str]]
 """Completions: a word, and what it is."""
-
-
-@dataclass(frozen=True)
-class PathSoFar:
-    """A completion that is a path: what of it stands there already."""
-
-    text: str
 
 
 class Talk(Protocol):
@@ -57,7 +51,7 @@ class Command:
     usage: str
     summary: str
     run: Callable[[Talk, str], None]
-    complete: Callable[[Talk, str], Words | PathSoFar]
+    complete: Callable[[Talk, str], Completions]
 
     @property
     def name(self) -> str:
@@ -73,7 +67,7 @@ def _nothing(talk: Talk, rest: str) -> Words:
 
 
 def command(
-    usage: str, summary: str, complete: Callable[[Talk, str], Words | PathSoFar] = _nothing
+    usage: str, summary: str, complete: Callable[[Talk, str], Completions] = _nothing
 ) -> Callable[[Callable[[Talk, str], None]], Callable[[Talk, str], None]]:
     """Register a command."""
 
@@ -95,7 +89,7 @@ def run(talk: Talk, line: str) -> None:
     COMMANDS[name].run(talk, rest.strip())
 
 
-def complete(talk: Talk, line: str) -> Words | PathSoFar:
+def complete(talk: Talk, line: str) -> Completions:
     """What may stand at the end of `line`, which begins with a slash."""
     name, space, rest = line.partition(" ")
     if not space:
@@ -219,8 +213,8 @@ def _context(talk: Talk, rest: str) -> None:
 
     desk = talk.desk
     chat = desk.chat
-    names = [f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}" for d in desk.documents]
-    window = Window(chat.filling(), [console.visible(n) for n in names], len(chat.history), desk.llm.group_attention, desk.llm.next_growth())
+    names = [console.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in desk.documents]
+    window = Window(chat.filling(), names, len(chat.history), desk.llm.group_attention, desk.llm.next_growth())
     console.say(desk.llm.plan.describe())
     for line in picture(window, console.columns(), colour=console.draws(sys.stderr)):
         console.say_drawn(line)

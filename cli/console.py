@@ -41,6 +41,16 @@ def mutter(text: str) -> None:
     click.echo(f"\x1b[2m{visible(text)}\x1b[22m" if draws(sys.stderr) else visible(text), err=True)
 
 
+def say_drawn(line: str) -> None:
+    """A line on stderr that we have drawn ourselves, colours and all."""
+    click.echo(line, err=True, color=True)
+
+
+def columns() -> int:
+    """Width of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
 def draws(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that takes colours and cursor movements, and whose user wants them."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("dumb", "")
@@ -65,7 +75,7 @@ def _bar(label: str, unit: str) -> Iterator[Update]:
     def update(done: int, total: int) -> None:
         elapsed = time.monotonic() - started
         if done < total and (done or elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL):
-            _draw(progress_line(label, unit, done, total, elapsed, shutil.get_terminal_size().columns))
+            _draw(progress_line(label, unit, done, total, elapsed, columns()))
 
     with keys_unseen():
         try:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from selfextend_local.errors import CommandError
 
 from . import console
-from .commands import PathSoFar, Talk, Words, command
+from .commands import Talk, command
 from .desk import Source, read_source
 from .options import ALL_PAGES
+from .prompt import Completions, PathSoFar
 
 if TYPE_CHECKING:
     from selfextend_local.documents.passages import Passage
@@ -24,7 +25,7 @@ FOUND = 5
 """Passages that /find shows."""
 
 
-def _doc_words(talk: Talk, rest: str) -> Words | PathSoFar:
+def _doc_words(talk: Talk, rest: str) -> Completions:
     verb, space, rest = rest.partition(" ")
     if not space:
         return [("add", "read another document"), ("list", "what is open"), ("rm", "take one away")]

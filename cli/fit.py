@@ -6,7 +6,8 @@ Needs no weights. Must not know the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ CONVERSATION_RESERVE = 2048
 
 _MARGIN = 32  # tokens; texts may tokenise a little longer together than apart
 
+CHOSEN_LATER = "The documents don't fit: the passages that match your first question will be read."
+
 FIXES = (
     "Or read less: --pages 3-7, --overflow select (the passages that match the question), "
     "--overflow trim (the beginning), --overflow summarize (all of it, in parts)."
@@ -36,8 +39,8 @@ FIXES = (
 class Fit:
     """A context, and what is read in it.
 
-    `note` says what was left out, for the user; None if nothing was. With `in_parts` the documents don't fit, and are to be
-    summarised.
+    `note` says what was left out, for the user; None if nothing was. If it `chooses`, the passages are to be chosen anew
+    once the question is known. With `in_parts` the documents don't fit, and are to be summarised.
     """
 
     documents: tuple[Document, ...]
@@ -46,21 +49,26 @@ class Fit:
     settings: Settings
     reserve: int
     note: str | None = None
+    chooses: bool = False
     in_parts: bool = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to fit: documents, a question (None = a conversation), the answer's tokens; and what to do if it doesn't."""
+    """What is to fit: documents, a question (empty if it isn't known yet), the answer's tokens, and what to do if it doesn't.
+    A `conversation` gets room for more questions."""
 
     documents: tuple[Document, ...]
     system: str | None
-    question: str | None
+    question: str
+    conversation: bool
     max_tokens: int
     overflow: Overflow
     settings: Settings
     more: int = 0
     """Tokens that the conversation has already."""
+    room_for: Callable[[Sequence[int]], int] = lambda prompt: 0
+    """Tokens that a context has to hold for a prompt's saved state to be restored."""
 
 
 def fit(peek: ModelPeek, request: Request) -> Fit:
@@ -78,9 +86,15 @@ def fit(peek: ModelPeek, request: Request) -> Fit:
 
 
 def _whole(peek: ModelPeek, request: Request, documents: Sequence[Document], note: str | None = None) -> Fit:
-    size = count_prompt_tokens(peek, documents, request.system, request.question or "")
+    size = count_prompt_tokens(peek, documents, request.system, request.question)
     least = size.prompt + request.more + request.max_tokens
-    wanted = CONVERSATION_RESERVE if request.question is None else 0
+    wanted = CONVERSATION_RESERVE if request.conversation else 0
+    saved = request.room_for(size.tokens)
+    if saved > least + wanted:
+        # A state goes into a context whole, or not at all.
+        with suppress(ContextOverflow, MemoryBudgetError):
+            settings = replace(request.settings, need_tokens=saved)
+            return Fit(tuple(documents), size, peek.plan(settings), settings, wanted, note)
     while True:
         settings = replace(request.settings, need_tokens=least + wanted)
         try:
@@ -100,9 +114,9 @@ def _selected(peek: ModelPeek, request: Request) -> Fit:
 
     plan = peek.plan(replace(request.settings, need_tokens=None))
     prompts = Prompts(PeekVocabulary(peek))
-    reserve = min(CONVERSATION_RESERVE, plan.capacity // 4) if request.question is None else 0
+    reserve = min(CONVERSATION_RESERVE, plan.capacity // 4) if request.conversation else 0
     frame = [replace(d, pages=d.pages[:1]) for d in request.documents]
-    frame_tokens = count_prompt_tokens(peek, frame, request.system, request.question or "").prompt - sum(
+    frame_tokens = count_prompt_tokens(peek, frame, request.system, request.question).prompt - sum(
         prompts.count(d.text_with_markers()) for d in frame
     )
     budget = plan.capacity - frame_tokens - request.more - request.max_tokens - reserve - _MARGIN
@@ -112,16 +126,17 @@ def _selected(peek: ModelPeek, request: Request) -> Fit:
             plan.capacity - budget,
             plan.capacity,
         )
-    if request.overflow == "trim" or not request.question:
-        selection = trim(request.documents, budget, prompts.count)
-    else:
+    if request.overflow == "select" and request.question:
         selection = select_passages(request.documents, request.question, budget, prompts.count)
-    return _whole(peek, request, selection.documents, selection.sentence)
+        return _whole(peek, request, selection.documents, selection.sentence)
+    selection = trim(request.documents, budget, prompts.count)
+    note = selection.sentence if request.overflow == "trim" else CHOSEN_LATER
+    return replace(_whole(peek, request, selection.documents, note), chooses=request.overflow == "select")
 
 
 def _in_parts(peek: ModelPeek, request: Request) -> Fit:
     settings = replace(request.settings, need_tokens=None)
-    size = count_prompt_tokens(peek, request.documents, request.system, request.question or "")
+    size = count_prompt_tokens(peek, request.documents, request.system, request.question)
     return Fit(request.documents, size, peek.plan(settings), settings, 0, in_parts=True)
 
 

@@ -5,7 +5,6 @@ Knows records and stores. Must not know commands or the input line. A disk that 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,12 +83,14 @@ class Journal:
     def bring_back(self, talk: Talk, record: ChatRecord) -> None:
         """Go on with `record`: its documents, its system prompt, its turns. Raises the package's errors; the chat that is
         open stays then."""
-        from selfextend_local.sessions import model_identity
-
-        sources = read_again(record, talk.desk.options)
-        talk.desk.continue_from(record, sources, same_model=record.model_identity == model_identity(talk.desk.model_path))
+        talk.desk.continue_from(record.system, read_again(record, talk.desk.options), turns_for(talk.desk, record))
         self.record = record
         talk.last = None
+
+    def resume(self, desk: Desk, record: ChatRecord) -> None:
+        """Go on with `record`, whose documents are open already."""
+        desk.change_documents(desk.sources, turns=turns_for(desk, record))
+        self.record = record
 
     def retell(self, turns: Sequence[Turn]) -> None:
         """Show turns that were before."""
@@ -113,6 +114,16 @@ class Journal:
         ).with_turns(desk.chat.history)
 
 
+def turns_for(desk: Desk, record: ChatRecord) -> tuple[Turn, ...]:
+    """The turns of `record` in the tokens of the model that is open."""
+    from selfextend_local.sessions import model_identity
+
+    if record.model_identity == model_identity(desk.model_path):
+        return record.turns()
+    console.say("This chat was with another model; its answers are read as text.")
+    return tuple(map(desk.chat.translated, record.turns()))
+
+
 def last_chat() -> ChatRecord:
     """Raises CommandError if there is none."""
     from selfextend_local.sessions import ChatStore
@@ -134,7 +145,7 @@ def read_again(record: ChatRecord, options: Options) -> list[Source]:
     sources = []
     for reference, wanted in zip(record.documents, pages, strict=False):
         source = read_source(reference.path, wanted, options)
-        if _sha256(Path(reference.path)) != reference.sha256:
+        if source.sha256 != reference.sha256:
             console.say(f"warning: {reference.title} has changed since this chat; its answers are about the earlier text.")
         sources.append(source)
     return sources
@@ -146,13 +157,6 @@ def _reference(source: Source) -> DocumentReference:
     if source.origin == "-":
         return DocumentReference("-", "", source.whole.title, source.whole.page_count)
     path = Path(source.origin).expanduser().resolve()
-    return DocumentReference(str(path), _sha256(path), source.whole.title, source.whole.page_count)
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+    return DocumentReference(str(path), source.sha256, source.whole.title, source.whole.page_count)
 
 

@@ -9,8 +9,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import click
 
@@ -25,11 +26,18 @@ MULTILINE = '"""'
 PROMPT, CONTINUATION = "> ", "… "
 STATE_VARIABLE = "SELFEXTEND_STATE_DIR"
 
-PATHS = object()
-"""What a command's completion returns when the rest of the line is a path."""
+@dataclass(frozen=True)
+class PathSoFar:
+    """A completion that is a path: what of it stands there already."""
 
-Complete = Callable[[str], "Iterable[tuple[str, str]] | object"]
-"""From the line so far: (word that replaces the last one, what it is), or PATHS."""
+    text: str
+
+
+Completions = Iterable[tuple[str, str]] | PathSoFar
+"""Words that may replace the last one, each with what it is; or a path."""
+
+Complete = Callable[[str], Completions]
+"""From the line so far, which begins with a slash."""
 
 
 class Reader(Protocol):
@@ -174,11 +182,9 @@ def _completer(complete: Complete) -> Completer:
             line = document.text_before_cursor
             if not line.startswith("/") or "\n" in line:
                 return
-            found: Any = complete(line)
-            if found is PATHS:
-                rest = line.split(maxsplit=2)[-1] if line.startswith("/doc") else line.partition(" ")[2]
-                rest = "" if line.endswith(" ") and rest in ("add", line.strip()) else rest.lstrip()
-                yield from PathCompleter(expanduser=True).get_completions(Document(rest, len(rest)), event)
+            found = complete(line)
+            if isinstance(found, PathSoFar):
+                yield from PathCompleter(expanduser=True).get_completions(Document(found.text, len(found.text)), event)
                 return
             last = "" if line.endswith(" ") else line.split(" ")[-1]
             for word, meaning in found:

@@ -76,14 +76,15 @@ def say_what_it_took(reply: Reply, citations: list[Citation]) -> None:
         console.say(_ENDINGS[reply.stats.stop_reason])
     if reply.thinking and not reply.answer:
         console.say("(It thought and gave no answer: raise --max-tokens, or show the thoughts with --think show.)")
-    for citation in citations:
-        console.mutter(citation_line(citation))
+    for line in dict.fromkeys(map(citation_line, citations)):
+        console.mutter(line)
     console.mutter(statistics_line(reply.stats))
 
 
 def citation_line(citation: Citation) -> str:
     """A citation and whether it holds, in one line."""
-    return str(citation)
+    found = f"; it stands on page {citation.elsewhere}" if citation.elsewhere else ""
+    return f"[page {citation.label}] {citation.status.value}{found}"
 
 
 def statistics_line(stats: TurnStats) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from selfextend_local.errors import CommandError
 
 from . import console
-from .commands import PathSoFar, Talk, Words, command
+from .commands import Talk, Words, command
+from .prompt import PathSoFar
 
 
 def _names(talk: Talk, rest: str) -> Words:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selfextend_local.answer import Answer, Sampling, StopReason
@@ -176,6 +176,10 @@ class Chat:
         """Go on from these turns, in place of those so far."""
         self._turns = list(history)
         self._first = None
+
+    def translated(self, turn: Turn) -> Turn:
+        """A turn with another model, in this one's tokens."""
+        return Turn(turn.question, turn.answer, self._prompts.message("assistant", turn.answer).tokens)
 
     def clear(self) -> None:
         """Forget all turns; the documents stay, in the cache too."""
@@ -346,10 +350,11 @@ def _keeper(cache: StateCache | None, llm: SelfExtendLlama) -> Keeper | None:
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """Tokens of a first turn before any answer: the whole prompt, and each document's part of it."""
+    """Tokens of a first turn before any answer: how many the whole prompt has, which, and how many each document has."""
 
     prompt: int
     documents: tuple[int, ...]
+    tokens: tuple[int, ...] = field(default=(), repr=False)
 
 
 def count_prompt_tokens(
@@ -362,7 +367,5 @@ def count_prompt_tokens(
         *([prompts.message("system", text)] if text else []),
         prompts.message("user", first_question(documents, question)),
     ]
-    return PromptSize(
-        prompt=len(prompts.tokens(messages)),
-        documents=tuple(prompts.count(document_text(d)) for d in documents),
-    )
+    tokens = tuple(prompts.tokens(messages))
+    return PromptSize(len(tokens), tuple(prompts.count(document_text(d)) for d in documents), tokens)
