@@ -108,8 +108,8 @@ def _help(talk: Talk, rest: str) -> None:
     width = max(len(c.usage) for c in COMMANDS.values())
     for found in COMMANDS.values():
         console.say(f"{found.usage:<{width}}  {found.summary}")
-    console.say('Esc-Enter or """ … """ for several lines, Ctrl-R searches what was typed, a space in front keeps a line out of it.')
-    console.say("Ctrl-C stops an answer, Ctrl-D leaves.")
+    console.say('Esc-Enter or """ … """: several lines. Ctrl-R: search what was typed.')
+    console.say("A space in front keeps a line out of the history. Ctrl-C stops an answer.")
 
 
 @command("/exit", "leave (Ctrl-D too)")
@@ -147,7 +147,7 @@ def _undo(talk: Talk, rest: str) -> None:
     console.say(f"Forgotten: {_first_line(turn.question)}")
 
 
-@command("/edit [QUESTION]", "change the last question, in $EDITOR or right here, and ask again")
+@command("/edit [QUESTION]", "change the last question and ask again ($EDITOR)")
 def _edit(talk: Talk, rest: str) -> None:
     question = _last_question(talk)
     if not rest:

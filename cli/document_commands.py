@@ -36,7 +36,7 @@ def _doc_words(talk: Talk, rest: str) -> Completions:
     return ()
 
 
-@command("/doc add FILE | list | rm N", "the documents that the conversation is about", _doc_words)
+@command("/doc add FILE | list | rm N", "the documents to talk about", _doc_words)
 def _doc(talk: Talk, rest: str) -> None:
     verb, _, rest = rest.partition(" ")
     if verb in ("", "list"):
@@ -122,7 +122,7 @@ def _select(talk: Talk, rest: str) -> None:
     _list(talk)
 
 
-@command("/find TEXT", "passages of the documents that hold these words; quotes keep them together")
+@command("/find TEXT", "passages with these words")
 def _find(talk: Talk, rest: str) -> None:
     from selfextend_local.documents.search import PassageIndex
 
@@ -138,7 +138,7 @@ def _find(talk: Talk, rest: str) -> None:
         show_passage(talk, passage)
 
 
-@command("/cite", "the page references of the last answer, each with what its page says")
+@command("/cite", "the pages that the last answer names")
 def _cite(talk: Talk, rest: str) -> None:
     from .reply import citation_line
 

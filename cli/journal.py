@@ -58,7 +58,12 @@ class Journal:
 
     def save_as(self, desk: Desk, name: str) -> str:
         """Save the chat under `name`, and keep it there from now on. Raises SessionError."""
+        from selfextend_local.sessions.chats import UNNAMED_PREFIX
+
+        before = self.record
         self.record = self._store.save(self._current(desk), name)
+        if before and before.name.startswith(UNNAMED_PREFIX) and before.name != self.record.name:
+            self._store.delete(before.name)
         return self.record.name
 
     def load(self, name: str) -> ChatRecord:

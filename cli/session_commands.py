@@ -18,7 +18,7 @@ def _names(talk: Talk, rest: str) -> Words:
     return [(r.name, f"{len(r.messages) // 2} questions") for r in talk.journal.chats()]
 
 
-@command("/save NAME", "keep the chat under a name (each turn is kept anyway, for --continue)")
+@command("/save NAME", "keep the chat under a name")
 def _save(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a name: /save contract.")
@@ -47,7 +47,7 @@ def _sessions(talk: Talk, rest: str) -> None:
         console.say(f"{record.name:<16} {record.updated[:16].replace('T', ' ')}  {turns} question{'s' if turns != 1 else ''}  {titles}")
 
 
-@command("/export FILE.md|FILE.json", "write the chat to a file", lambda talk, rest: PathSoFar(rest))
+@command("/export FILE.md|.json", "write the chat to a file", lambda talk, rest: PathSoFar(rest))
 def _export(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a file: /export chat.md.")
