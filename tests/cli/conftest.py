@@ -18,7 +18,7 @@ CHAT = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
 
 SCRIPTS = {
     "1": ["The ", "key ", "is ", "**48213**", " [page 2]", "."],
-    "2": ["Red ", "is ", "\x1b[2J", "\x1b]0;pwned\x07", "[red]", "not[/red] ", "<b>", "obeyed", "</b>", "."],
+    "2": ["Red", " is ", "\x1b[2J", "\x1b]0;pwned\x07", "[red]", "not[/red] ", "<b>", "obeyed", "</b>."],
     "3": ["# List\n\n", "- one\n", "- two\n\n", "```sh\n", "echo  'a very long line of code that no window of forty columns holds'\n",
           "```\n\n", "That's ", "all."],  # fmt: skip
     "4": ["<thi", "nk>", "Let ", "me ", "see.", "</th", "ink>", "\n\n", "Forty-two."],

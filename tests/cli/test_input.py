@@ -46,7 +46,7 @@ def test_history_survives_the_program_but_for_lines_with_a_space(terminal: Start
     second.type(UP)
     second.wait("> Open question 1")
     second.type(CTRL_C + CTRL_R + "ques")
-    second.wait("reverse-i-search")
+    second.wait("I-search backward: ques")
     second.type("\r\r")
     second.wait(ANSWER)
 

@@ -33,8 +33,8 @@ def test_markdown_is_drawn_and_code_is_verbatim(terminal: Start) -> None:
 def test_code_wraps_only_where_the_window_ends(terminal: Start) -> None:
     talk = open_talk(terminal, columns=40)
     lines = talk.run("Show 3")
-    at = lines.index(CODE[:40])
-    assert "".join(lines[at : at + 2]) == CODE
+    at = lines.index(CODE[:40].rstrip())
+    assert lines[at].ljust(40) + lines[at + 1] == CODE
 
 
 def test_forty_columns_and_wide_characters(terminal: Start) -> None:
@@ -89,12 +89,14 @@ def test_an_answer_cannot_drive_the_terminal(terminal: Start, plain: tuple[str, 
 
 def test_a_document_cannot_drive_the_terminal(terminal: Start, tmp_path: Path) -> None:
     evil = tmp_path / "evil.md"
-    evil.write_text("# Title \x1b]0;pwned\x07[red]\n\nText \x1b[2J of a [bold]document[/bold].", encoding="utf-8")
+    harmless = "Plain words to be read in peace. " * 300
+    evil.write_text(f"# Title \x1b]0;pwned\x07[red]\n\nText \x1b[2J \x9b2J of a \u202e [bold]document[/bold].\n\n{harmless}", encoding="utf-8")
     talk = open_talk(terminal, "--doc", str(evil))
     talk.run("/doc list")
     talk.run("/context")
     talk.run("/find document")
     assert "\x1b[2J" not in talk.raw and "pwned\x07" not in talk.raw
+    assert not {"\x9b", "\u202e"} & set(talk.raw)
     assert "[bold]document[/bold]" in talk.text
 
 
@@ -117,7 +119,7 @@ def test_a_template_that_opens_the_thought(terminal: Start, tmp_path: Path) -> N
 
 
 def markdown_prefixes() -> Iterator[str]:
-    text = "# A\n\npara *one*\ntwo\n\n- x\n- y\n\n  more\n\n1. a\n\n2. b\n\n```\ncode\n\n# no\n```\n\n| a |\n|---|\n| b |\n\nend"
+    text = "# A\n\npara *one*\ntwo\n\n- x\n- y\n\n  more\n\n1. a\n\n2. b\n\n```\ncode\n\n# no\n```\n\n| a |\n|---|\n| b |\n\nthe end"
     yield from (text[:i] for i in range(len(text) + 1))
 
 

@@ -52,13 +52,8 @@ def make_scripted_model(
         tokens += [piece.replace(" ", "\u2581") for piece in pieces]
         starts[key] = first if pieces else _END
         follows |= {token: token + 1 for token in range(first, len(tokens) - 1)} | {len(tokens) - 1: _END}
-    # SentencePiece has no two tokens of the same text: an invisible joiner at the end tells repeated pieces apart.
-    seen: set[str] = set()
-    for index, text in enumerate(tokens):
-        while text in seen:
-            text += "\u2060"
-        seen.add(text)
-        tokens[index] = text
+    if twice := {t for t in tokens if tokens.count(t) > 1}:
+        raise ValueError(f"a vocabulary has no two tokens of the same text; cut these otherwise: {sorted(twice)}")
     follows = {_byte(b): starts.get(chr(b), starts[""]) for b in range(256)} | follows
     if len(tokens) > N_EMBD:
         raise ValueError(f"{len(tokens)} tokens, at most {N_EMBD}: write shorter scripts")

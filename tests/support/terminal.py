@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pexpect
 import pyte
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 """How long a person waits for what must come. Nothing is asserted about how long it took."""
 
 _ENTER, _NOTHING_MORE_S = "\r", 0.05
