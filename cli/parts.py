@@ -71,7 +71,7 @@ def notes_on(llm: SelfExtendLlama, documents: Sequence[Document]) -> Document:
     console.say("overflow: the documents don't fit; notes are taken, a part at a time, and read in their place.")
     summary = _read(llm, documents, Instruction(NOTES), quiet=False)
     pages = tuple(
-        Page(number, f"{part.first}-{part.last}" if part.first != part.last else str(part.first or number), part.text)
+        Page(number, f"{part.first}-{part.last}" if part.first != part.last else part.first or str(number), part.text)
         for number, part in enumerate(summary.parts, start=1)
     )
     title = f"Notes on {', '.join(d.title for d in documents)}"

@@ -18,8 +18,8 @@ import click
 from selfextend_local import __version__
 
 from . import console
-from .chat import GroupSizeType
 from .edge import EXIT_INTERRUPTED, boundary
+from .options import GroupSizeType
 from .tally import Tally
 
 if TYPE_CHECKING:

@@ -23,7 +23,8 @@ SCRIPTS = {
           "```\n\n", "That's ", "all."],  # fmt: skip
     "4": ["<thi", "nk>", "Let ", "me ", "see.", "</th", "ink>", "\n\n", "Forty-two."],
     "5": [f"word{i} " for i in range(250)],
-    "6": ["| 名前 | 値 |\n", "|---|---|\n", "| 全角 | 12 |\n\n", "日本語", "の", "長い", "文章", "が", "ここ", "で", "折り返", "される", "かどうか"],
+    "6": ["| 名前 | 値 |\n", "|---|---|\n", "| 全角 | 12 |\n\n",
+          "日本語", "の", "長い", "文章", "が", "ここ", "で", "折り返", "される", "かどうか"],  # fmt: skip
 }
 """What the scripted model answers to a question that ends in this digit."""
 

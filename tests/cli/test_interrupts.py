@@ -24,7 +24,7 @@ def long_document(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_stopped_prefill_goes_on_where_it_was(terminal: Start, long_document: Path) -> None:
-    talk = terminal("--doc", str(long_document), "--no-cache")
+    talk = terminal("--doc", str(long_document), "--no-cache", columns=160)
     talk.wait_idle()
     talk.type("Which key? 1\r")
     talk.wait(lambda: re.search(r"Reading the prompt .*left", talk.text))

@@ -93,6 +93,23 @@ def test_overflow_reads_what_fits_and_says_what(once: Once, book: Path, mode: st
     assert f"overflow: {found['overflow']['note']}" in once(*arguments).stderr
 
 
+def test_overflow_summarize_goes_over_all_of_it(once: Once, book: Path) -> None:
+    arguments = ("--doc", str(book), "--ga-n", "1", "--overflow", "summarize", "--max-tokens", "64")
+    found = report(once(*arguments, "-p", "Who has the key to the vault? 1", "--json"))
+    assert found["answer"] == "The key is **48213** [page 2]."
+    parts = found["overflow"]["parts"]
+    assert (parts[0][0], parts[-1][1]) == ("1", "40")
+    assert len(parts) > 1
+
+
+def test_a_conversation_about_too_long_a_document_is_about_notes(once: Once, book: Path) -> None:
+    done = once("--doc", str(book), "--ga-n", "1", "--overflow", "summarize", "--max-tokens", "64", stdin="Which key? 1\n/context\n")
+    assert done.returncode == 0, done.stderr
+    assert "notes are taken, a part at a time" in done.stderr
+    assert "Notes on book" in done.stderr
+    assert done.stdout == "The key is **48213** [page 2].\n"
+
+
 def test_overflow_changes_nothing_that_fits(once: Once, paged_document: Path) -> None:
     assert report(once("--doc", str(paged_document), "--overflow", "select", "-p", "a 1", "--json"))["overflow"] is None
 

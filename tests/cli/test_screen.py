@@ -90,7 +90,8 @@ def test_an_answer_cannot_drive_the_terminal(terminal: Start, plain: tuple[str, 
 def test_a_document_cannot_drive_the_terminal(terminal: Start, tmp_path: Path) -> None:
     evil = tmp_path / "evil.md"
     harmless = "Plain words to be read in peace. " * 300
-    evil.write_text(f"# Title \x1b]0;pwned\x07[red]\n\nText \x1b[2J \x9b2J of a \u202e [bold]document[/bold].\n\n{harmless}", encoding="utf-8")
+    text = "# Title \x1b]0;pwned\x07[red]\n\nText \x1b[2J \x9b2J of a \u202e [bold]document[/bold].\n\n"
+    evil.write_text(text + harmless, encoding="utf-8")
     talk = open_talk(terminal, "--doc", str(evil))
     talk.run("/doc list")
     talk.run("/context")
