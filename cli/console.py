@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -29,16 +30,31 @@ Update = Callable[[int, int], None]
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BEFORE_A_BAR = 0.5
 _SLOW_TOTAL = 1000
+_SECONDS_BETWEEN_TICKS = 0.5
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    click.echo(visible(text), err=True)
+    """Lines on stderr, wrapped between words on a terminal."""
+    click.echo(_wrapped(visible(text)), err=True)
+
+
+def _wrapped(text: str) -> str:
+    if not sys.stderr.isatty():
+        return text
+    width = max(20, columns() - 1)
+    return "\n".join(line if len(line) <= width else _filled(line, width) for line in text.split("\n"))
+
+
+def _filled(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
 
 
 def mutter(text: str) -> None:
     """A line on stderr that matters less: dim where that can be shown."""
-    click.echo(f"\x1b[2m{visible(text)}\x1b[22m" if draws(sys.stderr) else visible(text), err=True)
+    shown = _wrapped(visible(text))
+    click.echo(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, err=True)
 
 
 def say_drawn(line: str) -> None:
@@ -70,18 +86,38 @@ def progress(label: str, unit: str = "tokens", *, quiet: bool = False) -> Iterat
 
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Update]:
-    started = time.monotonic()
-
-    def update(done: int, total: int) -> None:
-        elapsed = time.monotonic() - started
-        if done < total and (done or elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL):
-            _draw(progress_line(label, unit, done, total, elapsed, columns()))
-
     with keys_unseen():
+        bar = Bar(label, unit)
         try:
-            yield update
+            yield bar
         finally:
             _draw("")
+
+
+class Bar:
+    """A line that is drawn again at each report, and at each `tick` in between, so that slow work shows that it lives."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit = label, unit
+        self._started = self._drawn = time.monotonic()
+        self._reported: tuple[int, int, float] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        elapsed = time.monotonic() - self._started
+        self._reported = (done, total, elapsed) if done < total else None
+        if done or elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL:
+            self._show()
+
+    def tick(self) -> None:
+        """Call this as often as you like."""
+        if self._reported and time.monotonic() - self._drawn > _SECONDS_BETWEEN_TICKS:
+            self._show()
+
+    def _show(self) -> None:
+        self._drawn = time.monotonic()
+        if self._reported:
+            done, total, at = self._reported
+            _draw(progress_line(self._label, self._unit, done, total, at, columns(), since=self._drawn - self._started - at))
 
 
 def _draw(line: str) -> None:
@@ -90,11 +126,13 @@ def _draw(line: str) -> None:
     sys.stderr.flush()
 
 
-def progress_line(label: str, unit: str, done: int, total: int, elapsed: float, columns: int) -> str:
+def progress_line(
+    label: str, unit: str, done: int, total: int, elapsed: float, columns: int, *, since: float = 0.0
+) -> str:
     """As much of label, bar, percentage, amount, speed and time left as fits `columns`; the first to go is the bar, and
-    the time left stays."""
+    the time left stays. `elapsed` seconds had passed at this report, and `since` have passed after it."""
     speed = f"{done / elapsed:,.0f}/s" if done and elapsed > 0 else ""
-    left = f"{_duration(elapsed * (total - done) / done)} left" if done else ""
+    left = f"{_duration(elapsed * (total - done) / done - since)} left" if done else f"{_duration(elapsed + since)} so far"
     percent, amount = f"{100 * done / total if total else 0:3.0f}%", f"{done:,}/{total:,} {unit}"
     drawn = round(20 * done / total) if total else 0
     bar = "█" * drawn + "░" * (20 - drawn)
@@ -102,7 +140,7 @@ def progress_line(label: str, unit: str, done: int, total: int, elapsed: float, 
         line = " ".join(filter(None, parts))
         if len(line) < columns:
             return line
-    return " ".join(filter(None, [percent, left]))[: columns - 1]
+    return " ".join([percent, left])[: columns - 1]
 
 
 def _duration(seconds: float) -> str:

@@ -18,9 +18,8 @@ from . import console
 from .edge import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from selfextend_local.summarize import Instruction, Summary
-
     from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.summarize import Instruction, Summary
 
     from .desk import Desk
 

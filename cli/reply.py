@@ -45,7 +45,7 @@ def show(chat: Chat, ask: Ask, view: View, *, quiet: bool = False) -> Reply:
     shown: list[Part] = []
     with console.StopOnInterrupt() as stop:
         with console.progress("Reading the prompt", quiet=quiet) as update:
-            pieces = ask(progress=update, should_stop=stop)
+            pieces = ask(progress=update, should_stop=_ticking(stop, update))
             first = next(pieces, None)
         if first is not None:
             for part in _parts(chat, chain([first], pieces)):
@@ -53,6 +53,18 @@ def show(chat: Chat, ask: Ask, view: View, *, quiet: bool = False) -> Reply:
                 view.write(part)
     texts = {thought: "".join(p.text for p in shown if p.thought is thought).strip() for thought in (False, True)}
     return Reply(texts[False], texts[True], None if chat.last_stats is before else chat.last_stats)
+
+
+def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[[], bool]:
+    """`stop`, which the model polls hundreds of times a second, keeps the progress moving."""
+    if not isinstance(update, console.Bar):
+        return stop
+
+    def polled() -> bool:
+        update.tick()
+        return stop()
+
+    return polled
 
 
 def _parts(chat: Chat, pieces: Iterator[str]) -> Iterator[Part]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.scripted_model import make_scripted_model
+from support.terminal import CHAT
 
 from selfextend_local.default_model import find_default_model
-
-CHAT = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
 
 SCRIPTS = {
     "1": ["The ", "key ", "is ", "**48213**", " [page 2]", "."],

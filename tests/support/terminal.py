@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import pexpect
 import pyte
+
+CHAT = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
+"""selfextend-chat, run by this Python."""
 
 PATIENCE_S = 60.0
 """How long a person waits for what must come. Nothing is asserted about how long it took."""
