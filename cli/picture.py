@@ -5,6 +5,7 @@ Knows figures and a width. Prints nothing.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def picture(window: Window, columns: int, *, colour: bool) -> list[str]:
         mark = _painted(part, "█") if colour else part.letter
         lines.append(f"{mark} {part.tokens:>{room},}  {_short(part.name, width - room - 4)}")
     lines.append(f"{'░' if colour else '.'} {window.filling.free:>{room},}  free of {window.filling.capacity:,}")
-    return lines + _ahead(window)
+    return lines + [part for line in _ahead(window) for part in textwrap.wrap(line, width)]
 
 
 def _parts(window: Window) -> list[_Part]:
@@ -68,13 +69,13 @@ def _reading(window: Window, width: int) -> list[str]:
     """A line under the bar: the part that is read in groups, then the part that is exact."""
     used = window.filling.read
     if not used:
-        return ["Nothing is read yet: it is read with the next question."]
+        return textwrap.wrap("Nothing is read yet: it is read with the next question.", width)
     boundary = window.group.boundary(used - 1)
     grouped, exact, _ = _cells([boundary, used - boundary, max(0, window.filling.capacity - used)], width)
     line = "╌" * grouped + "━" * exact
     if not boundary:
         return [line, f"━ all {used:,} tokens read are exact"]
-    return [line, f"╌ {boundary:,} in groups of {window.group.n}   ━ the last {used - boundary:,} exact"]
+    return [line, f"╌ {boundary:,} in groups of {window.group.n}", f"━ the last {used - boundary:,} exact"]
 
 
 def _ahead(window: Window) -> list[str]:
