@@ -34,6 +34,11 @@ class Terminal:
         self._screen.write_process_input = self.child.send  # the screen's answers, such as where the cursor is
         self._stream = pyte.Stream(self._screen)
         self.raw = ""
+        self.patience_s = PATIENCE_S
+
+    def cell(self, row: int, column: int) -> pyte.screens.Char:
+        """What stands in a cell of the screen, and how."""
+        return self._screen.buffer[row][column]
 
     @property
     def lines(self) -> list[str]:
@@ -60,7 +65,7 @@ class Terminal:
 
     def wait(self, seen: str | Callable[[], bool]) -> None:
         """Until the screen shows it."""
-        until = time.monotonic() + PATIENCE_S
+        until = time.monotonic() + self.patience_s
         while not (seen in self.text if isinstance(seen, str) else seen()):
             try:
                 self.look()
@@ -92,7 +97,7 @@ class Terminal:
     def end(self) -> int | None:
         """Wait for the end; returns the exit status."""
         with contextlib.suppress(pexpect.EOF):
-            until = time.monotonic() + PATIENCE_S
+            until = time.monotonic() + self.patience_s
             while time.monotonic() < until:
                 self.look()
         self.child.close()
