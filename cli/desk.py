@@ -59,7 +59,7 @@ def read_source(origin: str, pages: str | None, options: Options) -> Source:
                 raise KeyboardInterrupt
             update(done, total)
 
-        whole = load_document(origin, progress=moved, **({"ocr": True} if options.ocr else {}))
+        whole = load_document(origin, progress=moved, ocr=options.ocr)
     source = Source(origin, whole, pages, "" if origin == "-" else _sha256(Path(origin).expanduser()))
     for warning in source.document.warnings:
         console.say(f"warning: {name}: {warning}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -23,10 +24,9 @@ import pyte  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.terminal_theme import MONOKAI  # noqa: E402
 from rich.text import Text  # noqa: E402
-from support.terminal import Terminal  # noqa: E402
+from support.terminal import CHAT, Terminal  # noqa: E402
 
 COLUMNS, ROWS = 92, 200
-PROGRAM = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
 COMMANDS = ("/context", "/cite")
 
 
@@ -39,7 +39,7 @@ def main() -> None:
         # The folder of the document, so that no path of this machine is in the picture.
         os.chdir(options.doc.parent)
         model = ["--model", str(options.model)] if options.model else []
-        talk = Terminal([*PROGRAM, "--doc", options.doc.name, "--max-tokens", "64", *model], environment, columns=COLUMNS, rows=ROWS)
+        talk = Terminal([*CHAT, "--doc", options.doc.name, "--max-tokens", "64", *model], environment, columns=COLUMNS, rows=ROWS)
         talk.patience_s = 1800.0
         talk.wait_idle()
         for line in [*options.question, *COMMANDS]:
@@ -80,9 +80,11 @@ def _drawn(talk: Terminal, command: str) -> str:
 
 
 def _style(cell: pyte.screens.Char) -> str:
-    words = [word for word in ("bold", "italic") if getattr(cell, "italics" if word == "italic" else word)]
-    if cell.fg != "default":
-        words.append(f"#{cell.fg}" if len(cell.fg) == 6 and cell.fg.isalnum() and not cell.fg.isalpha() else cell.fg.replace("brown", "yellow"))
+    words = (["bold"] if cell.bold else []) + (["italic"] if cell.italics else [])
+    if re.fullmatch("[0-9a-f]{6}", cell.fg):
+        words.append(f"#{cell.fg}")
+    elif cell.fg != "default":
+        words.append(cell.fg.replace("brown", "yellow").replace("bright", "bright_"))
     return " ".join(words)
 
 
