@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import tempfile
+from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,11 +70,8 @@ def _drawn(talk: Terminal, command: str) -> str:
     console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w", encoding="utf-8"), force_terminal=True)  # noqa: SIM115
     console.print(Text(f"$ {command}", style="bold"))
     for row in range(len(talk.lines)):
-        line = Text()
-        for column in range(COLUMNS):
-            cell = talk.cell(row, column)
-            if cell.data:
-                line.append(cell.data, _style(cell))
+        cells = (talk.cell(row, column) for column in range(COLUMNS))
+        line = Text.assemble(*(("".join(cell.data for cell in run), style) for style, run in groupby(cells, _style)))
         line.rstrip()
         console.print(line, crop=True, no_wrap=True)
     return console.export_svg(title="selfextend-chat", theme=MONOKAI)
