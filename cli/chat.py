@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 @click.option("--top-p", metavar="X", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--top-k", metavar="N", type=click.IntRange(0), default=40, show_default=True)
 @click.option("--min-p", metavar="X", type=click.FloatRange(0, 1), default=0.05, show_default=True)
+@click.option("--repeat-penalty", metavar="X", type=click.FloatRange(0.1, 3), default=1.0, show_default=True,
+              help="Above 1: words said lately become less likely. Small models that go round in circles need 1.1.")  # fmt: skip
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
 @click.version_option(__version__, prog_name="selfextend-chat")

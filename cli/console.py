@@ -69,7 +69,12 @@ def columns() -> int:
 
 def draws(stream: TextIO) -> bool:
     """Whether `stream` is a terminal that takes colours and cursor movements, and whose user wants them."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") not in ("dumb", "")
+    return stream.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal is one that only prints; Windows names none, and its terminals can draw."""
+    return os.environ.get("TERM", "" if os.name == "posix" else "windows") in ("", "dumb")
 
 
 @contextmanager
@@ -105,7 +110,7 @@ class Bar:
     def __call__(self, done: int, total: int) -> None:
         elapsed = time.monotonic() - self._started
         self._reported = (done, total, elapsed) if done < total else None
-        if done or elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL:
+        if elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL:
             self._show()
 
     def tick(self) -> None:
@@ -122,7 +127,7 @@ class Bar:
 
 def _draw(line: str) -> None:
     # The cursor stays at the line's beginning: a window that gets narrower then still erases all of it.
-    sys.stderr.write(f"\r\x1b[J{line}\r" if os.environ.get("TERM") != "dumb" else f"\r{line}")
+    sys.stderr.write(f"\r\x1b[J{line}\r" if not is_dumb() else f"\r{line}")
     sys.stderr.flush()
 
 

@@ -289,6 +289,7 @@ def sampling(options: Options) -> Sampling:
         top_k=options.top_k,
         top_p=options.top_p,
         min_p=options.min_p,
+        repeat_penalty=options.repeat_penalty,
     )
 
 

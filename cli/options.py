@@ -57,6 +57,7 @@ class Options:
     top_p: float
     top_k: int
     min_p: float
+    repeat_penalty: float
     seed: int
     as_json: bool
 

@@ -49,7 +49,7 @@ class Reader(Protocol):
 
 def reader(complete: Complete) -> Reader:
     """The reader that suits stdin and stdout."""
-    if sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", ""):
+    if sys.stdin.isatty() and sys.stdout.isatty() and not console.is_dumb():
         return TerminalReader(complete)
     return LineReader()
 
@@ -93,6 +93,7 @@ class TerminalReader:
         self._session: PromptSession[str] = PromptSession(
             history=_history(history_file()),
             completer=_completer(complete),
+            complete_in_thread=True,
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             key_bindings=_keys(),
             multiline=True,

@@ -92,7 +92,7 @@ class Repl:
             with view(plain=options.plain, thoughts=options.think == "show") as shown:
                 self.last = show(self.desk.chat, ask, shown)
         finally:
+            self.journal.keep(self.desk)
             for note in self.desk.notes():
                 console.say(note)
-        self.journal.keep(self.desk)
         say_what_it_took(self.last, self.desk.citations(self.last.answer) if options.cite else [])

@@ -38,6 +38,7 @@ SETTINGS: dict[str, Setting] = {
         Setting("top-p", "top_p", click.FloatRange(0, 1), "share of the likeliest tokens to draw from"),
         Setting("top-k", "top_k", click.IntRange(0), "number of the likeliest tokens to draw from, 0 = all"),
         Setting("min-p", "min_p", click.FloatRange(0, 1), "least probability, as a share of the likeliest token's"),
+        Setting("repeat-penalty", "repeat_penalty", click.FloatRange(0.1, 3), "above 1 against going round in circles"),
         Setting("seed", "seed", click.IntRange(0, 2**32 - 2), "of the drawing"),
         Setting("max-tokens", "max_tokens", click.IntRange(1), "of an answer"),
         Setting("think", "think", click.Choice(["show", "hide"]), "a reasoning model's thoughts"),
@@ -65,7 +66,7 @@ def change(options: Options, text: str) -> Options:
 def describe(options: Options, name: str | None = None) -> list[str]:
     """A line a setting; all of them, or the one that is named."""
     wanted = name.partition("=")[0].replace("_", "-") if name else None
-    return [f"{s.name:<10} {_shown(options, s):<6} {s.meaning}" for s in SETTINGS.values() if wanted in (None, s.name)]
+    return [f"{s.name:<14} {_shown(options, s):<6} {s.meaning}" for s in SETTINGS.values() if wanted in (None, s.name)]
 
 
 def _shown(options: Options, setting: Setting) -> str:

@@ -117,5 +117,5 @@ def test_a_chat_is_continued_without_reading_again(talk: Terminal, run: Run) -> 
     assert talk.end() == 0
     done = run("--continue", "-p", "And what is the colour of the sky?", "--max-tokens", "24")
     assert done.returncode == 0, done.stderr
-    prompt, kept = re.search(r"([\d,]+) prompt tokens \(([\d,]+) kept\)", done.stderr).groups()
+    prompt, kept = re.search(r"([\d,]+) prompt tokens \(([\d,]+) kept from disk\)", done.stderr).groups()
     assert int(prompt.replace(",", "")) - int(kept.replace(",", "")) < 100

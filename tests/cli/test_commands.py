@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from selfextend_cli import document_commands, session_commands
 from selfextend_cli.commands import COMMANDS
+from selfextend_cli.settings import SETTINGS
 
 pytestmark = pytest.mark.native
 
@@ -116,7 +117,7 @@ def test_system_is_shown_changed_and_brought_back(about_the_vault: Any) -> None:
 
 def test_set_shows_changes_and_refuses(talk: Any) -> None:
     shown = talk.run("/set")
-    assert [line.split()[0] for line in shown] == ["temp", "top-p", "top-k", "min-p", "seed", "max-tokens", "think", "cite", "plain"]
+    assert [line.split()[0] for line in shown] == list(SETTINGS)
     assert talk.run("/set max-tokens 2")[0].split()[:2] == ["max-tokens", "2"]
     assert talk.run("Which key? 1")[:2] == ["The key", "(cut: --max-tokens is reached)"]
     assert talk.run("/set temp nine")[0].startswith("error: temp stays 0.0: 'nine' is not a valid")
@@ -242,3 +243,7 @@ def test_copy_goes_through_the_terminal_where_there_is_no_desktop(terminal: Star
     assert talk.run("/copy")[0].startswith("Sent to the terminal's clipboard (30 characters).")
     sent = talk.raw.split("\x1b]52;c;")[1].split("\x07")[0]
     assert base64.b64decode(sent).decode() == "The key is **48213** [page 2]."
+
+
+def test_copy_says_when_it_cannot(once: Any) -> None:
+    assert "error: There is no clipboard here" in once(stdin="Which key? 1\n/copy\n", env={"PATH": ""}).stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.terminal import CHAT, Terminal
 
 pytestmark = pytest.mark.native
 
@@ -103,7 +105,7 @@ def test_settings_and_their_values_are_completed(talk: Any) -> None:
     talk.type("\t h")
     talk.wait("hide")
     talk.type("\t\r")
-    talk.wait("think      hide")
+    talk.wait("think          hide")
 
 
 def test_the_first_ctrl_c_at_the_prompt_warns_and_the_second_leaves(talk: Any) -> None:
@@ -149,3 +151,13 @@ def test_plain_turns_markdown_off(terminal: Start) -> None:
     talk = terminal("--plain")
     talk.wait_idle()
     assert talk.run("Which key? 1")[0] == "The key is **48213** [page 2]."
+
+
+def test_a_document_from_a_pipe_and_keys_from_the_terminal(scripted: Path, home: dict[str, str]) -> None:
+    program = " ".join(shlex.quote(part) for part in CHAT)
+    talk = Terminal(["sh", "-c", f"echo Text from a pipe. | {program} --model {scripted} --threads 1 --doc -"], home)
+    talk.wait_idle()
+    assert talk.run("Which key? 1")[0] == ANSWER
+    assert "Text from a pipe" in "\n".join(talk.run("/find pipe"))
+    talk.type(CTRL_D)
+    assert talk.end() == 0

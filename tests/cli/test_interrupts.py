@@ -68,6 +68,22 @@ def test_a_stopped_regen_keeps_the_answer_before(terminal: Start, long_document:
     assert "1 question and answer" in "\n".join(talk.run("/context"))
 
 
+def test_what_was_said_before_a_hasty_leave_is_kept(terminal: Start) -> None:
+    talk = terminal()
+    talk.wait_idle()
+    talk.type("Tell me a story 5\r")
+    talk.wait("word20 ")
+    talk.type(CTRL_C)
+    talk.wait("(stopped)")
+    talk.wait_idle()
+    talk.type(CTRL_C + CTRL_C)
+    assert talk.end() == 130
+    again = terminal("--continue")
+    again.wait_idle()
+    assert "word20" in again.text
+    assert "1 question and answer" in "\n".join(again.run("/context"))
+
+
 @pytest.mark.parametrize("when", ["prefill", "answer"])
 def test_one_shot_leaves_with_130(terminal: Start, long_document: Path, when: str) -> None:
     question = ("--doc", str(long_document), "-p", "Which key? 1") if when == "prefill" else ("-p", "Tell me a story 5")

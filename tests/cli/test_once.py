@@ -158,7 +158,7 @@ def test_what_was_read_is_not_read_again(once: Once, tmp_path: Path) -> None:
     document.write_text("Words to be read once. " * 100, encoding="utf-8")
     question = ("--doc", str(document), "-p", "Which key? 1")
     assert "kept" not in once(*question).stderr
-    kept = re.search(r"([\d,]+) prompt tokens \(([\d,]+) kept\)", once(*question).stderr)
+    kept = re.search(r"([\d,]+) prompt tokens \(([\d,]+) kept from disk\)", once(*question).stderr)
     assert kept
     assert "kept" not in once(*question, "--no-cache").stderr
 
