@@ -215,20 +215,17 @@ def _model(options: Options) -> Path:
 
 
 def _runner(options: Options, job: Job) -> Runner:
-    if options.scheduler:
-        try:
-            from selfextend_local.batch.cluster import ClusterRunner
-        except ModuleNotFoundError as error:
-            raise click.UsageError('--scheduler needs Dask: pip install "selfextend-local[dask]"') from error
-        tls = (options.tls_ca or "", options.tls_cert or "", options.tls_key or "") if options.tls_ca else None
-        return ClusterRunner(job, options.scheduler, shared_paths=options.shared_paths, tls=tls)
-    if options.endpoint:
-        from selfextend_local.batch.endpoint import EndpointRunner
+    from selfextend_local.batch.api import make_runner
 
-        return EndpointRunner(job, options.endpoint, jobs=options.jobs)
-    from selfextend_local.batch.runner import LocalRunner
-
-    return LocalRunner(job, readers=options.jobs)
+    tls = (options.tls_ca or "", options.tls_cert or "", options.tls_key or "") if options.tls_ca else None
+    return make_runner(
+        job,
+        scheduler=options.scheduler,
+        endpoints=options.endpoint,
+        jobs=options.jobs,
+        shared_paths=options.shared_paths,
+        tls=tls,
+    )
 
 
 def _run(options: Options, stop: StopOnSignals) -> int:

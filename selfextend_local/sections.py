@@ -29,9 +29,16 @@ class Section:
     @property
     def label(self) -> str:
         """ "page 3", "pages 3-7", or "" without pages."""
-        if self.first is None:
-            return ""
-        return f"page {self.first}" if self.first == self.last else f"pages {self.first}-{self.last}"
+        return page_names(self.first, self.last)
+
+
+def page_names(first: str | None, last: str | None) -> str:
+    """ "page 3", "pages 3-7", "pages Chapter 1 to Chapter 2", or "" without pages."""
+    if first is None or last is None:
+        return ""
+    if first == last:
+        return f"page {first}"
+    return f"pages {first}-{last}" if first.isalnum() and last.isalnum() else f"pages {first} to {last}"
 
 
 @dataclass(frozen=True, slots=True)

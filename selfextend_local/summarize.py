@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from selfextend_local.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, Sizes, TextModel, grammar_of
 from selfextend_local.documents import Document
 from selfextend_local.errors import ContextOverflow, SelfExtendError
-from selfextend_local.sections import Section, split
+from selfextend_local.sections import Section, page_names, split
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
@@ -258,7 +258,7 @@ class _Work:
     def _merge_prompt(self, parts: Sequence[Part]) -> Prompt:
         request = self.instruction.request.replace("Summarize the document below", "Summarize the document")
         before = f"{MERGE} {request}\n\n"
-        notes = "\n\n".join(f"{_heading(part, i)}\n{part.text}" for i, part in enumerate(parts, start=1))
+        notes = "\n\n".join(f"[{page_names(part.first, part.last) or f'part {i}'}]\n{part.text}" for i, part in enumerate(parts, start=1))
         return Prompt((("user", f"{before}{notes}\n\n{request}"),), len(before))
 
     def _notes_sampling(self) -> Sampling:
@@ -282,9 +282,3 @@ class _Work:
     def summary(self, text: str, how: How, parts: tuple[Part, ...], pages: int) -> Summary:
         longest = max(self.answers, key=lambda a: a.prompt_tokens)
         return Summary(text, how, parts, pages, self.usage, self.answers[-1].finish, longest.ga_n, longest.ga_w)
-
-
-def _heading(part: Part, index: int) -> str:
-    if part.first is None:
-        return f"[part {index}]"
-    return f"[page {part.first}]" if part.first == part.last else f"[pages {part.first}-{part.last}]"

@@ -175,3 +175,11 @@ def test_no_scheduler_is_one_sentence(folder: Path, tiny_model: TinyModel, monke
     result = run(tiny_model("gqa"), "--scheduler", "tcp://127.0.0.1:9")
     assert result.exit_code == 1
     assert "error: No Dask scheduler answers at tcp://127.0.0.1:9" in result.output
+
+
+def test_without_dask_the_error_says_how_to_get_it(folder: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "selfextend_local.batch.cluster", raising=False)
+    result = run(tiny_model("gqa"), "--scheduler", "tcp://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert 'pip install "selfextend-local[dask]"' in result.output

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfextend_local.documents import Document, Page
-from selfextend_local.sections import split
+from selfextend_local.sections import page_names, split
 
 
 def words(text: str) -> int:
@@ -41,6 +41,13 @@ def test_a_page_longer_than_the_room_is_cut_and_each_piece_names_it() -> None:
     assert len(sections) >= 7
     assert all(s.text.startswith("[page 1]\n") and s.label == "page 1" for s in sections)
     assert all(s.text.rstrip().endswith(".") for s in sections)
+
+
+def test_names_of_pages() -> None:
+    assert page_names(None, None) == ""
+    assert page_names("iv", "iv") == "page iv"
+    assert page_names("3", "7") == "pages 3-7"
+    assert page_names("A-1", "A-2") == "pages A-1 to A-2"
 
 
 @given(st.text(st.sampled_from("ab .\n"), max_size=2000), st.integers(20, 90))

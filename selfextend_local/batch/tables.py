@@ -16,7 +16,8 @@ from typing import Literal
 
 from selfextend_local.batch.outcome import Failure, Result
 from selfextend_local.errors import BatchError
-from selfextend_local.summarize import Part, Summary
+from selfextend_local.sections import page_names
+from selfextend_local.summarize import Summary
 
 Table = Literal["csv", "md"]
 
@@ -42,15 +43,8 @@ def _body(summary: Summary) -> str:
     text = summary.text
     if summary.how == "whole":
         return text
-    notes = [f"**{label(part) or f'Part {i}'}**: {part.text}" for i, part in enumerate(summary.parts, start=1)]
+    notes = [f"**{page_names(part.first, part.last) or f'Part {i}'}**: {part.text}" for i, part in enumerate(summary.parts, start=1)]
     return "\n\n".join([text, "## By part", *notes])
-
-
-def label(part: Part) -> str:
-    """ "Page 3", "Pages 3-7", or "" without pages."""
-    if part.first is None:
-        return ""
-    return f"Page {part.first}" if part.first == part.last else f"Pages {part.first}-{part.last}"
 
 
 def write_table(path: Path, results: Iterable[Result], form: Table) -> None:
