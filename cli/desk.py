@@ -199,8 +199,10 @@ class Desk:
         before = self.chat.history
         history = before if turns is None else turns
         self.chat.resume(history)
+        # Passages are chosen for the first question, also in a chat that is brought back.
+        asked = history[0].question if history else question
         try:
-            found = self._fit(sources, question, self.chat.filling().turns if history else 0)
+            found = self._fit(sources, asked, self.chat.filling().turns if history else 0)
         except SelfExtendError:
             self.chat.resume(before)
             raise

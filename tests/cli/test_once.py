@@ -131,6 +131,8 @@ def test_select_chooses_with_the_first_question_of_a_conversation(once: Once, bo
     assert "the passages that match your first question will be read" in done.stderr
     assert re.search(r"overflow: Pages .*29-31 of 40 are in", done.stderr), done.stderr
     assert done.stdout.startswith("The key is")
+    again = once("--continue", "--ga-n", "1", stdin="/context\n").stderr
+    assert re.search(r"overflow: Pages .*29-31 of 40 are in", again), again
 
 
 def test_continue_brings_the_last_chat_back(once: Once, paged_document: Path) -> None:
