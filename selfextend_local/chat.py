@@ -125,6 +125,7 @@ class Chat:
         self._prompts = Prompts(ModelVocabulary(llm))
         self._documents = tuple(documents)
         self._system = system
+        self._ours = system_prompt(self._documents, None)
         self._reserve = reserve
         self._expect = 0
         self._turns: list[Turn] = []
@@ -155,19 +156,23 @@ class Chat:
 
         What is in front of a change stays in the cache; what comes after it is read again with the next question.
         """
-        return system_prompt(self._documents, self._system)
+        return self._ours if self._system is None else self._system
 
     @system.setter
     def system(self, text: str | None) -> None:
         self._system = text
+        self._ours = system_prompt(self._documents, None)
 
     @property
     def documents(self) -> tuple[Document, ...]:
-        """What the conversation is about. A change keeps the turns; the documents in front of it stay in the cache."""
+        """What the conversation is about. A change keeps the turns; the documents in front of it stay in the cache, and so
+        does our system prompt, even where another would suit the documents better."""
         return self._documents
 
     @documents.setter
     def documents(self, documents: Sequence[Document]) -> None:
+        if not (self.n_used and self._documents and documents):
+            self._ours = system_prompt(documents, None)
         self._documents = tuple(documents)
         self._first = None
         self._expect = 0

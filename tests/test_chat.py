@@ -291,6 +291,17 @@ def test_documents_change_and_the_turns_stay() -> None:
     assert kept >= text.index(b"First text.") + len(b"First text.")
 
 
+def test_a_document_with_pages_beside_one_without_reads_nothing_again() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    plain = Document(Path("b.txt"), "B", (Page(1, "1", "plain " * 50),), (), paged=False)
+    chat = start(fake, documents=[plain])
+    list(chat.ask("Hi"))
+    chat.documents = [plain, document()]
+    list(chat.ask("More"))
+    assert chat.last_stats is not None
+    assert chat.last_stats.prompt_tokens - chat.last_stats.evaluated_tokens > 300
+
+
 def test_the_system_prompt_changes_and_comes_back() -> None:
     fake = FakeLlama([b"one", b"two"])
     chat = start(fake, documents=[document()])
