@@ -214,7 +214,7 @@ def _share(document: Document, left: Document, name_missing: bool) -> str:
     if not left.pages:
         return "nothing is in"
     if not document.paged:
-        share = len(left.pages[0].text) / len(document.pages[0].text)
+        share = sum(len(page.text) for page in left.pages) / sum(len(page.text) for page in document.pages)
         return f"about {max(1, min(99, round(100 * share)))} % of the text is in"
     inside = {page.number for page in left.pages}
     kind, verb = ("page", "is") if len(inside) == 1 else ("pages", "are")
