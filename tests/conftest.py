@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,3 +23,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
 
     folder = tmp_path_factory.mktemp("tiny-models")
     return functools.cache(lambda kind: make_tiny_model(kind, folder))
+
+
+@pytest.fixture(scope="session")
+def fixture_model() -> Path:
+    """A trained model of 4.7 million parameters with a window of 512 tokens, which finds pass keys and stated facts."""
+    from support.fixture_model import FIXTURE_MODEL
+
+    return FIXTURE_MODEL

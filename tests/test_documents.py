@@ -146,6 +146,50 @@ def test_roman_and_arabic_page_numbers_go() -> None:
     assert [len(page.lines) for page in without_furniture(pages)] == [1] * 8
 
 
+def facing(heads: Sequence[str], body: str = "Body text {n} here") -> list[RawPage]:
+    """Measured pages with these heads at the top; none on a page whose head is empty."""
+    return [
+        RawPage(
+            (
+                *((Line(head, 50 if n % 2 else 150, 50 + 5 * len(head), 30, 40),) if head else ()),
+                Line(body.format(n=n * n), 50, 200, 90, 100),
+            ),
+            400,
+            600,
+            "",
+            measured=True,
+        )
+        for n, head in enumerate(heads, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        ["The Book", "The Chapter", "The Book", "The Chapter"],
+        ["", "The Chapter", "The Book", "The Chapter", "The Book"],
+        ["The Start 11", "12 The Book", "The Start 13", "14 The Book"],
+        ["Lamps 3", "4 The Book", "Oil 5", "6 The Sea Book", "Ropes 7", "8 Other"],
+    ],
+)
+def test_heads_that_differ_on_left_and_right_pages_go(heads: list[str]) -> None:
+    assert [len(page.lines) for page in without_furniture(facing(heads))] == [1] * len(heads)
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        ["1 Introduction", "2 Methods", "3 Results", "4 Discussion"],  # numbered slides
+        ["Lamps 3", "4 The Book", "Oil 9", "6 The Sea Book", "Ropes 8", "2 Other"],  # numbers that don't count
+        ["Question", "Answer", "Question", "Reply"],
+        ["Lamps", "Oil", "Ropes", "Flour"],
+    ],
+)
+def test_heads_that_only_look_like_left_and_right_ones_stay(heads: list[str]) -> None:
+    pages = facing(heads)
+    assert without_furniture(pages) == pages
+
+
 def test_page_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def roman(book: FPDF) -> None:
         add_page = book.add_page
@@ -293,7 +337,7 @@ def test_truncated_is_an_error_or_a_warning(tmp_path: Path) -> None:
 def test_pypdf_is_the_second_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pypdf")
 
-    def fail(path: Path, progress: object) -> None:
+    def fail(path: Path, data: object, progress: object) -> None:
         raise errors.DocumentDamaged("refused")
 
     monkeypatch.setattr(pdf_module, "_read_with_pdfium", fail)
@@ -628,7 +672,7 @@ def test_long_lists_of_pages_are_cut_short() -> None:
 def test_importing_loads_no_pdf_library() -> None:
     code = (
         "import sys, selfextend_local.documents; "
-        "assert not {'pypdfium2', 'pypdf', 'fpdf', 'ctypes'} & sys.modules.keys()"
+        "assert not {'pypdfium2', 'pypdf', 'fpdf', 'ctypes', 'bs4', 'markdownify', 'mammoth', 'rapidocr', 'sqlite3'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 

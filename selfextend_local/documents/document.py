@@ -1,22 +1,34 @@
 """What the rest of the program sees of a document: pages of clean text.
 
-Knows page numbers, page labels and the marker line that a model cites. Must not
-know file formats, encodings or the libraries that read them, nor models and
-tokens: counting what fits is the caller's business.
+Knows page numbers, page labels and the marker line that a model cites; no text of a
+document can pass for such a marker. Must not know file formats, encodings or the
+libraries that read them, nor models and tokens: counting what fits is the caller's
+business.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 _NAMED_PAGES = 12
+_FORGED_MARKER = re.compile(r"[\[［【]([^\S\n]*pages?\b[^\[\]［］【】\n]*)[\]］】]", re.IGNORECASE)
 
 
-def page_marker(number: int) -> str:
-    """The line that stands before page `number` (1-based): ``[page 12]``."""
-    return f"[page {number}]"
+def page_marker(label: str) -> str:
+    """The line that stands before the page with this label: ``[page 12]``, ``[page iv]``."""
+    return f"[page {label}]"
+
+
+def without_markers(text: str) -> str:
+    """`text` with what looks like one of our markers in round brackets: ``(page 12)``.
+
+    So a document that holds the line "[page 12]" can't make the model, or a reader,
+    believe that page 12 begins there.
+    """
+    return _FORGED_MARKER.sub(r"(\1)", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Document:
         have = "page has" if self.page_count == 1 else "pages have"
         missing = (
             f"{count} of {self.page_count} {have} no text (scanned or blank?): "
-            f"{_listed(self.unreadable_pages)}"
+            f"{self.names(self.unreadable_pages, most=_NAMED_PAGES)}"
         )
         return (missing, *self.notes)
 
@@ -83,22 +95,33 @@ class Document:
             only: page numbers to include; all when None. Order is the file's.
         """
         parts = [
-            f"{page_marker(page.number)}\n{page.text}" if self.paged else page.text
+            f"{page_marker(page.label)}\n{without_markers(page.text)}" if self.paged else without_markers(page.text)
             for page in self.pages
             if page.text and (only is None or page.number in only)
         ]
         return "\n\n".join(parts)
 
+    def names(self, numbers: Collection[int], *, most: int | None = None) -> str:
+        """The labels of these pages, as "iv, 9, 31-33".
 
-def _listed(numbers: tuple[int, ...]) -> str:
-    """`numbers` as "4, 9, 31-33", cut short after a dozen entries."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    names = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
-    if len(names) > _NAMED_PAGES:
-        names = [*names[:_NAMED_PAGES], "..."]
-    return ", ".join(names)
+        Args:
+            numbers: page numbers, in any order; those that the document lacks are skipped.
+            most: cut the list short, with "...", after so many entries.
+        """
+        runs: list[list[Page]] = []
+        for page in self.pages:
+            if page.number in numbers:
+                if runs and page.number == runs[-1][-1].number + 1:
+                    runs[-1].append(page)
+                else:
+                    runs.append([page])
+        names = [_run_name(run[0].label, run[-1].label) for run in runs]
+        if most is not None and len(names) > most:
+            names = [*names[:most], "..."]
+        return ", ".join(names)
+
+
+def _run_name(first: str, last: str) -> str:
+    if first == last:
+        return first
+    return f"{first}-{last}" if first.isalnum() and last.isalnum() else f"{first} to {last}"

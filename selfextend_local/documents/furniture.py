@@ -46,7 +46,8 @@ def without_furniture(pages: Sequence[RawPage]) -> list[RawPage]:
     dropped: dict[int, set[int]] = defaultdict(set)
     for from_bottom in (False, True):
         candidates = [_edge_rows(i, page, from_bottom) for i, page in enumerate(pages)]
-        repeated = _repeated([row for rows in candidates for row in rows], len(pages))
+        edge = [row for rows in candidates for row in rows]
+        repeated = _repeated(edge, len(pages)) | _facing(edge, len(pages)) | _facing_numbered(edge)
         for i, rows in enumerate(candidates):
             chosen = _outermost(rows, repeated, pages[i], from_bottom)
             dropped[i].update(line for row in chosen for line in row.lines)
@@ -128,6 +129,47 @@ def _counting_along(group: Sequence[_Row], enough: int) -> list[_Row]:
             for slot, number in enumerate(row.numbers)
         )
     ]
+
+
+def _facing(rows: Sequence[_Row], n_pages: int) -> set[_Row]:
+    """Rows of books too short for `_repeated`: one text on every left page and one on every right page, at one place.
+
+    The first page may lack its own, as title pages do.
+    """
+    groups: dict[tuple[str, int, int], list[_Row]] = defaultdict(list)
+    for row in rows:
+        if not row.numbers:
+            groups[row.key, row.place, row.page % 2].append(row)
+    found: set[_Row] = set()
+    sides: dict[tuple[int, int], list[_Row]] = {}
+    for (_, place, side), group in groups.items():
+        if {row.page for row in group} >= set(range(side or 2, n_pages, 2)) and len(group) > 1:
+            sides[place, side] = group
+    for (place, side), group in sides.items():
+        if (place, 1 - side) in sides:
+            found.update(group)
+    return found
+
+
+def _facing_numbered(rows: Sequence[_Row]) -> set[_Row]:
+    """Running heads of which only the page number goes on: first on left pages, last on right pages (or the reverse).
+
+    The texts beside them may be titles of chapters, of which none is there often.
+    """
+    groups: dict[tuple[int, int], dict[tuple[int, bool], list[_Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        leads, ends = row.key.startswith("#"), row.key.endswith("#")
+        if row.numbers and leads != ends:
+            number = row.numbers[0 if leads else -1]
+            groups[row.place, number - row.page][row.page % 2, leads].append(row)
+    found: set[_Row] = set()
+    for sides in groups.values():
+        for leads in (True, False):
+            left, right = sides.get((0, leads), []), sides.get((1, not leads), [])
+            strays = len(sides.get((0, not leads), [])) + len(sides.get((1, leads), []))
+            if len(left) > 1 and len(right) > 1 and not strays:
+                found.update(left, right)
+    return found
 
 
 def _outermost(

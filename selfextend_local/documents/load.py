@@ -1,8 +1,8 @@
 """From a path to a Document.
 
-Knows which reader suits a file, and the order of the steps: read, drop page
-furniture, form paragraphs. Must not know the PDF libraries or encodings (pdf.py
-and text.py do), and never reaches for the network.
+Knows which reader suits a file, and the order of the steps: read, recognise, drop page
+furniture, form paragraphs. Must not know formats, encodings or the libraries that read
+them, and never reaches for the network.
 """
 
 from __future__ import annotations
@@ -10,48 +10,106 @@ from __future__ import annotations
 import os
 import re
 import stat
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfextend_local.documents import reflow
+from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.document import Document, Page
+from selfextend_local.documents.docx import read_docx
+from selfextend_local.documents.epub import read_epub
 from selfextend_local.documents.furniture import without_furniture
-from selfextend_local.documents.pdf import Progress, read_pdf
-from selfextend_local.documents.text import read_text
+from selfextend_local.documents.html import read_html
+from selfextend_local.documents.kinds import HEAD, Kind, is_html, is_pdf, is_zip, open_zip, refuse_office
+from selfextend_local.documents.labels import fit_labels
+from selfextend_local.documents.pdf import Progress, RawPdf, read_pdf
+from selfextend_local.documents.text import decode_markup, read_text
 from selfextend_local.errors import (
     DocumentEmpty,
     DocumentNotFound,
     DocumentUnsupported,
 )
 
-_PDF_MAGIC = b"%PDF-"
-_MAGIC_WITHIN = 1024  # PDF readers allow this much junk before the magic bytes
-_LARGEST_TEXT = 256 * 2**20
+STANDARD_INPUT = "-"
+
+_LARGEST = 256 * 2**20  # bytes of anything but a PDF file
+_LARGEST_HTML = 16 * 2**20
 _SCAN_CHARS = 20  # a page with fewer is probably an image
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
 _HEADING = re.compile(r"#\s+(.+?)\s*#*$", re.MULTILINE)
 _PRODUCER_TITLE = re.compile(r"(microsoft \w+ - .*|untitled.*|.*\.\w{2,5})", re.IGNORECASE)
 
 
-def load_document(source: str | os.PathLike[str], *, progress: Progress | None = None) -> Document:
-    """Read a PDF, Markdown or plain text file.
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is read: its path, a name for messages and the default title, and the bytes if they aren't at the path."""
+
+    path: Path
+    name: Path
+    data: bytes | None = None
+
+    def head(self) -> bytes:
+        if self.data is not None:
+            return self.data[:HEAD]
+        with self.path.open("rb") as file:
+            return file.read(HEAD)
+
+    def read(self) -> bytes:
+        """All of it, or DocumentUnsupported."""
+        if self.data is not None:
+            return self.data
+        if self.path.stat().st_size > _LARGEST:
+            raise DocumentUnsupported(f"{self.name} is larger than {_LARGEST >> 20} MiB: split it first")
+        return self.path.read_bytes()
+
+
+def load_document(source: str | os.PathLike[str], *, progress: Progress | None = None, ocr: bool = False) -> Document:
+    """Read a PDF, EPUB, DOCX, HTML, Markdown or plain text file; the content says which, then the suffix.
 
     Args:
-        source: a local path; ``~`` is expanded.
-        progress: called as ``progress(done, total)`` after each PDF page, both in
-            pages. What it raises stops the reading and reaches the caller.
+        source: a local path, ``~`` is expanded; "-" is standard input, up to 256 MiB.
+        progress: called as ``progress(done, total)`` after each PDF page or EPUB chapter, both in pages, and again from
+            the start for the pages of a PDF that are recognised. What it raises stops the reading and reaches the caller.
+        ocr: recognise the text of PDF pages that have none (needs the extra ``ocr``; seconds a page).
 
     Raises:
-        DocumentNotFound: no such file, a directory, or not readable.
-        DocumentEncrypted: a PDF that needs a password.
-        DocumentDamaged: a PDF that cannot be parsed.
+        DocumentNotFound: no such file, a directory, or not readable; nothing is piped to standard input.
+        DocumentEncrypted: it needs a password, or is under copy protection.
+        DocumentDamaged: it can't be parsed.
         DocumentEmpty: no text in it: zero bytes, or only scanned pages.
-        DocumentUnsupported: a web address, binary data, not a regular file.
+        DocumentUnsupported: a web address, binary data, a zip bomb, not a regular file; or `ocr` isn't installed.
     """
-    path = _readable_file(source)
-    if _is_pdf(path):
-        return _pdf_document(path, progress)
-    return _text_document(path)
+    if os.fspath(source) == STANDARD_INPUT:
+        file = _standard_input()
+    else:
+        path = _readable_file(source)
+        file = _Source(path, path)
+    head = file.head()
+    if is_pdf(file.name, head):
+        return _pdf_document(file, progress, ocr)
+    data = file.read()
+    refuse_office(file.name, data)
+    opened = open_zip(file.name, data) if is_zip(head) else None
+    if opened is not None:
+        kind, archive = opened
+        return _epub_document(file, archive, progress) if kind is Kind.EPUB else _docx_document(file, archive, data)
+    return _html_document(file, data) if is_html(file.name, head) else _text_document(file, data)
+
+
+def _standard_input() -> _Source:
+    name = Path("standard input")
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        raise DocumentNotFound("Nothing is piped to standard input: use e.g. --doc - < report.txt")
+    data = sys.stdin.buffer.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise DocumentUnsupported(f"{name} is larger than {_LARGEST >> 20} MiB: save it to a file and split it")
+    if not data:
+        raise DocumentEmpty(f"{name} is empty (0 bytes): did the command before the pipe fail?")
+    return _Source(Path(STANDARD_INPUT), name, data)
 
 
 def _readable_file(source: str | os.PathLike[str]) -> Path:
@@ -83,40 +141,52 @@ def _readable_file(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _is_pdf(path: Path) -> bool:
-    with path.open("rb") as file:
-        return path.suffix.lower() == ".pdf" or _PDF_MAGIC in file.read(_MAGIC_WITHIN)
-
-
-def _pdf_document(path: Path, progress: Progress | None) -> Document:
-    raw = read_pdf(path, progress)
+def _pdf_document(file: _Source, progress: Progress | None, ocr: bool) -> Document:
+    raw = read_pdf(file.name, progress, data=file.data)
+    if ocr:
+        raw = _recognised(file, raw, progress)
     bare = without_furniture(raw.pages)
     words = reflow.vocabulary(bare)
     margins = reflow.right_margins(bare)
-    pages = tuple(
-        Page(
-            number,
-            page.label or str(number),
-            reflow.paragraphs(page, words, margins.get(page.width, 0.0)),
-        )
-        for number, page in enumerate(bare, start=1)
-    )
+    texts = [reflow.paragraphs(page, words, margins.get(page.width, 0.0)) for page in bare]
+    pages = _pages(texts, fit_labels([page.label for page in bare]))
     unreadable = tuple(page.number for page in pages if not _has_words(page.text))
     if len(unreadable) == len(pages):
         raise DocumentEmpty(
-            f"{path} has no text on any of its {len(pages)} pages (a scan?): "
-            f"recognise the text first, e.g. ocrmypdf {path.name} out.pdf"
+            f"{file.name} has no text on any of its {len(pages)} pages (a scan?): "
+            f"recognise the text first, e.g. ocrmypdf {file.name.name} out.pdf"
         )
-    notes = raw.notes
+    notes = (*raw.notes, *_label_notes(raw), *_scan_notes(file, pages, unreadable))
+    return Document(file.path, _pdf_title(raw.title) or file.name.stem, pages, unreadable, paged=True, notes=notes)
+
+
+def _recognised(file: _Source, raw: RawPdf, progress: Progress | None) -> RawPdf:
+    """`raw`, with the pages that have no text recognised; a note names them."""
+    from selfextend_local.documents.ocr import recognised
+
+    blank = [i for i, page in enumerate(raw.pages, start=1) if not any(_has_words(line.text) for line in page.lines)]
+    if not blank:
+        return raw
+    pages = recognised(file.name, raw.pages, blank, data=file.data, progress=progress)
+    read = ", ".join(raw.pages[i - 1].label or str(i) for i in blank if pages[i - 1].lines)
+    notes = (f"Recognised from pictures (OCR), so they may hold errors: pages {read}.",) if read else ()
+    return RawPdf(raw.title, tuple(pages), (*raw.notes, *notes))
+
+
+def _label_notes(raw: RawPdf) -> tuple[str, ...]:
+    stated = [page.label for page in raw.pages if page.label]
+    if len(set(stated)) == len(stated):
+        return ()
+    return ("Several pages bear the same number, so pages are counted from 1.",)
+
+
+def _scan_notes(file: _Source, pages: Sequence[Page], unreadable: Sequence[int]) -> tuple[str, ...]:
+    """How to get at pages that are, or may be, pictures."""
+    command = f"ocrmypdf --skip-text {file.name.name} out.pdf"
     sparse = sum(len(page.text) < _SCAN_CHARS for page in pages)
     if sparse * 2 > len(pages) > 1:
-        hint = (
-            "Most pages hold almost no text (a scan?): "
-            f"recognise it first, e.g. ocrmypdf --skip-text {path.name} out.pdf"
-        )
-        notes = (*notes, hint)
-    title = _pdf_title(raw.title) or path.stem
-    return Document(path, title, pages, unreadable, paged=True, notes=notes)
+        return (f"Most pages hold almost no text (a scan?): recognise it first, e.g. {command}",)
+    return (f"If these pages are scans, recognise their text first, e.g. {command}",) if unreadable else ()
 
 
 def _pdf_title(stated: str) -> str:
@@ -125,20 +195,44 @@ def _pdf_title(stated: str) -> str:
     return "" if _PRODUCER_TITLE.fullmatch(title) else title
 
 
-def _text_document(path: Path) -> Document:
-    if path.stat().st_size > _LARGEST_TEXT:
-        raise DocumentUnsupported(
-            f"{path} is larger than {_LARGEST_TEXT >> 20} MiB: split it first"
-        )
-    texts = read_text(path, path.read_bytes())
-    paged = len(texts) > 1
-    pages = tuple(Page(n, str(n), text) for n, text in enumerate(texts, start=1))
+def _epub_document(file: _Source, archive: Archive, progress: Progress | None) -> Document:
+    book = read_epub(file.name, archive, progress)
+    titles = [chapter.title for chapter in book.chapters]
+    repeated = {title for title, times in Counter(titles).items() if times > 1}
+    told_apart = [f"{title} {n}".strip() if title in repeated else title for n, title in enumerate(titles, start=1)]
+    pages = _pages([chapter.text for chapter in book.chapters], fit_labels(told_apart))
+    return _written_document(file, book.title, pages, book.notes)
+
+
+def _docx_document(file: _Source, archive: Archive, data: bytes) -> Document:
+    word = read_docx(file.name, archive, data)
+    return _written_document(file, word.title, _pages(word.pages))
+
+
+def _html_document(file: _Source, data: bytes) -> Document:
+    if len(data) > _LARGEST_HTML:
+        raise DocumentUnsupported(f"{file.name} is HTML of more than {_LARGEST_HTML >> 20} MiB: save it as plain text")
+    html = read_html(decode_markup(file.name, data))
+    return _written_document(file, html.title, _pages([html.text]))
+
+
+def _text_document(file: _Source, data: bytes) -> Document:
+    return _written_document(file, "", _pages(read_text(file.name, data)))
+
+
+def _written_document(file: _Source, title: str, pages: tuple[Page, ...], notes: tuple[str, ...] = ()) -> Document:
+    """A document from a file that holds text, and no pictures of it."""
     unreadable = tuple(page.number for page in pages if not page.text.strip())
     if len(unreadable) == len(pages):
-        raise DocumentEmpty(f"{path} holds only white space: check that it is the right file")
-    heading = _HEADING.match(texts[0])
-    title = heading[1] if heading else path.stem
-    return Document(path, title, pages, unreadable, paged=paged)
+        raise DocumentEmpty(f"{file.name} holds no text, or only white space: check that it is the right file")
+    heading = _HEADING.match(pages[0].text)
+    title = clean(title).strip() or (heading[1] if heading else file.name.stem)
+    return Document(file.path, title, pages, unreadable, paged=len(pages) > 1, notes=notes)
+
+
+def _pages(texts: Sequence[str], labels: Sequence[str] | None = None) -> tuple[Page, ...]:
+    labels = labels or fit_labels([""] * len(texts))
+    return tuple(Page(n, label, text) for n, (label, text) in enumerate(zip(labels, texts, strict=True), start=1))
 
 
 def _has_words(text: str) -> bool:

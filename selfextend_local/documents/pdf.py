@@ -9,9 +9,10 @@ Neither library is imported before the first PDF is read.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,9 @@ _NEXT_STEP: dict[type[DocumentError], str] = {
     "e.g. qpdf in.pdf out.pdf",
 }
 
+_DRAWN_SCALE = 200 / 72  # dots a point; recognition gains little beyond 200 a inch
+_DRAWN_MOST = 4000  # dots along the longer side, whatever size the page claims
+
 # Re-entrant, since the progress callback runs while it is held.
 _PDFIUM_LOCK = threading.RLock()
 
@@ -62,12 +66,22 @@ class RawPdf:
     notes: tuple[str, ...]
 
 
-def read_pdf(path: Path, progress: Progress | None = None) -> RawPdf:
+@dataclass(frozen=True, slots=True)
+class PageImage:
+    """A page as a picture: its number from 1, the pixels (height, width, 3; uint8, blue first), and pixels a point."""
+
+    number: int
+    pixels: Any
+    scale: float
+
+
+def read_pdf(path: Path, progress: Progress | None = None, *, data: bytes | None = None) -> RawPdf:
     """Read every page of a PDF.
 
     Args:
-        path: an existing, readable file.
+        path: an existing, readable file; with `data` only a name for messages.
         progress: called as ``progress(done, total)`` after each page.
+        data: the file's bytes, if it isn't to be read from `path`.
 
     Raises:
         DocumentEncrypted: a password is needed.
@@ -76,10 +90,10 @@ def read_pdf(path: Path, progress: Progress | None = None) -> RawPdf:
         DocumentUnsupported: pypdfium2 and pypdf are both missing.
     """
     try:
-        pdf = _read_with_pdfium(path, progress)
+        pdf = _read_with_pdfium(path, data, progress)
     except (DocumentDamaged, ImportError) as first:
-        pdf = _second_try(path, progress, first)
-    if not _has_end_mark(path):
+        pdf = _second_try(path, data, progress, first)
+    if not _has_end_mark(path, data):
         note = "The file has no end mark (%%EOF): it may be cut short and lack pages."
         pdf = RawPdf(pdf.title, pdf.pages, (*pdf.notes, note))
     return pdf
@@ -91,13 +105,38 @@ def error_for(path: Path, code: int | None) -> DocumentError:
     return kind(f"{path} {_NEXT_STEP[kind]}")
 
 
-def _read_with_pdfium(path: Path, progress: Progress | None) -> RawPdf:
+def page_images(path: Path, numbers: Iterable[int], *, data: bytes | None = None) -> Iterator[PageImage]:
+    """The pages with these numbers (from 1) as pictures, one after another, for a file that `read_pdf` has read.
+
+    Raises DocumentDamaged if a page can't be drawn.
+    """
+    pdfium = import_module("pypdfium2")
+    for number in numbers:
+        # Opened anew for each page, so that the lock isn't held while the caller looks at the picture.
+        with _PDFIUM_LOCK:
+            document = _opened(pdfium, path, data)
+            try:
+                page = document[number - 1]
+                scale = min(_DRAWN_SCALE, _DRAWN_MOST / max(*page.get_size(), 1.0))
+                pixels = page.render(scale=scale).to_numpy().copy()
+            except pdfium.PdfiumError as error:
+                raise error_for(path, 6) from error
+            finally:
+                document.close()
+        yield PageImage(number, pixels, scale)
+
+
+def _opened(pdfium: Any, path: Path, data: bytes | None) -> Any:
+    try:
+        return pdfium.PdfDocument(path if data is None else data)
+    except pdfium.PdfiumError as error:
+        raise error_for(path, error.err_code) from error
+
+
+def _read_with_pdfium(path: Path, data: bytes | None, progress: Progress | None) -> RawPdf:
     pdfium = import_module("pypdfium2")
     with _PDFIUM_LOCK:
-        try:
-            document = pdfium.PdfDocument(path)
-        except pdfium.PdfiumError as error:
-            raise error_for(path, error.err_code) from error
+        document = _opened(pdfium, path, data)
         try:
             total = len(document)
             if not total:
@@ -107,7 +146,7 @@ def _read_with_pdfium(path: Path, progress: Progress | None) -> RawPdf:
                 try:
                     pages.append(_pdfium_page(pdfium, document, i))
                 except pdfium.PdfiumError:
-                    pages.append(_rescued(path, i, document.get_page_label(i)))
+                    pages.append(_rescued(path, data, i, document.get_page_label(i)))
                     failed.append(i + 1)
                 if progress is not None:
                     progress(i + 1, total)
@@ -208,7 +247,7 @@ def _is_turned(lines: tuple[Line, ...]) -> bool:
     return len(turned) * 2 > len(long)
 
 
-def _second_try(path: Path, progress: Progress | None, first: Exception) -> RawPdf:
+def _second_try(path: Path, data: bytes | None, progress: Progress | None, first: Exception) -> RawPdf:
     try:
         pypdf = import_module("pypdf")
     except ImportError:
@@ -218,7 +257,7 @@ def _second_try(path: Path, progress: Progress | None, first: Exception) -> RawP
             f"{path} is a PDF and no PDF reader is installed: run pip install pypdfium2"
         ) from first
     try:
-        reader = pypdf.PdfReader(path)
+        reader = pypdf.PdfReader(path if data is None else BytesIO(data))
         total = len(reader.pages)
         labels = reader.page_labels
         title = str((reader.metadata and reader.metadata.title) or "")
@@ -245,16 +284,18 @@ def _pypdf_page(reader: Any, index: int, label: str) -> RawPage:
         return page_from_text("", label)
 
 
-def _rescued(path: Path, index: int, label: str) -> RawPage:
+def _rescued(path: Path, data: bytes | None, index: int, label: str) -> RawPage:
     """A page that PDFium failed on, through pypdf if that can open the file."""
     try:
-        reader = import_module("pypdf").PdfReader(path)
+        reader = import_module("pypdf").PdfReader(path if data is None else BytesIO(data))
     except Exception:  # as above, or pypdf is not installed
         return page_from_text("", label)
     return _pypdf_page(reader, index, label)
 
 
-def _has_end_mark(path: Path) -> bool:
+def _has_end_mark(path: Path, data: bytes | None) -> bool:
+    if data is not None:
+        return b"%%EOF" in data[-2048:]
     with path.open("rb") as file:
         file.seek(0, 2)
         file.seek(max(0, file.tell() - 2048))

@@ -9,6 +9,8 @@ verse keep their lines.
 from __future__ import annotations
 
 import codecs
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from selfextend_local.documents.characters import clean
@@ -24,13 +26,16 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
 
 # First bytes of files that people try, and what to tell them.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "is a zip file (Word, EPUB, OpenDocument?): save it as PDF or text"),
-    (b"\xd0\xcf\x11\xe0", "is an old Office file: save it as PDF or text"),
+    (b"PK\x03\x04", "is a zip file, but neither EPUB nor DOCX (PowerPoint, Excel, OpenDocument?): save it as PDF or text"),
+    (b"{\\rtf", "is an RTF file: save it as DOCX, PDF or text"),
     (b"\x89PNG", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.png out.pdf"),
     (b"\xff\xd8\xff", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.jpg out.pdf"),
     (b"GGUF", "is a model file, not a document: pass it as the model instead"),
 )
 
+_DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:\-]{2,30})", re.IGNORECASE)
+# Character sets; Python's codecs of other kinds, of which some are slow or no encodings of text, are not for files to choose.
+_DECLARABLE = re.compile(r"iso[-_]8859|latin|windows-|cp\d|koi8|gb|big5|shift|sjis|euc|mac|tis|ibm\d|iso-2022")
 _UNWRAPPED_SUFFIXES = frozenset({".txt", ".text"})
 _JUNK_SHARE = 0.003  # control characters in text; random bytes have 0.1
 _NARROWEST, _WIDEST = 40, 120
@@ -66,8 +71,27 @@ def decode(path: Path, data: bytes) -> str:
     Raises:
         DocumentUnsupported: too many control characters for any of these.
     """
+    return _decoded(path, data, ("utf-8", "cp1252", "latin-1"))
+
+
+def decode_markup(path: Path, data: bytes) -> str:
+    """`data`, which is HTML or XML, as text: as `decode`, but the encoding that it declares is tried after UTF-8.
+
+    Raises:
+        DocumentUnsupported: too many control characters for any of these.
+    """
+    match = _DECLARED.search(data[:2048])
+    declared = match[1].decode("ascii").lower() if match else ""
+    if declared in ("iso-8859-1", "latin1", "us-ascii", "ascii") or not _DECLARABLE.match(declared):
+        return decode(path, data)
+    # ISO-2022 is written in ASCII characters, so UTF-8 would always fit.
+    order = (declared, "utf-8") if declared.startswith("iso-2022") else ("utf-8", declared)
+    return _decoded(path, data, (*order, "cp1252", "latin-1"))
+
+
+def _decoded(path: Path, data: bytes, encodings: Iterable[str]) -> str:
     junk = DocumentUnsupported(
-        f"{path} is neither a PDF nor text: convert it to PDF or plain text first"
+        f"{path} is none of PDF, EPUB, DOCX, HTML, Markdown and plain text: convert it to one of these first"
     )
     for bom, encoding in _BOMS:
         if data.startswith(bom):
@@ -75,11 +99,11 @@ def decode(path: Path, data: bytes) -> str:
                 return data.decode(encoding)
             except UnicodeDecodeError as error:
                 raise junk from error
-    # Tried in this order since UTF-8 hardly ever fits by accident and Latin-1 always fits.
-    for encoding in ("utf-8", "cp1252", "latin-1"):
+    # UTF-8 comes early since it hardly ever fits by accident; Latin-1 comes last since it always fits.
+    for encoding in encodings:
         try:
             text = data.decode(encoding)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, LookupError):
             continue
         if _is_junk(text):
             raise junk
