@@ -7,6 +7,7 @@ imported when there is work, so that --help answers at once.
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 from dataclasses import dataclass
@@ -218,7 +219,7 @@ def _runner(options: Options, job: Job) -> Runner:
     from selfextend_local.batch.api import make_runner
 
     tls = (options.tls_ca or "", options.tls_cert or "", options.tls_key or "") if options.tls_ca else None
-    return make_runner(
+    runner = make_runner(
         job,
         scheduler=options.scheduler,
         endpoints=options.endpoint,
@@ -226,6 +227,10 @@ def _runner(options: Options, job: Job) -> Runner:
         shared_paths=options.shared_paths,
         tls=tls,
     )
+    # Dask's own log would stand between our lines; it sets its levels when it is imported.
+    for name in ("distributed", "distributed.client") if options.scheduler else ():
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return runner
 
 
 def _run(options: Options, stop: StopOnSignals) -> int:

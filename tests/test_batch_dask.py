@@ -52,6 +52,9 @@ class Cluster:
         self._processes.append(worker)
         return worker
 
+    def kill_scheduler(self) -> None:
+        self._processes[0].kill()
+
     def client(self, workers: int) -> Any:
         client = distributed.Client(self.address, timeout=60, set_as_default=False)
         client.wait_for_workers(workers, timeout=60)
@@ -131,6 +134,22 @@ def test_workers_may_read_shared_paths_and_have_many_threads(cluster: Cluster, f
     assert result.exit_code == 3, result.output
     assert len(texts("out.jsonl")) == 6
     assert lines("out.jsonl")["docs/empty.txt"]["error"]["code"] == "document_empty"
+
+
+def test_a_scheduler_that_dies_ends_the_run_with_a_sentence(cluster: Cluster, folder: Path, tiny_model: TinyModel) -> None:
+    (folder / "docs" / "long.txt").write_text(WORDS * 2000)
+    cluster.add_worker()
+    command = [sys.executable, "-c", "from selfextend_cli.summarize import main; main()", "docs", "-o", "out.jsonl"]
+    options = ["--model", str(tiny_model("gqa")), "--threads", "1", "--max-tokens", "6", "--scheduler", cluster.address]
+    with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as batch:
+        with cluster.client(1) as client:
+            while not any("summarize_with" in str(calls) for calls in client.call_stack().values()):
+                time.sleep(0.02)
+        cluster.kill_scheduler()
+        _, said = batch.communicate(timeout=120)
+    assert batch.returncode == 1, said
+    assert "error: The Dask scheduler is gone: start it, and run the same command again." in said
+    assert "Traceback" not in said and "distributed" not in said
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")

@@ -6,6 +6,7 @@ Knows Dask. Results come back to the client, which alone writes them. A worker t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import hashlib
 import threading
 import time
@@ -23,10 +24,11 @@ from selfextend_local.batch.outcome import Failure, failure
 from selfextend_local.batch.reader import read
 from selfextend_local.batch.runner import READERS, Finished, ReadAhead, Watcher
 from selfextend_local.completion import ShouldStop
-from selfextend_local.errors import BatchError, Interrupted
+from selfextend_local.errors import BatchError, GroupAttentionError, Interrupted, LibraryError, MemoryBudgetError, ModelError
 from selfextend_local.summarize import Summary
 
 RESOURCE = "selfextend"
+_SCHEDULER_GONE = "The Dask scheduler is gone: start it, and run the same command again."
 _CONNECT_S = 20
 _POLL_S = 0.5
 
@@ -191,7 +193,7 @@ class ClusterRunner:
 
     def _workers(self, watcher: Watcher) -> int:
         if self._client.status != "running":
-            raise BatchError("The Dask scheduler is gone: start it, and run the same command again.")
+            raise BatchError(_SCHEDULER_GONE)
         count = len(self._client.scheduler_info()["workers"])
         if not count and self._had_workers:
             watcher.say("All Dask workers are gone; waiting for new ones.")
@@ -205,6 +207,8 @@ class ClusterRunner:
                 return list(wait(running, timeout=_POLL_S, return_when="FIRST_COMPLETED").done)
         except (TimeoutError, asyncio.TimeoutError):
             return []
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            raise BatchError(_SCHEDULER_GONE) from None
 
     def _finished(self, item: Item, future: Future) -> Finished:
         try:
@@ -212,7 +216,12 @@ class ClusterRunner:
         except KilledWorker:
             reason = "every worker that took it died (out of memory?): look at the workers' logs, then use --retry-errors."
             return Finished(item, Failure("worker_died", f"{item.custom_id}: {reason}"))
-        except Exception as error:  # What a worker raises is this item's failure.
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            raise BatchError(_SCHEDULER_GONE) from None
+        except (ModelError, MemoryBudgetError, LibraryError, GroupAttentionError) as error:
+            # Every other item would fail in the same way.
+            raise BatchError(f"A worker can't run the model: {error}") from error
+        except Exception as error:  # What else a worker raises is this item's failure.
             return Finished(item, failure(error))
         return Finished(item, outcome, title, seconds)
 
