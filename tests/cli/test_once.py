@@ -124,6 +124,15 @@ def test_one_question_needs_no_room_for_a_conversation(once: Once, tmp_path: Pat
     assert done.stdout == "The key is **48213** [page 2].\n", done.stderr
 
 
+def test_a_conversation_that_fills_the_window_gets_a_larger_one(once: Once) -> None:
+    done = once(stdin=f"Which key? 1\n{'long ' * 700}1\n/context\n{'long ' * 90_000}1\n/undo\n")
+    assert done.stdout == "The key is **48213** [page 2].\n" * 2, done.stderr
+    assert "The window was full and has been made larger." in done.stderr
+    assert "2 questions and answers" in done.stderr
+    assert re.search(r"error: The conversation would take [\d,]+ tokens and the context holds", done.stderr)
+    assert "Forgotten: long long" in done.stderr
+
+
 def test_select_chooses_with_the_first_question_of_a_conversation(once: Once, book: Path) -> None:
     done = once("--doc", str(book), "--ga-n", "1", "--overflow", "select", "--max-tokens", "64",
                 stdin="Who has the key to the vault? 1\n/context\n/exit\n")  # fmt: skip
