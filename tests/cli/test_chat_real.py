@@ -85,7 +85,7 @@ def test_a_conversation_in_a_terminal(talk: Terminal) -> None:
     lines = talk.run(QUESTION)
     assert "48213" in "\n".join(lines)
     assert "tokens/s" in lines[-2] + lines[-1]
-    assert "keys, 1 page" in "\n".join(talk.run("/context"))
+    assert "Keys, 1 page" in "\n".join(talk.run("/context"))
     talk.run("/regen")
     assert talk.run("/undo") == [f"Forgotten: {QUESTION}"]
     talk.type("\x04")
