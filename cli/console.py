@@ -1,31 +1,80 @@
 """What a person sees: progress on stderr, the answer on stdout, and Ctrl-C.
 
-Knows terminals. It knows no models and no documents. rich is imported only when a bar is drawn.
+Knows terminals. It knows no models and no documents.
 """
 
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import signal
 import sys
+import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
 
 Update = Callable[[int, int], None]
 
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BEFORE_A_BAR = 0.5
+_SLOW_TOTAL = 1000
+_SECONDS_BETWEEN_TICKS = 0.5
 
 
 def say(text: str) -> None:
-    """A line on stderr."""
-    click.echo(visible(text), err=True)
+    """Lines on stderr, wrapped between words on a terminal."""
+    click.echo(_wrapped(visible(text)), err=True)
+
+
+def _wrapped(text: str) -> str:
+    if not sys.stderr.isatty():
+        return text
+    width = max(20, columns() - 1)
+    return "\n".join(line if len(line) <= width else _filled(line, width) for line in text.split("\n"))
+
+
+def _filled(line: str, width: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+                         break_on_hyphens=False)  # fmt: skip
+
+
+def mutter(text: str) -> None:
+    """A line on stderr that matters less: dim where that can be shown."""
+    shown = _wrapped(visible(text))
+    click.echo(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, err=True)
+
+
+def say_drawn(line: str) -> None:
+    """A line on stderr that we have drawn ourselves, colours and all."""
+    click.echo(line, err=True, color=True)
+
+
+def columns() -> int:
+    """Width of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
+def draws(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that takes colours and cursor movements, and whose user wants them."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
+
+
+def is_dumb() -> bool:
+    """Whether the terminal is one that only prints; Windows names none, and its terminals can draw."""
+    return os.environ.get("TERM", "" if os.name == "posix" else "windows") in ("", "dumb")
 
 
 @contextmanager
@@ -42,37 +91,83 @@ def progress(label: str, unit: str = "tokens", *, quiet: bool = False) -> Iterat
 
 @contextmanager
 def _bar(label: str, unit: str) -> Iterator[Update]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    with keys_unseen():
+        bar = Bar(label, unit)
+        try:
+            yield bar
+        finally:
+            _draw("")
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[amount]}"),
-        TimeRemainingColumn(compact=True),
-        console=Console(stderr=True),
-        transient=True,
-        expand=False,
-    )
-    task: Any = None
-    started = time.monotonic()
 
-    def update(done: int, total: int) -> None:
-        nonlocal task
-        elapsed = time.monotonic() - started
-        if task is None:
-            if done >= total:
-                return
-            task = bar.add_task(label, total=total, amount="")
-            bar.start()
-        speed = f" {done / elapsed:,.0f}/s" if done else ""
-        bar.update(task, completed=done, total=total, amount=f"{done:,}/{total:,} {unit}{speed}")
+class Bar:
+    """A line that is drawn again at each report, and at each `tick` in between, so that slow work shows that it lives."""
 
+    def __init__(self, label: str, unit: str) -> None:
+        self._label, self._unit = label, unit
+        self._started = self._drawn = time.monotonic()
+        self._reported: tuple[int, int, float] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        elapsed = time.monotonic() - self._started
+        self._reported = (done, total, elapsed) if done < total else None
+        if elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL:
+            self._show()
+
+    def tick(self) -> None:
+        """Call this as often as you like."""
+        if self._reported and time.monotonic() - self._drawn > _SECONDS_BETWEEN_TICKS:
+            self._show()
+
+    def _show(self) -> None:
+        self._drawn = time.monotonic()
+        if self._reported:
+            done, total, at = self._reported
+            _draw(progress_line(self._label, self._unit, done, total, at, columns(), since=self._drawn - self._started - at))
+
+
+def _draw(line: str) -> None:
+    # The cursor stays at the line's beginning: a window that gets narrower then still erases all of it.
+    sys.stderr.write(f"\r\x1b[J{line}\r" if not is_dumb() else f"\r{line}")
+    sys.stderr.flush()
+
+
+def progress_line(
+    label: str, unit: str, done: int, total: int, elapsed: float, columns: int, *, since: float = 0.0
+) -> str:
+    """As much of label, bar, percentage, amount, speed and time left as fits `columns`; the first to go is the bar, and
+    the time left stays. `elapsed` seconds had passed at this report, and `since` have passed after it."""
+    speed = f"{done / elapsed:,.0f}/s" if done and elapsed > 0 else ""
+    left = f"{_duration(elapsed * (total - done) / done - since)} left" if done else f"{_duration(elapsed + since)} so far"
+    percent, amount = f"{100 * done / total if total else 0:3.0f}%", f"{done:,}/{total:,} {unit}"
+    drawn = round(20 * done / total) if total else 0
+    bar = "█" * drawn + "░" * (20 - drawn)
+    for parts in ([label, bar, percent, amount, speed, left], [label, percent, amount, speed, left], [label, percent, speed, left]):
+        line = " ".join(filter(None, parts))
+        if len(line) < columns:
+            return line
+    return " ".join([percent, left])[: columns - 1]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(max(1, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextmanager
+def keys_unseen() -> Iterator[None]:
+    """Keys pressed meanwhile aren't echoed into what is being drawn; they wait for the next prompt. Ctrl-C works."""
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = list(before)
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
-        yield update
+        yield
     finally:
-        bar.stop()
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def _lines(label: str, unit: str) -> Update:

@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "selfextend_cli.chat:command",
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
+    "summarize": "selfextend_cli.summarize:command",
 }
 
 
@@ -43,6 +44,7 @@ def group() -> None:
     \b
     Examples:
       selfextend chat --doc report.pdf
+      selfextend summarize reports/ -o summaries.jsonl
       selfextend doctor --self-test
     """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selfextend_local.answer import Answer, Sampling, StopReason
@@ -125,6 +125,7 @@ class Chat:
         self._prompts = Prompts(ModelVocabulary(llm))
         self._documents = tuple(documents)
         self._system = system
+        self._ours = system_prompt(self._documents, None)
         self._reserve = reserve
         self._expect = 0
         self._turns: list[Turn] = []
@@ -155,19 +156,23 @@ class Chat:
 
         What is in front of a change stays in the cache; what comes after it is read again with the next question.
         """
-        return system_prompt(self._documents, self._system)
+        return self._ours if self._system is None else self._system
 
     @system.setter
     def system(self, text: str | None) -> None:
         self._system = text
+        self._ours = system_prompt(self._documents, None)
 
     @property
     def documents(self) -> tuple[Document, ...]:
-        """What the conversation is about. A change keeps the turns; the documents in front of it stay in the cache."""
+        """What the conversation is about. A change keeps the turns; the documents in front of it stay in the cache, and so
+        does our system prompt, even where another would suit the documents better."""
         return self._documents
 
     @documents.setter
     def documents(self, documents: Sequence[Document]) -> None:
+        if not (self.n_used and self._documents and documents):
+            self._ours = system_prompt(documents, None)
         self._documents = tuple(documents)
         self._first = None
         self._expect = 0
@@ -176,6 +181,10 @@ class Chat:
         """Go on from these turns, in place of those so far."""
         self._turns = list(history)
         self._first = None
+
+    def translated(self, turn: Turn) -> Turn:
+        """A turn with another model, in this one's tokens."""
+        return Turn(turn.question, turn.answer, self._prompts.message("assistant", turn.answer).tokens)
 
     def clear(self) -> None:
         """Forget all turns; the documents stay, in the cache too."""
@@ -346,10 +355,11 @@ def _keeper(cache: StateCache | None, llm: SelfExtendLlama) -> Keeper | None:
 
 @dataclass(frozen=True, slots=True)
 class PromptSize:
-    """Tokens of a first turn before any answer: the whole prompt, and each document's part of it."""
+    """Tokens of a first turn before any answer: how many the whole prompt has, which, and how many each document has."""
 
     prompt: int
     documents: tuple[int, ...]
+    tokens: tuple[int, ...] = field(default=(), repr=False)
 
 
 def count_prompt_tokens(
@@ -362,7 +372,5 @@ def count_prompt_tokens(
         *([prompts.message("system", text)] if text else []),
         prompts.message("user", first_question(documents, question)),
     ]
-    return PromptSize(
-        prompt=len(prompts.tokens(messages)),
-        documents=tuple(prompts.count(document_text(d)) for d in documents),
-    )
+    tokens = tuple(prompts.tokens(messages))
+    return PromptSize(len(tokens), tuple(prompts.count(document_text(d)) for d in documents), tokens)

@@ -17,6 +17,7 @@
     ├── NothingAsked
     ├── CommandError
     ├── SessionError
+    ├── BatchError
     └── Interrupted
 
 Each message says what is wrong and names the next step. All of them survive
@@ -114,6 +115,10 @@ class CommandError(SelfExtendError):
 
 class SessionError(SelfExtendError):
     """A saved chat or state is missing, damaged or can't be written, or its name can't be a file's."""
+
+
+class BatchError(SelfExtendError):
+    """A batch can't start or go on: its inputs are ambiguous, its output is in use, damaged or full, no server answers."""
 
 
 class Interrupted(SelfExtendError):

@@ -20,7 +20,7 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, overflow
+from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, next_growth, overflow
 from .positions import MICRO_BATCH, PLAIN, RELIABLE_FRACTION, GroupAttention
 
 _native.bindings()
@@ -263,6 +263,19 @@ class SelfExtendLlama(Llama):
             self._progress, self._stop = None, None
         return Prefill(len(wanted), reused, len(wanted) - reused, time.perf_counter() - started)
 
+    def restart(self, prefix: Sequence[int], *, expect: int) -> int:
+        """Bring the cache to exactly `prefix`, grouped as a text of `expect` tokens needs it; how many were there already.
+
+        All of the prefix is kept or none of it, so that what is read next doesn't depend on what was read before.
+        """
+        wanted = list(prefix)
+        keeps = self._ga == self._group_attention_for(expect) and self._common_prefix(wanted) == len(wanted)
+        if keeps and self._truncate(len(wanted)) == len(wanted):
+            return len(wanted)
+        self.reset()  # type: ignore[no-untyped-call]
+        self.prefill(wanted, expect=expect)
+        return 0
+
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
         pending = list(tokens)
@@ -430,6 +443,14 @@ class SelfExtendLlama(Llama):
         if self._pinned is not None:
             return self._pinned
         return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
+
+    def next_growth(self) -> tuple[int, int] | None:
+        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context."""
+        if self._pinned is not None:
+            return None
+        return next_growth(
+            self._settings, self._ga.n, int(self.n_tokens), self.capacity, self.plan.n_ctx_train, self.info.sliding_window
+        )
 
     def _set_group_attention(self, ga: GroupAttention) -> None:
         if ga != self._ga:

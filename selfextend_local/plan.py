@@ -76,6 +76,24 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window)
 
 
+def next_growth(
+    settings: Settings, n: int, n_tokens: int, capacity: int, window: int, sliding_window: int = 0
+) -> tuple[int, int] | None:
+    """(length, group size): where the group grows beyond `n` for a text that has `n_tokens` now; None if it doesn't up to
+    `capacity`."""
+
+    def size(length: int) -> int:
+        return group_attention_for(settings, length, window, sliding_window).n
+
+    low, high = n_tokens + 1, capacity
+    if high < low or size(high) <= n:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if size(middle) > n else (middle + 1, high)
+    return low, size(low)
+
+
 def make_plan(
     settings: Settings,
     window: int,

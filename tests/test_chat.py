@@ -12,7 +12,7 @@ import pytest
 
 from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
 from selfextend_local.documents import Document, Page
-from selfextend_local.errors import ContextOverflow, Interrupted
+from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
 from selfextend_local.positions import GroupAttention
 
 END = 1000
@@ -231,6 +231,123 @@ def test_a_base_model_ends_where_it_begins_to_speak_for_the_user() -> None:
 
 def test_what_looks_like_the_beginning_of_a_stop_text_is_shown_in_the_end() -> None:
     assert "".join(start(FakeLlama([b"a\nUse"], template=None)).ask("Hi")) == "a\nUse"
+
+
+def text_of(prompt: Sequence[int]) -> bytes:
+    return bytes(t for t in prompt if t < 256)
+
+
+def test_undo_forgets_the_last_turn_and_reads_only_the_next_question() -> None:
+    fake = FakeLlama([b"one", b"two", b"three"])
+    chat = start(fake, documents=[document("long " * 50)])
+    list(chat.ask("First?"))
+    list(chat.ask("Second?"))
+    assert chat.undo().question == "Second?"
+    assert [t.question for t in chat.history] == ["First?"]
+    list(chat.ask("Third?"))
+    assert chat.last_stats is not None
+    assert chat.last_stats.evaluated_tokens <= len(b"Third?<end><assistant>")
+    assert b"Second?" not in text_of(fake.prompts[-1])
+
+
+def test_without_a_turn_there_is_nothing_to_undo_or_repeat() -> None:
+    chat = start(FakeLlama([]))
+    with pytest.raises(NothingAsked):
+        chat.undo()
+    with pytest.raises(NothingAsked):
+        list(chat.ask_again())
+
+
+def test_asking_again_replaces_the_last_turn() -> None:
+    fake = FakeLlama([b"one", b"two", b"three"])
+    chat = start(fake)
+    list(chat.ask("Hi"))
+    assert "".join(chat.ask_again()) == "two"
+    assert "".join(chat.ask_again("Ho")) == "three"
+    assert [(t.question, t.answer) for t in chat.history] == [("Ho", "three")]
+
+
+def test_asking_again_in_vain_keeps_the_turn() -> None:
+    fake = FakeLlama([b"one"])
+    chat = start(fake)
+    list(chat.ask("Hi"))
+    fake.interrupt_prefill = True
+    with pytest.raises(Interrupted):
+        list(chat.ask_again())
+    assert [(t.question, t.answer) for t in chat.history] == [("Hi", "one")]
+
+
+def test_documents_change_and_the_turns_stay() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    first, second = document("First text."), document("Second text.")
+    chat = start(fake, documents=[first])
+    list(chat.ask("Hi"))
+    chat.documents = [first, second]
+    list(chat.ask("More"))
+    text = text_of(fake.prompts[-1])
+    assert text.index(b"First text.") < text.index(b"Second text.") < text.index(b"Hi") < text.index(b"one") < text.index(b"More")
+    assert chat.last_stats is not None
+    kept = chat.last_stats.prompt_tokens - chat.last_stats.evaluated_tokens
+    assert kept >= text.index(b"First text.") + len(b"First text.")
+
+
+def test_a_document_with_pages_beside_one_without_reads_nothing_again() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    plain = Document(Path("b.txt"), "B", (Page(1, "1", "plain " * 50),), (), paged=False)
+    chat = start(fake, documents=[plain])
+    list(chat.ask("Hi"))
+    chat.documents = [plain, document()]
+    list(chat.ask("More"))
+    assert chat.last_stats is not None
+    assert chat.last_stats.prompt_tokens - chat.last_stats.evaluated_tokens > 300
+
+
+def test_the_system_prompt_changes_and_comes_back() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    chat = start(fake, documents=[document()])
+    ours = chat.system
+    chat.system = "Be brief."
+    list(chat.ask("Hi"))
+    assert text_of(fake.prompts[-1]).startswith(b"<system>Be brief.")
+    chat.system = None
+    assert chat.system == ours
+
+
+def test_a_history_is_resumed_token_for_token() -> None:
+    fake = FakeLlama([b"one", b"two"])
+    chat = start(fake)
+    list(chat.ask("Hi"))
+    again = start(fake)
+    again.resume(chat.history)
+    list(again.ask("More"))
+    assert again.last_stats is not None
+    assert again.last_stats.prompt_tokens - again.last_stats.evaluated_tokens > len(b"<user>Hi<assistant>one")
+
+
+def test_the_filling_adds_up() -> None:
+    fake = FakeLlama([b"answer"])
+    chat = start(fake, documents=[document(), document("Other.")])
+    before = chat.filling()
+    assert (before.read, before.documents) == (0, tuple(len(f"Document: A\n\n[page 1]\n{t}") for t in ("The key is 7.", "Other.")))
+    list(chat.ask("Hi"))
+    after = chat.filling()
+    assert after.total == after.system + sum(after.documents) + after.turns
+    assert after.total + after.free == chat.capacity
+    assert after.total == len(fake.prompts[0]) + len(b"answer")
+
+
+def test_a_decode_step_that_is_stopped_ends_the_answer() -> None:
+    class Stops(FakeLlama):
+        def generate(self, tokens: Sequence[int], **how: Any) -> Iterator[int]:
+            assert how["should_stop"] is not None
+            yield from b"ab"
+            raise Interrupted("stopped", 2)
+
+    chat = start(Stops([]))
+    assert "".join(chat.ask("Hi", should_stop=lambda: False)) == "ab"
+    assert chat.last_stats is not None
+    assert chat.last_stats.stop_reason == "interrupted"
+    assert chat.history[-1].answer == "ab"
 
 
 def test_the_group_size_is_planned_for_the_conversation_once() -> None:

@@ -85,3 +85,16 @@ def test_importing_the_facts_loads_no_pdf_library() -> None:
         "assert not {'fpdf', 'pypdfium2', 'pypdf'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+def test_a_folder_holds_twelve_documents_and_three_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--folder", str(tmp_path / "reports")]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(paths) == 15
+    assert {p.suffix for p in paths} == {".md", ".txt", ".html", ".pdf"}
+    for path in paths:
+        if path.name.startswith("broken"):
+            with pytest.raises(SelfExtendError):
+                load_document(path)
+        else:
+            assert 200 < len(load_document(path).text_with_markers().split()) < 600

@@ -38,6 +38,16 @@ def report_pdf() -> bytes:
     return bytes(second.pdf.output())
 
 
+def chapter_pdf(chapter: prose.Chapter, password: str | None = None) -> bytes:
+    """One chapter as a PDF of its own, encrypted if there is a password."""
+    book = _Book({})
+    book.pdf.set_title(chapter.title)
+    if password is not None:
+        book.pdf.set_encryption(owner_password=password, user_password=password)
+    book.add(chapter)
+    return bytes(book.pdf.output())
+
+
 def _blank_pdf() -> FPDF:
     try:
         from fpdf import FPDF
@@ -90,14 +100,14 @@ class _Book:
         self._title_page()
         self._contents_page()
         for chapter in prose.OPENING_CHAPTERS:
-            self._chapter(chapter)
+            self.add(chapter)
         for month, name in enumerate(logbook.MONTHS):
             self._month(month)
             if name == "February":
-                self._chapter(prose.GALE)
+                self.add(prose.GALE)
         self._weather_table()
         for chapter in prose.CLOSING_CHAPTERS:
-            self._chapter(chapter)
+            self.add(chapter)
 
     def _title_page(self) -> None:
         self.pdf.add_page()
@@ -124,7 +134,7 @@ class _Book:
             self.pdf.cell(width - 8, 6.5, f"{title} {dots}")
             self.pdf.cell(8, 6.5, str(page), align="R", new_x="LMARGIN", new_y="NEXT")
 
-    def _chapter(self, chapter: prose.Chapter) -> None:
+    def add(self, chapter: prose.Chapter) -> None:
         self._open(chapter.title)
         for paragraph in chapter.paragraphs:
             self._paragraph(paragraph)

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
+from support.terminal import CHAT, Terminal
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("needs_model")]
 
-CHAT = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
 QUESTION = "What is the pass key of the north vault?"
 
 
-def run(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CHAT, *arguments], input=stdin, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture
+def run(home: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def start(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*CHAT, *arguments], input=stdin, capture_output=True, text=True, timeout=300, check=False, env=home)
+
+    return start
 
 
-def test_json_contract(short_document: Path) -> None:
+def test_json_contract(run: Run, short_document: Path) -> None:
     done = run("--doc", str(short_document), "-p", QUESTION, "--json", "--max-tokens", "24")
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == [
         "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "n_ctx", "n_ctx_train", "documents", "timings",
+        "stop_reason", "citations", "overflow",
     ]  # fmt: skip
     assert list(report["documents"][0]) == ["path", "pages", "tokens"]
     assert list(report["timings"]) == ["load_s", "prefill_s", "prefill_tps", "ttft_s", "decode_tps"]
@@ -37,7 +42,7 @@ def test_json_contract(short_document: Path) -> None:
     assert "embedded default" in done.stderr
 
 
-def test_groups_of_the_user_s_choice_and_a_question_from_stdin(short_document: Path) -> None:
+def test_groups_of_the_user_s_choice_and_a_question_from_stdin(run: Run, short_document: Path) -> None:
     done = run("--doc", str(short_document), "--ga-n", "4", "--ga-w", "128", "-p", "-", "--max-tokens", "24", stdin=QUESTION)
     assert done.returncode == 0, done.stderr
     assert "48213" in done.stdout
@@ -69,72 +74,48 @@ def test_a_document_cannot_speak_for_the_system(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def terminal(short_document: Path) -> Iterator[pexpect.spawn]:
-    child = pexpect.spawn(
-        CHAT[0], [*CHAT[1:], "--doc", str(short_document), "--max-tokens", "200"], encoding="utf-8", timeout=300,
-        dimensions=(24, 60),
-    )  # fmt: skip
-    child.expect("> ")
-    yield child
-    child.close(force=True)
+def talk(short_document: Path, home: dict[str, str]) -> Iterator[Terminal]:
+    started = Terminal([*CHAT, "--doc", str(short_document), "--max-tokens", "200"], home, columns=60)
+    started.wait_idle()
+    yield started
+    started.child.close(force=True)
 
 
-def test_a_conversation_in_a_terminal(terminal: pexpect.spawn) -> None:
-    terminal.sendline(QUESTION)
-    terminal.expect("48213")
-    terminal.expect("tokens/s")
-    terminal.expect("> ")
-    terminal.sendline("/context")
-    terminal.expect("tokens used")
-    terminal.sendline("/nonsense")
-    terminal.expect("no command")
-    terminal.sendeof()
-    terminal.expect(pexpect.EOF)
-    terminal.wait()
-    assert terminal.exitstatus == 0
+def test_a_conversation_in_a_terminal(talk: Terminal) -> None:
+    lines = talk.run(QUESTION)
+    assert "48213" in "\n".join(lines)
+    assert "tokens/s" in lines[-2] + lines[-1]
+    assert "Keys, 1 page" in "\n".join(talk.run("/context"))
+    talk.run("/regen")
+    assert talk.run("/undo") == [f"Forgotten: {QUESTION}"]
+    talk.type("\x04")
+    assert talk.end() == 0
 
 
-def test_ctrl_c_stops_the_prefill_and_keeps_the_chat(terminal: pexpect.spawn) -> None:
-    terminal.sendline(QUESTION)
-    terminal.expect("Reading the prompt")
-    terminal.sendintr()
-    terminal.expect("Stopped after|stopped")
-    terminal.expect("> ")
-    terminal.sendline("/stats")
-    terminal.expect("Nothing has been asked|tokens/s")
-    # readline can miss a signal that comes just before it waits for a key, so the key is pressed until it is heard.
-    for _ in range(10):
-        terminal.sendintr()
-        if terminal.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=3) == 0:
-            break
-    terminal.wait()
-    assert terminal.exitstatus == 130
+def test_ctrl_c_stops_the_prefill_and_keeps_the_chat(talk: Terminal) -> None:
+    talk.type(QUESTION + "\r")
+    talk.wait("Reading the prompt")
+    talk.type("\x03")
+    talk.wait("Stopped after")
+    talk.wait_idle()
+    assert talk.run("/stats") == ["Nothing has been asked yet."]
+    assert "48213" in "\n".join(talk.run(QUESTION))
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: pexpect.spawn) -> None:
-    terminal.sendline("Tell me a very long story about the sun, the sky and the grass.")
-    terminal.expect("grass[^?]*\r\n")
-    terminal.expect(r"\w+ \w+ \w+ ")
-    terminal.sendintr()
-    terminal.expect("[sS]topped")
-    terminal.expect("> ")
-    terminal.sendline(QUESTION)
-    terminal.expect("tokens/s")
-    terminal.expect("> ")
-    terminal.sendline("/exit")
-    terminal.expect(pexpect.EOF)
-    terminal.wait()
-    assert terminal.exitstatus == 0
+def test_ctrl_c_stops_the_answer_and_keeps_the_chat(talk: Terminal) -> None:
+    talk.type("Tell me a very long story about the sun, the sky and the grass.\r")
+    talk.wait(lambda: len(talk.text.split("grass.")[-1].split()) > 8 and "Reading" not in talk.text)
+    talk.type("\x03")
+    talk.wait("(stopped)")
+    talk.wait_idle()
+    assert "tokens/s" in "\n".join(talk.run(QUESTION))
 
 
-def test_ctrl_c_ends_one_shot_mode_with_130(short_document: Path) -> None:
-    child = pexpect.spawn(
-        CHAT[0], [*CHAT[1:], "--doc", str(short_document), "-p", "Tell me a long story.", "--max-tokens", "2000"],
-        encoding="utf-8", timeout=300,
-    )  # fmt: skip
-    child.expect("up to")
-    child.expect(r"\w+ \w+ \w+ ")
-    child.sendintr()
-    child.expect(pexpect.EOF)
-    child.wait()
-    assert child.exitstatus == 130
+def test_a_chat_is_continued_without_reading_again(talk: Terminal, run: Run) -> None:
+    talk.run(QUESTION)
+    talk.type("/exit\r")
+    assert talk.end() == 0
+    done = run("--continue", "-p", "And what is the colour of the sky?", "--max-tokens", "24")
+    assert done.returncode == 0, done.stderr
+    prompt, kept = re.search(r"([\d,]+) prompt tokens \(([\d,]+) kept from disk\)", done.stderr).groups()
+    assert int(prompt.replace(",", "")) - int(kept.replace(",", "")) < 100

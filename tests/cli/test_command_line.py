@@ -15,7 +15,7 @@ from selfextend_cli.main import COMMANDS, group
 HEAVY = ("llama_cpp", "numpy", "rich", "pypdfium2", "jinja2", "psutil")
 
 
-@pytest.mark.parametrize("module", ["selfextend_cli.main", "selfextend_cli.chat", "selfextend_cli.doctor"])
+@pytest.mark.parametrize("module", ["selfextend_cli.main", "selfextend_cli.chat", "selfextend_cli.doctor", "selfextend_cli.summarize"])
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_load_no_library(module: str, flag: str) -> None:
     name = "group" if module.endswith("main") else "command"

@@ -20,6 +20,7 @@ from selfextend_local.errors import (
     ModelUnsupported,
 )
 from selfextend_local.model import ModelPeek, SelfExtendLlama
+from selfextend_local.plan import Settings
 
 pytestmark = pytest.mark.native
 
@@ -222,3 +223,52 @@ def test_loading_is_reported(tiny_model: Tiny) -> None:
     SelfExtendLlama(tiny_model("gqa"), n_ctx=128, load_progress=lambda done, total: seen.append(done)).close()
     assert seen == sorted(seen)
     assert seen[-1] == 100
+
+
+def test_tokens_of_any_length_come_out_whole(tmp_path: Path) -> None:
+    from support.scripted_model import make_scripted_model
+
+    long = "é" * 200
+    llm = SelfExtendLlama(make_scripted_model(tmp_path / "long.gguf", {"1": [long, " end"]}), n_ctx=256)
+    answer = llm.create_completion("<|user|>x1", max_tokens=8)["choices"][0]["text"]
+    assert answer == long + " end"
+    llm.close()
+
+
+def test_generating_stops_between_tokens_and_within_slow_ones(extended: SelfExtendLlama, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 5
+
+    # Every step counts as slow, so that the library polls within a token.
+    monkeypatch.setattr("selfextend_local.model.SECONDS_WITHOUT_POLL", -1.0)
+    with pytest.raises(Interrupted):
+        for _ in extended.generate(tokens(20), temp=0, should_stop=should_stop):
+            pass
+    assert extended._stop is None
+    kept = int(extended.n_tokens)
+    assert next(extended.generate(tokens(20), temp=0)) >= 0
+    assert kept <= 20 + asked
+
+
+def test_a_plan_that_was_made_is_used(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ModelPeek(tiny_model("gqa")) as peek:
+        plan = peek.plan(Settings(need_tokens=300))
+    monkeypatch.setattr(ModelPeek, "plan", lambda *a, **k: pytest.fail("it was planned twice"))
+    llm = SelfExtendLlama(tiny_model("gqa"), need_tokens=300, plan=plan)
+    assert llm.plan is plan
+    llm.close()
+
+
+def test_the_next_growth_is_where_n_grows(extended: SelfExtendLlama) -> None:
+    extended.prefill(tokens(10))
+    growth = extended.next_growth()
+    assert growth is not None
+    length, n = growth
+    extended.prefill(tokens(length - 1))
+    assert extended.group_attention.n < n
+    extended.prefill(tokens(length))
+    assert extended.group_attention.n == n

@@ -1,0 +1,83 @@
+"""What a user asked for on the command line of the chat.
+
+Knows flags as values. Must not know what they lead to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+Overflow = Literal["error", "trim", "select", "summarize"]
+
+ALL_PAGES = "all"
+
+
+class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        if number < 1:
+            self.fail(f"{number} is below 1", param, ctx)
+        return number
+
+
+@dataclass(frozen=True)
+class Options:
+    """One field a flag; see `selfextend chat --help`."""
+
+    model: Path | None
+    doc: tuple[str, ...]
+    pages: tuple[str, ...]
+    ocr: bool
+    overflow: Overflow
+    prompt: str | None
+    system: str | None
+    resume: bool
+    cache: bool
+    cite: bool
+    think: Literal["show", "hide"]
+    plain: bool
+    ga_n: Any
+    ga_w: int | None
+    kv_type: str
+    threads: int | None
+    gpu_layers: int
+    max_tokens: int
+    temp: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repeat_penalty: float
+    seed: int
+    as_json: bool
+
+    def check(self) -> None:
+        """Raises click.UsageError where flags contradict each other."""
+        if self.as_json and self.prompt is None:
+            raise click.UsageError("--json needs a question: add -p QUESTION.")
+        if self.prompt is not None and not self.prompt.strip():
+            raise click.UsageError("The question is empty.")
+        if self.doc.count("-") + (self.prompt == "-") > 1:
+            raise click.UsageError("stdin can be read once: as a document (--doc -) or as the question (-p -).")
+        if self.pages and len(self.pages) != len(self.doc):
+            raise click.UsageError(
+                f"--pages is given {len(self.pages)} times and --doc {len(self.doc)} times: give one --pages for each document, "
+                f"in the same order ({ALL_PAGES} = all of it)."
+            )
+        if self.resume and self.prompt is None and self.doc:
+            raise click.UsageError("--continue brings the documents of the last chat: leave --doc out, and add others with /doc add.")
+
+    def pages_of(self, index: int) -> str | None:
+        """The pages wanted of the document at `index`; None = all."""
+        wanted = self.pages[index] if index < len(self.pages) else ALL_PAGES
+        return None if wanted == ALL_PAGES else wanted

@@ -1,0 +1,84 @@
+"""--overflow summarize: documents that don't fit are read in parts; an answer, or notes, are made of them.
+
+Knows the summariser. Must not know the conversation's commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from selfextend_local.documents import Document, Page
+from selfextend_local.errors import Interrupted
+
+from . import console
+from .edge import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.summarize import Instruction, Summary
+
+    from .desk import Desk
+
+NOTES = "Write down the main points of this part"
+
+
+def answer_in_parts(desk: Desk, question: str) -> int:
+    """Answer from all of the documents, a part at a time; returns the exit code."""
+    from selfextend_local.summarize import Instruction
+
+    from .once import citation_report, documents_report, overflow_report
+
+    options = desk.options
+    instruction = Instruction(question, max_tokens=options.max_tokens, temperature=options.temp, seed=options.seed)
+    try:
+        summary = _read(desk.llm, desk.fit.documents, instruction, quiet=options.as_json)
+    except Interrupted as error:
+        console.say(str(error))
+        return EXIT_INTERRUPTED
+    if not options.as_json:
+        console.write_answer(summary.text + "\n")
+        console.mutter(f"read in {len(summary.parts) or 1} parts, {summary.usage.prompt_tokens:,} tokens in all")
+        return 0
+    citations = [citation_report(c) for c in desk.citations(summary.text)] if options.cite else []
+    usage, plan = summary.usage, desk.llm.plan
+    found = {
+        "answer": summary.text,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "ga_n": summary.ga_n,
+        "ga_w": summary.ga_w,
+        "n_ctx": plan.n_ctx,
+        "n_ctx_train": plan.n_ctx_train,
+        "documents": documents_report(desk),
+        "timings": {"load_s": round(desk.load_s, 3), "prefill_s": round(usage.prefill_s, 3)},
+        "stop_reason": summary.finish,
+        "citations": citations,
+        "overflow": {**(overflow_report(desk) or {}), "parts": [[p.first, p.last] for p in summary.parts]},
+    }
+    click.echo(json.dumps(found, ensure_ascii=False))
+    return 0
+
+
+def notes_on(llm: SelfExtendLlama, documents: Sequence[Document]) -> Document:
+    """Notes on all of the documents, under the pages that they are on, to talk about in their place. Raises Interrupted."""
+    from selfextend_local.summarize import Instruction
+
+    console.say("overflow: the documents don't fit; notes are taken, a part at a time, and read in their place.")
+    summary = _read(llm, documents, Instruction(NOTES), quiet=False)
+    pages = tuple(
+        Page(number, f"{part.first}-{part.last}" if part.first != part.last else part.first or str(number), part.text)
+        for number, part in enumerate(summary.parts, start=1)
+    )
+    title = f"Notes on {', '.join(d.title for d in documents)}"
+    return Document(documents[0].path, title, pages, (), paged=all(d.paged for d in documents))
+
+
+def _read(llm: SelfExtendLlama, documents: Sequence[Document], instruction: Instruction, *, quiet: bool) -> Summary:
+    from selfextend_local.summarize import summarize_document
+
+    with console.StopOnInterrupt() as stop, console.progress("Reading in parts", quiet=quiet) as update:
+        return summarize_document(llm, documents, instruction, progress=update, should_stop=stop)

@@ -1,0 +1,98 @@
+"""The conversation: reads a line, runs a command or asks, until the user leaves.
+
+Knows the order. No error ends it, and no single key does.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from selfextend_local.errors import ContextOverflow, Interrupted, SelfExtendError
+
+from . import commands, console, document_commands, session_commands
+from .edge import EXIT_INTERRUPTED
+from .prompt import reader, whole
+from .render import view
+from .reply import say_what_it_took, show
+
+if TYPE_CHECKING:
+    from .desk import Desk
+    from .journal import Journal
+    from .reply import Ask, Reply
+
+_REGISTERED = (document_commands, session_commands)
+
+
+class Repl:
+    """A conversation at a desk.
+
+    Attributes:
+        last: the last answer, as it was shown; None before the first.
+    """
+
+    def __init__(self, desk: Desk, journal: Journal) -> None:
+        self.desk = desk
+        self.journal = journal
+        self.last: Reply | None = None
+
+    def run(self) -> int:
+        """Converse; returns the exit code."""
+        # A shell that starts programs in the background has them ignore Ctrl-C; a conversation has to hear it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        lines = reader(partial(commands.complete, self))
+        if sys.stdin.isatty():
+            console.mutter("Ask away; /help lists the commands, Ctrl-D leaves.")
+        warned = False
+        while True:
+            try:
+                line = lines.read()
+            except KeyboardInterrupt:
+                if warned:
+                    return EXIT_INTERRUPTED
+                warned = True
+                console.say("Press Ctrl-C again to leave; what was read stays.")
+                continue
+            warned = False
+            if line is None:
+                return 0
+            try:
+                self._obey(line)
+            except commands.Leave:
+                return 0
+
+    def _obey(self, line: str) -> None:
+        text = whole(line)
+        try:
+            if line.lstrip().startswith("/") and "\n" not in text:
+                commands.run(self, text)
+            elif text:
+                self._ask_first(text)
+        except Interrupted as error:
+            console.say(f"{error} Ask again to go on from there.")
+        except SelfExtendError as error:
+            console.say(f"error: {error}")
+
+    def _ask_first(self, question: str) -> None:
+        self.desk.before(question)
+        try:
+            self.ask(lambda **how: self.desk.chat.ask(question, **how))
+        except ContextOverflow as error:
+            if not self.desk.make_room(error.n_tokens + self.desk.options.max_tokens):
+                raise
+            console.say("The window was full and has been made larger.")
+            self.ask(lambda **how: self.desk.chat.ask(question, **how))
+
+    def ask(self, ask: Ask) -> None:
+        """Ask, show the answer, and keep the chat."""
+        options = self.desk.options
+        try:
+            with view(plain=options.plain, thoughts=options.think == "show") as shown:
+                self.last = show(self.desk.chat, ask, shown)
+        finally:
+            self.journal.keep(self.desk)
+            for note in self.desk.notes():
+                console.say(note)
+        say_what_it_took(self.last, self.desk.citations(self.last.answer) if options.cite else [])

@@ -1,0 +1,33 @@
+"""Batches: many documents in, a result for each out, nothing lost; on this machine, on many, or over servers.
+
+    job, items, outcome          plain values
+    reader                       a document, read in a process of its own
+    engine                       one item with one model
+    runner, cluster, endpoint    many items: here, on Dask workers, over HTTP
+    results, tables              what is written
+    batch                        what is to do, and the one writer
+
+Importing this loads none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "summarize": "api",
+    "Instruction": "..summarize",
+    "Limits": "job",
+    "Result": "outcome",
+    "Failure": "outcome",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME[name]
+    return getattr(import_module(home if home.startswith(".") else f".{home}", __name__), name)

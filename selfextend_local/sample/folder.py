@@ -1,0 +1,71 @@
+"""A folder of short documents of several kinds, as a batch meets them: the report's chapters, and three broken files.
+
+Knows file formats in their simplest form. Must not know models or tokens.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+from pathlib import Path
+
+from selfextend_local.errors import SelfExtendError
+from selfextend_local.sample import logbook, prose
+
+_ENTRIES = 6
+_MARKDOWN = (prose.FOREWORD, prose.STATION, prose.PEOPLE, prose.METHODS)
+_TEXT = (prose.GALE, prose.BIRDS)
+_HTML = (prose.STORES, prose.VISITORS, prose.CLOSING)
+_PDF_MONTHS = (1, 5, 9)
+
+
+def write_folder(target: str | os.PathLike[str]) -> list[Path]:
+    """Write twelve documents, and three that can't be read, into `target`; return their paths.
+
+    Raises:
+        SelfExtendError: fpdf2 is missing, or `target` cannot be written.
+    """
+    folder = Path(target)
+    written = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in sorted(_files().items()):
+            (folder / name).write_bytes(data)
+            written.append(folder / name)
+    except OSError as error:
+        raise SelfExtendError(f"cannot write {folder} ({error.strerror}): choose another place") from error
+    return written
+
+
+def _files() -> dict[str, bytes]:
+    from selfextend_local.sample.book import chapter_pdf
+
+    files = {f"{_stem(c)}.md": "\n\n".join([f"# {c.title}", *c.paragraphs]) for c in _MARKDOWN}
+    files |= {f"{_stem(c)}.txt": "\n\n".join([c.title, *c.paragraphs]) for c in _TEXT}
+    files |= {f"{_stem(c)}.html": _page(c) for c in _HTML}
+    data = {name: f"{text}\n".encode() for name, text in files.items()}
+    months = {logbook.MONTHS[month]: _month(month) for month in _PDF_MONTHS}
+    data |= {f"log-{name.lower()}.pdf": chapter_pdf(chapter) for name, chapter in months.items()}
+    whole = chapter_pdf(prose.THANKS)
+    return data | {
+        "broken-damaged.pdf": whole[: len(whole) // 3],
+        "broken-empty.pdf": b"",
+        "broken-encrypted.pdf": chapter_pdf(prose.THANKS, password="secret"),
+    }
+
+
+def _stem(chapter: prose.Chapter) -> str:
+    return re.sub(r"[^a-z]+", "-", chapter.title.lower())
+
+
+def _month(month: int) -> prose.Chapter:
+    entries = (f"{entry.date}. {entry.text}" for entry in logbook.month_entries(month, _ENTRIES))
+    return prose.Chapter(f"The Log for {logbook.MONTHS[month]}", (prose.MONTH_INTRODUCTIONS[month], *entries))
+
+
+def _page(chapter: prose.Chapter) -> str:
+    body = "".join(f"<p>{html.escape(paragraph)}</p>\n" for paragraph in chapter.paragraphs)
+    title = html.escape(chapter.title)
+    head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
+    return f"<!doctype html>\n<html>{head}\n<body><h1>{title}</h1>\n{body}</body></html>"
