@@ -91,7 +91,7 @@ def test_a_folder_holds_twelve_documents_and_three_that_cannot_be_read(tmp_path:
     assert main(["--folder", str(tmp_path / "reports")]) == 0
     paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert len(paths) == 15
-    assert {p.suffix for p in paths} == {".md", ".txt", ".html", ".pdf"}
+    assert {p.suffix for p in paths} == {".md", ".txt", ".html", ".epub", ".docx", ".pdf"}
     for path in paths:
         if path.name.startswith("broken"):
             with pytest.raises(SelfExtendError):

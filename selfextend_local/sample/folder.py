@@ -6,8 +6,10 @@ Knows file formats in their simplest form. Must not know models or tokens.
 from __future__ import annotations
 
 import html
+import io
 import os
 import re
+import zipfile
 from pathlib import Path
 
 from selfextend_local.errors import SelfExtendError
@@ -16,7 +18,9 @@ from selfextend_local.sample import logbook, prose
 _ENTRIES = 6
 _MARKDOWN = (prose.FOREWORD, prose.STATION, prose.PEOPLE, prose.METHODS)
 _TEXT = (prose.GALE, prose.BIRDS)
-_HTML = (prose.STORES, prose.VISITORS, prose.CLOSING)
+_HTML = (prose.STORES,)
+_EPUB = (prose.VISITORS,)
+_DOCX = (prose.CLOSING,)
 _PDF_MONTHS = (1, 5, 9)
 
 
@@ -46,6 +50,8 @@ def _files() -> dict[str, bytes]:
     files |= {f"{_stem(c)}.html": _page(c) for c in _HTML}
     data = {name: f"{text}\n".encode() for name, text in files.items()}
     months = {logbook.MONTHS[month]: _month(month) for month in _PDF_MONTHS}
+    data |= {f"{_stem(c)}.epub": _epub(c) for c in _EPUB}
+    data |= {f"{_stem(c)}.docx": _docx(c) for c in _DOCX}
     data |= {f"log-{name.lower()}.pdf": chapter_pdf(chapter) for name, chapter in months.items()}
     whole = chapter_pdf(prose.THANKS)
     return data | {
@@ -69,3 +75,46 @@ def _page(chapter: prose.Chapter) -> str:
     title = html.escape(chapter.title)
     head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
     return f"<!doctype html>\n<html>{head}\n<body><h1>{title}</h1>\n{body}</body></html>"
+
+
+def _epub(chapter: prose.Chapter) -> bytes:
+    container = (
+        '<container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
+    )
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf" version="3.0" unique-identifier="id">'
+        '<metadata xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:identifier id="id">sample</dc:identifier>'
+        f"<dc:title>{html.escape(chapter.title)}</dc:title><dc:language>en</dc:language></metadata>"
+        '<manifest><item id="one" href="one.xhtml" media-type="application/xhtml+xml"/></manifest>'
+        '<spine><itemref idref="one"/></spine></package>'
+    )
+    page = _page(chapter).replace("<html>", '<html xmlns="http://www.w3.org/1999/xhtml">').replace('<meta charset="utf-8">', "")
+    files = {"mimetype": "application/epub+zip", "META-INF/container.xml": container, "book.opf": package, "one.xhtml": page}
+    return _zipped(files)
+
+
+def _docx(chapter: prose.Chapter) -> bytes:
+    office = "http://schemas.openxmlformats.org"
+    types = (
+        f'<Types xmlns="{office}/package/2006/content-types">'
+        '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Override PartName="/word/document.xml" '
+        'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>'
+    )
+    relations = (
+        f'<Relationships xmlns="{office}/package/2006/relationships"><Relationship Id="r1" '
+        f'Type="{office}/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/></Relationships>'
+    )
+    body = "".join(f"<w:p><w:r><w:t>{html.escape(text)}</w:t></w:r></w:p>" for text in (chapter.title, *chapter.paragraphs))
+    document = f'<w:document xmlns:w="{office}/wordprocessingml/2006/main"><w:body>{body}</w:body></w:document>'
+    return _zipped({"[Content_Types].xml": types, "_rels/.rels": relations, "word/document.xml": document})
+
+
+def _zipped(files: dict[str, str]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            # A fixed date, so that the same bytes come out each time.
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return out.getvalue()
