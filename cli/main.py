@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "selfextend_cli.chat:command",
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
+    "eval": "selfextend_cli.eval:command",
 }
 
 
