@@ -69,7 +69,7 @@ def _name(group: Group, several: bool) -> str:
 
 def _curves_by_position(figure: Any, found: Sequence[Group]) -> Any:
     axes = figure.add_subplot()
-    longest = {}
+    longest: dict[tuple[str, str], Group] = {}
     for group in found:
         key = (group.method, group.kv_type)
         if key not in longest or longest[key].length < group.length:

@@ -143,7 +143,8 @@ class Reader:
         try:
             with guard:
                 if not stopped:
-                    return _native.decode(self._llm.ctx, batch, position, every_logit=every)
+                    logits: NDArray[np.float32] = _native.decode(self._llm.ctx, batch, position, every_logit=every)
+                    return logits
         except RuntimeError as error:
             status = _native.decode_status(error)
             if status is None:
@@ -196,7 +197,7 @@ class Shelf:
         context = dict(setup.context)
         if self._reader is None or self._opened[1] != context or self._opened[0] < n_ctx:
             self.close()
-            llm = SelfExtendLlama(self._model, n_ctx=n_ctx, **self._options, **context)
+            llm = SelfExtendLlama(self._model, n_ctx=n_ctx, **self._options | context)
             self._reader = Reader(llm, should_stop=self._should_stop)
             self._opened = (n_ctx, context)
         self._reader.set_up(setup)

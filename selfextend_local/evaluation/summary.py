@@ -72,7 +72,10 @@ def groups(rows: Sequence[Row]) -> list[Group]:
         c = row["config"]
         key = (c["task"], c["model"], c["kv_type"], c["method"], c["length"], tuple(c["ga"]) if c["ga"] else None)
         found.setdefault(key, []).append(row)
-    return [Group(*key, estimate=_estimate(key[0], held), rows=tuple(held)) for key, held in found.items()]
+    return [
+        Group(task, model, kv_type, method, length, ga, _estimate(task, held), tuple(held))
+        for (task, model, kv_type, method, length, ga), held in found.items()
+    ]
 
 
 def _estimate(task: str, rows: Sequence[Row]) -> Estimate:
