@@ -5,6 +5,7 @@ Knows rich and summaries. It knows no models. rich is imported when something is
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -86,3 +87,24 @@ def bars(values: Sequence[float], low: float, top: float) -> str:
 def shades(values: Mapping[Any, float], top: float) -> str:
     """Two characters a value: blank for 0 or less, full for `top`."""
     return "".join(2 * _SHADES[max(0, min(4, round(4 * value / top)))] for value in values.values())
+
+
+def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
+    """What a tuning tried, one line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in ("where", "setting", "tokens", "largest rotation", "found", "seconds"):
+        table.add_column(name, justify="left" if name in ("where", "setting") else "right")
+    for t in trials:
+        stopped = "" if t["asked"] == t["of"] else f" ({t['of']} planned)"
+        table.add_row(
+            t["stage"],
+            t["setting"],
+            f"{t['tokens']:,}",
+            f"{t['largest_rotation']:,} ({100 * t['share']:.0f} % of the window)",
+            f"{t['found']} of {t['asked']}{stopped}",
+            f"{t['seconds']:.1f}",
+        )
+    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
     "eval": "selfextend_cli.eval:command",
+    "tune": "selfextend_cli.tune:command",
 }
 
 

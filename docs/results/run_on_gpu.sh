@@ -9,10 +9,21 @@ set -eu
 model=$1 text=$2 out=$3
 mkdir -p "$out"
 
+selfextend() {
+    "${PYTHON:-python3}" -c "from selfextend_cli.main import main; main()" "$@"
+}
+
+tune() {
+    # A folder of its own, so that what is found doesn't change the settings of the cells below.
+    SELFEXTEND_PROFILES=$out/profiles selfextend tune --model "$model" --gpu-layers -1 --target-tokens "$1" --json >"$out/gpu-tune-$1.json" ||
+        echo "tune: nothing worked at $1"
+    echo "tune $1: $(date +%T)"
+}
+
 measure() {
     task=$1
     shift
-    "${PYTHON:-python3}" -c "from selfextend_cli.main import main; main()" eval "$task" --model "$model" --gpu-layers -1 \
+    selfextend eval "$task" --model "$model" --gpu-layers -1 \
         --out "$out/gpu-$task.jsonl" --json "$@" >/dev/null
     echo "$task $*: $(date +%T), $(wc -l <"$out/gpu-$task.jsonl") results"
 }
@@ -21,6 +32,8 @@ measure passkey --lengths 16k,32k,64k --methods selfextend --repeats 3
 measure ppl --text "$text" --lengths 16k,32k --methods plain,yarn,selfextend,upstream --ga-n 8 --ga-w 1024
 measure ppl --text "$text" --lengths 32k --methods selfextend --ga-n 8 --ga-w 2048 --kv-type f16,q8_0,q4_0
 measure ppl --text "$text" --lengths 8k,32k --methods selfextend --ga-n auto
+tune 16384
+tune 32768
 measure passkey --lengths 8k,16k --methods plain,selfextend,yarn,ntk,linear,upstream --repeats 3
 measure passkey --lengths 32k --methods plain,yarn,ntk,linear,upstream
 measure passkey --lengths 32k --methods selfextend --ga-n 8,16,32 --ga-w 512,1024,2048

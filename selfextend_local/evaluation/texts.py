@@ -6,6 +6,7 @@ Knows documents. It knows no tokens.
 from __future__ import annotations
 
 import hashlib
+import random
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,3 +65,14 @@ def _without_licence(content: str) -> str:
     start = re.search(r"\*\*\* ?START OF .*?\*\*\*", content)
     end = re.search(r"\*\*\* ?END OF ", content)
     return content[start.end() if start else 0 : end.start() if end else len(content)]
+
+
+def random_words(count: int, seed: int = 0) -> Text:
+    """Words of the sample report in random order: a text of any length in which nothing is repeated but by chance."""
+    from ..sample.prose import CLOSING_CHAPTERS, OPENING_CHAPTERS
+
+    chapters = (*OPENING_CHAPTERS, *CLOSING_CHAPTERS)
+    prose = " ".join(paragraph for chapter in chapters for paragraph in chapter.paragraphs)
+    words = sorted(set(re.findall(r"[a-z]{3,}", prose)))
+    chosen = random.Random(seed).choices(words, k=count)
+    return Text("random words", " ".join(chosen))
