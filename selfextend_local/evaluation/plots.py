@@ -60,7 +60,7 @@ def draw(found: Sequence[Group], path: Path) -> None:
 
 
 def _style(method: str, index: int) -> dict[str, Any]:
-    return {"color": _COLOURS.get(method.split()[0], "#000000"), "linestyle": _DASHES[index % len(_DASHES)]}
+    return {"color": _COLOURS.get(method.split()[0].rstrip(","), "#000000"), "linestyle": _DASHES[index % len(_DASHES)]}
 
 
 def _name(group: Group, several: bool) -> str:
@@ -130,7 +130,8 @@ def _heatmaps(figure: Any, found: Sequence[Group]) -> Any:
         axes = figure.add_subplot(1, len(panels), number + 1)
         image = axes.imshow(grid, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
         axes.set_xticks(range(len(lengths)), [f"{length:,}" for length in lengths], rotation=60)
-        axes.set_yticks(range(len(depths)), [f"{100 * d:.0f} %" for d in depths] if number == 0 else [""] * len(depths))
+        names = [d if isinstance(d, str) else f"{100 * d:.0f} %" for d in depths]
+        axes.set_yticks(range(len(depths)), names if number == 0 else [""] * len(depths))
         axes.set_title("\n".join(panel) if len({g.kv_type for g in found}) > 1 else panel[0], fontsize=9)
     figure.supxlabel("tokens")
     figure.supylabel(kind.across)

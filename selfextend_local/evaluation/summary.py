@@ -70,7 +70,8 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         c = row["config"]
-        key = (c["task"], c["model"], c["kv_type"], c["method"], c["length"], tuple(c["ga"]) if c["ga"] else None)
+        method = c["method"] + (f", window {c['window']:,}" if c.get("window") else "")
+        key = (c["task"], c["model"], c["kv_type"], method, c["length"], tuple(c["ga"]) if c["ga"] else None)
         found.setdefault(key, []).append(row)
     return [
         Group(task, model, kv_type, method, length, ga, _estimate(task, held), tuple(held))

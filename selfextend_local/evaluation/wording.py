@@ -48,6 +48,16 @@ class Wording:
         if chat and self._prompts.warning:
             raise ModelUnsupported("This model has no chat template: take --format plain.")
 
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, form: str) -> Wording:
+        """`form`: plain, chat, or auto: chat if the model has a template."""
+        return cls(tokenizer, chat=form == "chat" or (form == "auto" and cls(tokenizer).has_chat_template))
+
+    @property
+    def form(self) -> str:
+        """chat or plain, for the record."""
+        return "chat" if self.chat else "plain"
+
     @cached_property
     def _prompts(self) -> Prompts:
         return Prompts(self._tokenizer)

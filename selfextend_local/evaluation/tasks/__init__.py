@@ -44,7 +44,7 @@ TASKS: Mapping[str, Kind] = {
     "passkey": Kind("exact", True, "Pass keys found", "depth"),
     "ppl": Kind("nll", False, "Nats per token"),
     "copy": Kind("gain", True, "Nats per token saved by a passage read before", "depth"),
-    "needle": Kind("score", True, "Values found among key-value pairs", "depth"),
+    "needle": Kind("score", True, "Values found among key-value pairs", "mode"),
     "tsort": Kind("exact", True, "Orders of shuffled passages found"),
     "bestanswer": Kind("exact", True, "Continuations found among passages"),
     "qa": Kind("f1", True, "F1 of answers"),
