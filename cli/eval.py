@@ -40,7 +40,7 @@ task_command = {"context_settings": {"help_option_names": ["-h", "--help"]}}
 @click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Keys for each place.")
 @click.option("--digits", type=ListOf("N", number), default="5", show_default=True, help="Digits of a key, such as 5,10,64.")
 @click.option("--format", "formats", type=ListOf("FORMATS", one_of(("plain", "chat"))), default="plain", show_default=True)
-@click.option("--introduction/--no-introduction", default=False, show_default=True, help="Say first that a key is hidden.")
+@click.option("--introduction/--no-introduction", default=True, show_default=True, help="Say first that a key is hidden.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @boundary
 def passkey(**flags: Any) -> int:

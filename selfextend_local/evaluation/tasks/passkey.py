@@ -31,7 +31,7 @@ class Passkey:
     repeats: int = 1
     digits: tuple[int, ...] = (5,)
     formats: tuple[str, ...] = ("plain",)
-    introduction: bool = False
+    introduction: bool = True
     seed: int = 0
 
     name = "passkey"
@@ -48,7 +48,8 @@ class Passkey:
             for digits in self.digits:
                 lines = self._lines(wording, length, digits)
                 for depth in reversed(range(self.depths)):
-                    share = depth / max(1, self.depths - 1) if self.depths > 1 else 0.5
+                    # The middles of equal parts: never the very first line, nor the one in front of the question.
+                    share = (depth + 0.5) / self.depths
                     for repeat in range(self.repeats):
                         found.append(self._question(wording, form, length, lines, digits, share, repeat))
         return found
