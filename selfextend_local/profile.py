@@ -71,7 +71,7 @@ def load_profile(model: Path) -> Profile | None:
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
         if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1):
             raise ValueError("its figures are out of range")
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
     return found
 

@@ -70,13 +70,19 @@ def groups(rows: Sequence[Row]) -> list[Group]:
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         c = row["config"]
-        method = c["method"] + (f", window {c['window']:,}" if c.get("window") else "")
+        method = c["method"] + _variant(c)
         key = (c["task"], c["model"], c["kv_type"], method, c["length"], tuple(c["ga"]) if c["ga"] else None)
         found.setdefault(key, []).append(row)
     return [
         Group(task, model, kv_type, method, length, ga, _estimate(task, held), tuple(held))
         for (task, model, kv_type, method, length, ga), held in found.items()
     ]
+
+
+def _variant(config: dict[str, Any]) -> str:
+    """What else sets rows of one method apart: a sliding window, pass keys that aren't announced."""
+    sliding = f", window {config['window']:,}" if config.get("window") else ""
+    return sliding + (", not announced" if config.get("introduction") is False else "")
 
 
 def _estimate(task: str, rows: Sequence[Row]) -> Estimate:
