@@ -66,7 +66,7 @@ def test_reusing_a_prefix_changes_nothing(model: Path, setup: Setup) -> None:
 
 
 def test_answers_are_those_of_generate(model: Path) -> None:
-    llm = SelfExtendLlama(model, ga_n=4, ga_w=32, n_ctx=512, n_threads=1)
+    llm = SelfExtendLlama(model, n_ctx=512, n_threads=1)
     llm.pin_group_attention(GROUPED.group_attention)
     wanted = [token for token, _ in zip(llm.generate(TOKENS[:400], temp=0.0), range(12), strict=False)]
     with Shelf(model, n_threads=1) as shelf:
