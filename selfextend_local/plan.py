@@ -26,14 +26,23 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold."""
+    """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
+
+    `ga_fraction` None means RELIABLE_FRACTION. `tuned`: a profile of this model filled in what the user left open.
+    """
 
     ga_n: GroupSize = "auto"
     ga_w: int | None = None
-    ga_fraction: float = RELIABLE_FRACTION
+    ga_fraction: float | None = None
     n_ctx: int | None = None
     need_tokens: int | None = None
     kv_type: str = "f16"
+    tuned: bool = False
+
+    @property
+    def fraction(self) -> float:
+        """Share of the trained window to rely on."""
+        return RELIABLE_FRACTION if self.ga_fraction is None else self.ga_fraction
 
 
 @dataclass(frozen=True)
@@ -50,11 +59,12 @@ class ContextPlan:
     group_attention: GroupAttention
     kv_type: str
     kv_bytes: int | None
+    tuned: bool = False
 
     def describe(self) -> str:
         """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16"."""
         ga = self.group_attention
-        group = f"n={ga.n}, w={ga.w}" if ga.enabled else "n=1"
+        group = (f"n={ga.n}, w={ga.w}" if ga.enabled else "n=1") + (", tuned" if self.tuned else "")
         size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
         return f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}"
 
@@ -62,7 +72,7 @@ class ContextPlan:
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
     """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
     if settings.ga_n == "auto":
-        choose(1, window, w=settings.ga_w, fraction=settings.ga_fraction, sliding_window=sliding_window)
+        choose(1, window, w=settings.ga_w, fraction=settings.fraction, sliding_window=sliding_window)
         return reach(window, w=settings.ga_w, sliding_window=sliding_window)
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window).capacity(window)
 
@@ -71,7 +81,7 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     """The (n, w, r) that these settings mean for a text of `n_tokens`."""
     if settings.ga_n == "auto":
         return choose(
-            n_tokens, window, w=settings.ga_w, fraction=settings.ga_fraction, sliding_window=sliding_window
+            n_tokens, window, w=settings.ga_w, fraction=settings.fraction, sliding_window=sliding_window
         )
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window)
 
@@ -130,6 +140,7 @@ def make_plan(
         group_attention=group_attention_for(settings, planned, window, sliding_window),
         kv_type=settings.kv_type,
         kv_bytes=None if measured is None else measured[0],
+        tuned=settings.tuned,
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from support.driver import Engine
-from support.nll import UpstreamSchedule, token_nll
+from support.nll import token_nll
 
+from selfextend_local.evaluation.upstream import UpstreamSchedule
 from selfextend_local.model import ModelPeek
 
 pytestmark = pytest.mark.model

@@ -1,0 +1,109 @@
+"""Results as tables and small charts in a terminal, on stdout.
+
+Knows rich and summaries. It knows no models. rich is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from selfextend_local.evaluation.summary import Group
+
+_SHADES = " ░▒▓█"
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def print_results(found: Sequence[Group]) -> None:
+    """One table of methods x lengths for each model and cache type, then depths or positions where the task has them."""
+    from rich.console import Console
+
+    from selfextend_local.evaluation.tasks import TASKS
+
+    out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    for key in dict.fromkeys((g.task, g.model, g.kv_type) for g in found):
+        held = [g for g in found if (g.task, g.model, g.kv_type) == key]
+        out.print(f"{TASKS[held[0].task].title}, {held[0].model}, {held[0].kv_type} KV cache (95 % interval)", soft_wrap=True)
+        out.print(_table(held))
+        _print_details(out, held)
+
+
+def _table(held: Sequence[Group]) -> Table:
+    from rich.table import Table
+
+    lengths = sorted({g.length for g in held})
+    table = Table()
+    table.add_column("method")
+    for length in lengths:
+        table.add_column(f"{length:,}", justify="right")
+    for method in dict.fromkeys(g.method for g in held):
+        at = {g.length: g for g in held if g.method == method}
+        table.add_row(method, *(_cell(at.get(length)) for length in lengths))
+    return table
+
+
+def _cell(group: Group | None) -> str:
+    if group is None:
+        return "-"
+    e = group.estimate
+    share = group.task not in ("ppl", "copy")
+    value = f"{100 * e.mean:.0f} %" if share else f"{e.mean:.3f}"
+    bounds = f"{100 * e.low:.0f}-{100 * e.high:.0f}" if share else f"{e.low:.3f}-{e.high:.3f}"
+    grouped = f"\nn={group.ga[0]} w={group.ga[1]}" if group.ga else ""
+    return f"{value} ({bounds}){grouped}"
+
+
+def _print_details(out: Any, held: Sequence[Group]) -> None:
+    from selfextend_local.evaluation.summary import by_label
+    from selfextend_local.evaluation.tasks import TASKS
+
+    kind = TASKS[held[0].task]
+    if held[0].task == "ppl":
+        top = max(max(row["result"]["blocks"]) for g in held for row in g.rows)
+        low = min(min(row["result"]["blocks"]) for g in held for row in g.rows)
+        out.print(f"Nats per token by position, {low:.2f} ▁ to {top:.2f} █")
+        for g in held:
+            out.print(f"  {g.method:<24} {g.length:>9,}  {bars(g.rows[0]['result']['blocks'], low, top)}")
+    elif kind.across and len({row["config"][kind.across] for g in held for row in g.rows}) > 1:
+        values = {(g.method, g.length): by_label(g.rows, kind.across, kind.metric) for g in held}
+        top = max(1.0, max(max(v.values()) for v in values.values()))
+        steps = ", ".join(next(iter(values.values()))) if kind.across == "mode" else "beginning to end of the text"
+        out.print(f"{kind.title} by {kind.across}: {steps}; 0 to {top:.3g}")
+        for (method, length), by_depth in values.items():
+            out.print(f"  {method:<24} {length:>9,}  |{shades(by_depth, top)}|")
+
+
+def bars(values: Sequence[float], low: float, top: float) -> str:
+    """One character a value, the higher the larger."""
+    span = max(1e-9, top - low)
+    return "".join(_BARS[min(7, int(8 * (value - low) / span))] for value in values)
+
+
+def shades(values: Mapping[Any, float], top: float) -> str:
+    """Two characters a value: blank for 0 or less, full for `top`."""
+    return "".join(2 * _SHADES[max(0, min(4, round(4 * value / top)))] for value in values.values())
+
+
+def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
+    """What a tuning tried, one line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for name in ("where", "setting", "tokens", "largest rotation", "found", "seconds"):
+        table.add_column(name, justify="left" if name in ("where", "setting") else "right")
+    for t in trials:
+        stopped = "" if t["asked"] == t["of"] else f" ({t['of']} planned)"
+        table.add_row(
+            t["stage"],
+            t["setting"],
+            f"{t['tokens']:,}",
+            f"{t['largest_rotation']:,} ({100 * t['share']:.0f} % of the window)",
+            f"{t['found']} of {t['asked']}{stopped}",
+            f"{t['seconds']:.1f}",
+        )
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)

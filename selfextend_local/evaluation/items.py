@@ -1,0 +1,104 @@
+"""What a task asks of a reader: a question with a graded answer, or a passage whose likelihood is measured.
+
+Knows the protocol of a reader. It knows no methods, so that each method gets the same items.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import SelfExtendError
+from .reads import Reads
+
+Result = Mapping[str, Any]
+
+
+class TaskError(SelfExtendError):
+    """A task can't be made from what it was given."""
+
+
+class Item(Protocol):
+    """One cell of a task at one length."""
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """What tells this item from the others of its task, such as depth and repeat."""
+
+    @property
+    def cost(self) -> int:
+        """Tokens to read, at most."""
+
+    @property
+    def room(self) -> int:
+        """Tokens that the context must hold."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the very tokens."""
+
+    def perform(self, reader: Reads) -> Result:
+        """Ask, and grade. Raises Interrupted."""
+
+
+def fingerprint(tokens: Sequence[int]) -> str:
+    return hashlib.sha256(array("i", tokens).tobytes()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt whose greedy answer is graded. Grades are numbers, larger is better; the answer is kept beside them."""
+
+    labels: Mapping[str, Any]
+    prompt: tuple[int, ...]
+    max_tokens: int
+    grade: Callable[[str], Mapping[str, float]]
+    stop_tokens: frozenset[int] = field(default_factory=frozenset)
+    stop_text: str = ""
+
+    @property
+    def cost(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def room(self) -> int:
+        return len(self.prompt) + self.max_tokens
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.prompt)
+
+    def perform(self, reader: Reads) -> Result:
+        answer = reader.answer(self.prompt, self.max_tokens, self.stop_tokens, self.stop_text)
+        return {**self.grade(answer), "answer": answer.strip(), "tokens": len(self.prompt)}
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Tokens whose likelihood is measured from `start` on; `summarise` turns nats per token into a result."""
+
+    labels: Mapping[str, Any]
+    tokens: tuple[int, ...]
+    summarise: Callable[[NDArray[np.float64]], Result]
+    start: int = 1
+
+    @property
+    def cost(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def room(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint((*self.tokens, self.start))
+
+    def perform(self, reader: Reads) -> Result:
+        return {**self.summarise(reader.nll(self.tokens, self.start)), "tokens": len(self.tokens)}

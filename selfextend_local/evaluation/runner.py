@@ -1,0 +1,118 @@
+"""Items x methods -> rows: what is done is skipped, what is new is on the disk before the next begins.
+
+Knows tasks, methods and results, and asks whoever opens readers. It knows no terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..errors import Interrupted
+from .items import Item
+from .methods import Method, Rotary, Setup
+from .reads import Reads
+from .results import Results, Row
+from .tasks import Task
+from .wording import Tokenizer
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens read, tokens in all)."""
+
+
+class ReadsWithProgress(Reads, Protocol):
+    """A reader that tells how far it is in the present text."""
+
+    progress: Callable[[int], None]
+
+
+class Opens(Protocol):
+    """Whoever opens readers: reader.Shelf, or a stand-in."""
+
+    def reader(self, setup: Setup, n_ctx: int) -> ReadsWithProgress:
+        """A reader under `setup` with room for `n_ctx` tokens."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated. `record` (name, size, hash, cache type) goes into each configuration."""
+
+    tokenizer: Tokenizer
+    rotary: Rotary
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One item under one method: `config` is all that its result depends on."""
+
+    config: Mapping[str, Any]
+    item: Item
+    setup: Setup
+
+
+def cells(task: Task, subject: Subject, methods: Sequence[Method], lengths: Sequence[int]) -> list[Cell]:
+    """All cells, method by method, so that each is loaded once. Raises TaskError, GroupAttentionError."""
+    items = {length: task.items(subject.tokenizer, length) for length in lengths}
+    return [
+        Cell(_config(task, subject, method, setup, length, item), item, setup)
+        for method in methods
+        for length in lengths
+        for setup in [method.setup(length, subject.rotary)]
+        for item in items[length]
+    ]
+
+
+def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: int, item: Item) -> dict[str, Any]:
+    ga = setup.group_attention
+    return {
+        "task": task.name,
+        **subject.record,
+        "method": method.label,
+        "ga": [ga.n, ga.w, ga.r] if ga.enabled else None,
+        "context": dict(setup.context),
+        "length": length,
+        **task.config(),
+        **item.labels,
+        "input": item.fingerprint,
+    }
+
+
+def run(
+    planned: Sequence[Cell],
+    results: Results,
+    shelf: Opens,
+    *,
+    made_with: Mapping[str, Any] | None = None,
+    progress: Progress = lambda done, total: None,
+    finished: Callable[[Row], None] = lambda row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Row]:
+    """The rows of all cells, old and new, in their order. Raises Interrupted; what is finished stays finished."""
+    total = sum(cell.item.cost for cell in planned if results.get(cell.config) is None)
+    done = 0
+    rows = []
+    for index, cell in enumerate(planned):
+        row = results.get(cell.config)
+        if row is None:
+            if should_stop():
+                raise Interrupted("Stopped; the results so far are kept.", done)
+            reader = shelf.reader(cell.setup, _room(planned[index:], cell))
+            before, cost = done, cell.item.cost
+            reader.progress = lambda read, before=before, cost=cost: progress(before + min(read, cost), total)  # type: ignore[misc]
+            started = time.perf_counter()
+            result = cell.item.perform(reader)
+            seconds = round(time.perf_counter() - started, 3)
+            row = results.add(cell.config, result, seconds=seconds, made_with=dict(made_with or {}))
+            done += cost
+            progress(done, total)
+            finished(row)
+        rows.append(row)
+    return rows
+
+
+def _room(planned: Sequence[Cell], first: Cell) -> int:
+    """Tokens for this cell and all later ones that share its context parameters."""
+    return max(cell.item.room for cell in planned if cell.setup.context == first.setup.context) + 1

@@ -1,0 +1,52 @@
+"""The tasks, by name. A task is a frozen dataclass that makes the items for one length; it knows no methods and no models.
+
+A new task is a module here and a line in TASKS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..items import Item
+from ..wording import Tokenizer
+
+
+class Task(Protocol):
+    """What the runner asks of a task."""
+
+    @property
+    def name(self) -> str:
+        """Of TASKS."""
+
+    def config(self) -> Mapping[str, Any]:
+        """All parameters that change what is asked, in JSON's types."""
+
+    def items(self, tokenizer: Tokenizer, length: int) -> list[Item]:
+        """The items for texts of `length` tokens, in an order in which neighbours share long prefixes.
+
+        Raises TaskError if there are none for that length.
+        """
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the results of a task are read: the main metric, whether more is better, the label that a heatmap shows."""
+
+    metric: str
+    more_is_better: bool
+    title: str
+    across: str = ""
+
+
+TASKS: Mapping[str, Kind] = {
+    "passkey": Kind("exact", True, "Pass keys found", "depth"),
+    "ppl": Kind("nll", False, "Nats per token"),
+    "copy": Kind("gain", True, "Nats per token saved by a passage read before", "depth"),
+    "needle": Kind("score", True, "Values found among key-value pairs", "mode"),
+    "tsort": Kind("exact", True, "Orders of shuffled passages found"),
+    "bestanswer": Kind("exact", True, "Continuations found among passages"),
+    "qa": Kind("f1", True, "F1 of answers"),
+    "instructions": Kind("f1", True, "F1 of wrong sums named in a long list"),
+}

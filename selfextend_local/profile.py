@@ -1,0 +1,107 @@
+"""What `selfextend tune` found out about a model, kept for the automatic choice.
+
+Knows a folder of small JSON files, one a model, named by the model's identity. It knows no models and no measurements.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from .errors import ModelError
+from .plan import Settings
+
+FOLDER_VARIABLE = "SELFEXTEND_PROFILES"
+_SAMPLE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Profile:
+    """`ga_fraction`: share of the trained window that the model uses well; `ga_w`: neighbour window in tokens.
+
+    `evidence`: what was measured for it, in sentences, at `target_tokens`.
+    """
+
+    model: str
+    ga_fraction: float
+    ga_w: int
+    target_tokens: int
+    created: str
+    evidence: tuple[str, ...] = ()
+
+
+def folder() -> Path:
+    """Where profiles lie: SELFEXTEND_PROFILES, else the user's configuration folder."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return platformdirs.user_config_path("selfextend", appauthor=False) / "profiles"
+
+
+def identity(model: Path) -> str:
+    """16 hexadecimal digits: the size of a GGUF file and a MiB from its beginning, its middle and its end.
+
+    The beginning holds the metadata and the vocabulary, the others tell weights apart that share them.
+    """
+    size = model.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with model.open("rb") as file:
+        for at in (0, size // 2, max(0, size - _SAMPLE)):
+            file.seek(at)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:16]
+
+
+def profile_path(model: Path) -> Path:
+    """The file that holds, or would hold, the profile of a model."""
+    return folder() / f"{identity(model)}.json"
+
+
+def load_profile(model: Path) -> Profile | None:
+    """The profile of a model file, None if it was never tuned. Raises ModelError if the profile can't be read."""
+    if not folder().is_dir() or not (path := profile_path(model)).is_file():
+        return None
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
+        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1):
+            raise ValueError("its figures are out of range")
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
+    return found
+
+
+def save_profile(model: Path, profile: Profile) -> Path:
+    """Write the profile of a model file, at once or not at all. Raises ModelError."""
+    path = profile_path(model)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps(asdict(profile), indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise ModelError(f"The profile {path} can't be written ({error.strerror}). Set {FOLDER_VARIABLE} to another folder.") from error
+    return path
+
+
+def with_profile(settings: Settings, model: Path) -> Settings:
+    """`settings` for this model: where the automatic choice has a free hand, what was tuned. What the user gave stays.
+
+    Raises ModelError if there is a profile that can't be read.
+    """
+    if settings.ga_n != "auto" or (settings.ga_w is not None and settings.ga_fraction is not None):
+        return settings
+    profile = load_profile(model)
+    if profile is None:
+        return settings
+    return replace(
+        settings,
+        ga_w=profile.ga_w if settings.ga_w is None else settings.ga_w,
+        ga_fraction=profile.ga_fraction if settings.ga_fraction is None else settings.ga_fraction,
+        tuned=True,
+    )

@@ -1,0 +1,219 @@
+"""The tasks: a reader that understands the prompt gets full marks, one that doesn't gets none, and lengths are kept."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.scripted import Scripted, Words
+
+from selfextend_local.errors import ModelUnsupported
+from selfextend_local.evaluation.items import Item, TaskError
+from selfextend_local.evaluation.scores import exact_match, f1, found_share, rouge_l, set_f1
+from selfextend_local.evaluation.tasks import TASKS, Task
+from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
+from selfextend_local.evaluation.tasks.copying import Copying
+from selfextend_local.evaluation.tasks.instructions import Instructions
+from selfextend_local.evaluation.tasks.needle import MODES, Needle
+from selfextend_local.evaluation.tasks.ordering import Ordering
+from selfextend_local.evaluation.tasks.passkey import Passkey, grade
+from selfextend_local.evaluation.tasks.perplexity import Perplexity
+from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+from selfextend_local.evaluation.texts import Text, random_words, read_text
+from selfextend_local.evaluation.wording import Wording
+
+# Each sentence has a number of its own, so that an order can be read off the passages.
+STORY = Text("story", " ".join(f"On day {n} the {w} crossed the sound and came back at night." for n, w in enumerate(
+    random_words(900).content.split())))
+
+
+def find_key(prompt: str) -> str:
+    found = re.search(r"The pass key is (\d+)\.", prompt)
+    return f" {found[1]}." if found else ""
+
+
+def follow_pairs(prompt: str) -> str:
+    pairs = dict(re.findall(r'"(\*?\d+)": "(\d+)"', prompt))
+    question = prompt[prompt.rindex("\n\n") :]
+    if "begin with *" in question:
+        return ", ".join(value for key, value in pairs.items() if key.startswith("*"))
+    asked = [key for key in re.findall(r"\d+", question) if key in pairs]
+    if "go on with that key" in question:
+        value = asked[0]
+        while value in pairs:
+            value = pairs[value]
+        return value
+    return ", ".join(pairs[key] for key in dict.fromkeys(asked))
+
+
+def order_parts(prompt: str) -> str:
+    parts = re.findall(r"Part (\d): .*?On day (\d+)", prompt, re.DOTALL)
+    return ", ".join(number for number, day in sorted(parts, key=lambda part: int(part[1])))
+
+
+def continue_passage(prompt: str) -> str:
+    question = prompt.split("\n\n")[0]
+    last = int(re.findall(r"day (\d+)", question)[-1])
+    for number, answer in re.findall(r"^(\d+)\. (.*)$", prompt, re.MULTILINE):
+        days = re.findall(r"day (\d+)", answer)
+        if days and int(days[0]) == last + 1:
+            return number
+    return "0"
+
+
+def check_sums(prompt: str) -> str:
+    sums = re.findall(r"(\d+)\. (\d+) \+ (\d+) = (\d+)", prompt)
+    return ", ".join(number for number, a, b, c in sums if int(a) + int(b) != int(c))
+
+
+CASES: list[tuple[Task, Callable[[str], str], str]] = [
+    (Passkey(depths=4, repeats=2, digits=(5, 10, 64)), find_key, "exact"),
+    (Passkey(depths=1, formats=("chat",), introduction=False), find_key, "exact"),
+    (Needle(modes=MODES, repeats=3, form="plain"), follow_pairs, "score"),
+    (Needle(modes=("threads",), direction="backward", steps=5, repeats=3, form="chat"), follow_pairs, "score"),
+    (Ordering(STORY, repeats=3), order_parts, "exact"),
+    (BestAnswer(cases_of_text(STORY), STORY.record, repeats=3), continue_passage, "exact"),
+    (Instructions(repeats=3), check_sums, "f1"),
+]
+
+
+@pytest.mark.parametrize(("task", "solve", "metric"), CASES, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize("length", [900, 2500])
+def test_who_understands_the_prompt_gets_full_marks(task: Task, solve: Callable[[str], str], metric: str, length: int) -> None:
+    words = Words(chat=True)
+    items = task.items(words, length)
+    knows, guesses = Scripted(words, lambda p, s, n: solve(p)), Scripted(words, lambda p, s, n: "I don't know, 1234567")
+    assert items
+    for item in items:
+        assert item.perform(knows)[metric] == 1.0
+        assert item.perform(guesses)[metric] < 0.5
+        assert item.room <= length + 200
+    assert all(0.75 * length < len(prompt) <= length for prompt in knows.prompts)
+
+
+@pytest.mark.parametrize("task", [case[0] for case in CASES], ids=lambda task: task.name)
+def test_the_same_seed_asks_the_same(task: Task) -> None:
+    def inputs() -> list[tuple[str, str]]:
+        words = Words(chat=True)
+        return [(item.fingerprint, str(item.labels)) for item in task.items(words, 1000)]
+
+    assert inputs() == inputs()
+    assert len(set(inputs())) == len(inputs())
+
+
+def test_every_kind_of_task_is_covered_here() -> None:
+    assert set(TASKS) == {task.name for task, _, _ in CASES} | {"ppl", "copy", "qa"}
+
+
+def prefix(a: Item, b: Item) -> int:
+    return next(i for i, (x, y) in enumerate(zip(a.prompt, b.prompt, strict=False)) if x != y)  # type: ignore[attr-defined]
+
+
+def test_neighbouring_pass_keys_share_the_noise_in_front_of_the_key() -> None:
+    items = Passkey(depths=4).items(Words(), 2000)
+    assert [item.labels["depth"] for item in items] == [0.875, 0.625, 0.375, 0.125]
+    for deeper, item in zip(items, items[1:], strict=False):
+        assert prefix(deeper, item) > item.labels["depth"] * 1900
+
+
+def test_more_repeats_and_depths_leave_what_was_asked_as_it_is() -> None:
+    words = Words()
+    few = {i.fingerprint for i in Passkey(depths=3).items(words, 1000)}
+    many = {i.fingerprint for i in Passkey(depths=9, repeats=2).items(words, 1000)}
+    assert few < many
+
+
+def test_a_pass_key_counts_only_as_a_whole_number() -> None:
+    assert grade("12345", " 12345. Remember") == {"exact": 1.0, "digits": 1.0}
+    assert grade("12345", "123456") == {"exact": 0.0, "digits": 1.0}
+    assert grade("12345", "12399") == {"exact": 0.0, "digits": 0.6}
+    assert grade("12345", "the key") == {"exact": 0.0, "digits": 0.0}
+
+
+def test_perplexity_in_one_pass_and_sliding() -> None:
+    words = Words()
+    reader = Scripted(words, lambda p, s, n: "")
+    (one,) = Perplexity(STORY).items(words, 1000)
+    result = one.perform(reader)
+    assert (result["nll"], result["tokens"], len(result["blocks"])) == (1.0, 1000, 63)
+    (sliding,) = Perplexity(STORY, window=256).items(words, 1000)
+    reader.prompts.clear()
+    sliding.perform(reader)
+    assert max(map(len, reader.prompts)) == 256
+    # Every token but the first is measured once, in a window in which at least 128 tokens stand in front of it.
+    starts = [1] + [128] * (len(reader.prompts) - 1)
+    assert sum(len(p) - s for p, s in zip(reader.prompts, starts, strict=True)) == 999
+
+
+def test_copying_measures_the_passage_that_was_read_against_one_that_was_not() -> None:
+    words = Words()
+    items = Copying(random_words(4000), depths=3).items(words, 1500)
+    reader = Scripted(words, lambda p, s, n: "")
+    for item in items:
+        assert item.perform(reader)["gain"] == pytest.approx(0.9)
+    assert [item.labels["depth"] for item in items] == [0.0, 0.5, 1.0]
+    assert max(map(len, reader.prompts)) <= 1500
+
+
+def test_questions_stand_at_the_shortest_length_that_holds_them(tmp_path: Path) -> None:
+    lines = [{"context": "The boat is blue. " * n, "input": "Which colour?", "answers": ["blue"]} for n in (5, 60, 500)]
+    path = tmp_path / "qa.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    task = QuestionAnswering(*read_cases(path), lengths=(200, 1000), form="plain")
+    words = Words()
+    assert [[item.labels["case"] for item in task.items(words, length)] for length in (200, 1000)] == [[0], [1]]
+    assert task.too_long(words) == 1
+    graded = task.items(words, 200)[0].perform(Scripted(words, lambda p, s, n: " The blue."))
+    assert (graded["f1"], graded["rouge_l"], graded["exact"]) == (1.0, 0.6667, 1.0)
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"context": "x"}', "no json", '{"context": "x", "input": "y", "answers": 3}'])
+def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"context": "x", "input": "y", "answers": "z", "question": "q", "best": 0}\n' + line)
+    with pytest.raises(TaskError, match="Line 2 of .*data.jsonl"):
+        read_cases(path)
+    path.write_text('{"question": "q", "answers": ["a", "b"], "best": 0}\n' + line)
+    with pytest.raises(TaskError, match="Line 2 of .*data.jsonl"):
+        cases_of_file(path)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [Passkey(digits=(64,)), Needle(form="plain"), Ordering(STORY), Instructions(), Copying(STORY), Perplexity(Text("t", "a b"))],
+    ids=lambda task: task.name,
+)
+def test_what_does_not_fit_is_an_error_that_says_so(task: Task) -> None:
+    with pytest.raises(TaskError, match="lengths"):
+        task.items(Words(), 60)
+
+
+def test_chat_is_refused_without_a_template() -> None:
+    with pytest.raises(ModelUnsupported, match="--format plain"):
+        Passkey(formats=("chat",)).items(Words(), 500)
+
+
+def test_a_cue_stands_behind_the_header_of_the_answer() -> None:
+    words = Words(chat=True)
+    assert words.text(Wording(words, chat=True).prompt("Why?", "Since")) == "<|user|>Why?<|end|><|assistant|>Since"
+    assert words.text(Wording(words).prompt("Why?", "Since")) == "<s>Why? Since"
+
+
+def test_a_licence_around_a_text_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("Licence\n\n*** START OF THIS BOOK ***\n\nA tale of two cats.\n\n*** END OF THIS BOOK ***\n\nMore licence")
+    assert read_text(path).content.strip() == "A tale of two cats."
+
+
+def test_scores_are_those_of_squad_and_rouge() -> None:
+    # ROUGE-L as `rouge_score.rouge_scorer.RougeScorer(["rougeL"])` of rouge-score 0.1.2 defines it: LCS over words, no stemming.
+    assert rouge_l("police kill the gunman", "police killed the gunman") == pytest.approx(0.75)
+    assert rouge_l("the gunman kill police", "police killed the gunman") == pytest.approx(0.5)
+    assert f1("The cat sat.", "a cat sat down") == pytest.approx(0.8)
+    assert exact_match("The Heron!", "heron") == 1.0
+    assert exact_match("two herons", "heron") == 0.0
+    assert set_f1([1, 2, 2], [2, 3]) == pytest.approx(0.5)
+    assert found_share("123456, 9", ["123456", "99"]) == 0.5

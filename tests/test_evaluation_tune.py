@@ -1,0 +1,156 @@
+"""Tuning a scripted model that finds keys up to a known share of its window; the profile and who obeys it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.scripted import Scripted, ScriptedShelf, Words, subject
+
+from selfextend_local.errors import ModelError
+from selfextend_local.evaluation.methods import Setup
+from selfextend_local.evaluation.results import Results
+from selfextend_local.evaluation.tune import TuneError, Tuning, candidates, tune
+from selfextend_local.plan import Settings, group_attention_for, make_plan
+from selfextend_local.positions import choose
+from selfextend_local.profile import Profile, identity, load_profile, profile_path, save_profile, with_profile
+
+WINDOW = 4096
+
+
+def finds_up_to(share: float) -> object:
+    def say(prompt: str, setup: Setup, n_tokens: int) -> str:
+        reached = setup.group_attention.largest_rotation(n_tokens) <= share * WINDOW
+        return prompt.split("The pass key is ")[1].split(".")[0] if reached else "nothing"
+
+    return say
+
+
+def tuned(share: float, target: int, folder: Path, budget: float = 600.0) -> Tuning:
+    words = Words()
+    made = ScriptedShelf(Scripted(words, finds_up_to(share)))  # type: ignore[arg-type]
+    return tune(subject(words, WINDOW), made, Results(folder / "t.jsonl"), target, budget_seconds=budget)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.7, 1.0])
+@pytest.mark.parametrize("target", [6000, 16_384])
+def test_the_setting_works_at_the_target_and_auto_takes_it(share: float, target: int, tmp_path: Path) -> None:
+    found = tuned(share, target, tmp_path)
+    assert found.verified
+    assert found.ga.largest_rotation(target - 40) <= share * WINDOW
+    assert choose(target, WINDOW, w=found.ga.w, fraction=found.fraction) == found.ga
+    # The part that is relied on is one in which the model was seen to work.
+    assert found.fraction <= share + 0.15
+
+
+def test_within_the_reliable_part_nothing_is_grouped(tmp_path: Path) -> None:
+    found = tuned(0.7, 2000, tmp_path)
+    assert found.verified and not found.ga.enabled
+
+
+def test_a_model_that_finds_nothing_beyond_is_told_so(tmp_path: Path) -> None:
+    words = Words()
+    say = finds_up_to(1.0)
+    plain_only = lambda p, setup, n: say(p, setup, n) if not setup.group_attention.enabled else ""  # type: ignore[operator] # noqa: E731
+    made = ScriptedShelf(Scripted(words, plain_only))
+    found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=600)
+    assert not found.verified
+    assert "nothing found all of them" in found.reason
+
+
+def test_a_model_too_weak_to_answer_is_tuned_by_copying(tmp_path: Path) -> None:
+    words = Words()
+    made = ScriptedShelf(Scripted(words, lambda p, s, n: "no idea"))
+    found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 8192, budget_seconds=600)
+    assert found.verified
+    assert "repeated passages" in found.reason
+
+
+def test_a_budget_that_ends_at_once_is_an_error_that_names_the_flag(tmp_path: Path) -> None:
+    with pytest.raises(TuneError, match="--budget-minutes"):
+        tuned(0.5, 8192, tmp_path, budget=0.0)
+
+
+def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
+    first = tuned(0.45, 16_384, tmp_path)
+    words = Words()
+    made = ScriptedShelf(Scripted(words, finds_up_to(0.45)))  # type: ignore[arg-type]
+    # No budget at all is enough for what is known already.
+    again = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=0.0)
+    assert (again.ga, again.fraction) == (first.ga, first.fraction)
+    assert made.asked == []
+
+
+def test_candidates_stay_within_the_fraction_and_begin_with_the_smallest_group() -> None:
+    rotary = replace(subject(Words(), WINDOW).rotary, sliding_window=0)
+    found = candidates(32_768, rotary, 0.375)
+    assert found
+    assert all(ga.largest_rotation(32_768) < 0.375 * WINDOW for ga in found)
+    assert [ga.n for ga in found] == sorted(ga.n for ga in found)
+
+
+@pytest.fixture
+def profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SELFEXTEND_PROFILES", str(tmp_path / "profiles"))
+    return tmp_path
+
+
+def profile(**changes: object) -> Profile:
+    return replace(Profile("m", 0.6, 512, 16_384, "2026-11-23", ("all found",)), **changes)  # type: ignore[arg-type]
+
+
+def model_file(folder: Path, content: bytes = b"GGUF" * 1000) -> Path:
+    path = folder / "model.gguf"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_profile_is_for_one_model_file_whatever_its_name(profiles: Path) -> None:
+    model = model_file(profiles)
+    save_profile(model, profile())
+    assert load_profile(model) == profile()
+    assert load_profile(model.rename(profiles / "renamed.gguf")) == profile()
+    assert load_profile(model_file(profiles, b"GGUF" * 999 + b"gguf")) is None
+
+
+def test_identity_sees_the_middle_and_the_end_of_large_files(profiles: Path) -> None:
+    size = 8 << 20
+    seen = set()
+    for at in (None, 10, size // 2 + 5, size - 1):
+        data = bytearray(size)
+        if at is not None:
+            data[at] = 1
+        seen.add(identity(model_file(profiles, bytes(data))))
+    assert len(seen) == 4
+
+
+def test_auto_obeys_the_profile_and_the_user_wins(profiles: Path) -> None:
+    model = model_file(profiles)
+    assert with_profile(Settings(), model) == Settings()
+    save_profile(model, profile())
+    assert with_profile(Settings(), model) == Settings(ga_w=512, ga_fraction=0.6, tuned=True)
+    assert with_profile(Settings(ga_w=2048), model) == Settings(ga_w=2048, ga_fraction=0.6, tuned=True)
+    assert with_profile(Settings(ga_fraction=0.2), model) == Settings(ga_w=512, ga_fraction=0.2, tuned=True)
+    for given in (Settings(ga_n=4), Settings(ga_w=1024, ga_fraction=0.5)):
+        assert with_profile(given, model) == given
+
+
+def test_the_plan_says_that_it_was_tuned(profiles: Path) -> None:
+    model = model_file(profiles)
+    save_profile(model, profile())
+    settings = with_profile(Settings(need_tokens=16_000), model)
+    made = make_plan(settings, 8192, sliding_window=0, available_bytes=1 << 34, measure=lambda n: None)
+    assert "(n=4, w=512, tuned)" in made.describe()
+    assert made.group_attention == group_attention_for(settings, 16_000, 8192)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": "m"}', json.dumps(profile(ga_fraction=3.0).__dict__)])
+def test_a_damaged_profile_is_an_error_that_names_it(profiles: Path, content: str) -> None:
+    model = model_file(profiles)
+    path = save_profile(model, profile())
+    path.write_text(content)
+    with pytest.raises(ModelError, match="Delete it"):
+        load_profile(model)
+    assert path == profile_path(model)
