@@ -131,6 +131,18 @@ def test_quantised_k_with_partial_rotary_survives_a_shift(tiny_model: TinyModel,
     assert_runs(script, tiny_model(kind))
 
 
+def test_a_boundary_step_keeps_the_graphs_of_the_context(tiny_model: TinyModel) -> None:
+    """A step has a scheduler of its own: each token after the first reuses the graph of the one before, also where a step falls."""
+    tokens, window = text(72), 16
+    with Engine(tiny_model("gqa"), n_ctx=256) as engine:
+        engine.set_group_attn(4, window, window)
+        engine.decode(tokens[:1])
+        for at, token in enumerate(tokens[1:], start=1):
+            before = engine.n_graphs_reused()
+            engine.decode([token])
+            assert engine.n_graphs_reused() == before + 1, f"the graph was built anew for the token at {at}"
+
+
 @pytest.mark.parametrize("operation", ["seq_add(0, 0, -1, 3)", "seq_div(0, 0, -1, 2)"])
 def test_unsupported_models_return_an_error(tiny_model: TinyModel, operation: str) -> None:
     """Design 3.7: M-RoPE positions cannot be moved. In a process of its own, since the stock library aborts."""

@@ -203,6 +203,10 @@ class Engine:
         self._abort_callback = kind(lambda data: callback()) if callback else kind(0)
         self._api.llama_set_abort_callback(self._ctx, self._abort_callback, None)
 
+    def n_graphs_reused(self) -> int:
+        """How many micro-batches ran on the graph of the one before, since the context was made."""
+        return int(self._api.llama_perf_context(self._ctx).n_reused)
+
     # Group attention (patched library only)
 
     def set_group_attn(self, n: int, w: int, r: int) -> int:
