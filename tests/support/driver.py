@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+GPU_LAYERS = int(os.environ.get("SELFEXTEND_TEST_GPU_LAYERS", "0"))
+"""How many layers the tests put on the GPU of a build that has one."""
 
 SUCCESS = 0
 ABORTED = 2
@@ -108,7 +112,7 @@ class Engine:
         n_seq_max: int = 1,
         kv_unified: bool = True,
         swa_full: bool = False,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: int = GPU_LAYERS,
         n_threads: int = 1,
         on_node: Callable[[str, int], None] | None = None,
         **context_params: float,
