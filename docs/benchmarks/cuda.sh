@@ -48,6 +48,10 @@ build() {
     mkdir -p "$libraries"
     find "$work/build" -name 'lib*.so*' -exec cp -a {} "$libraries/" \;
     log "built: $(du -sh "$libraries" | cut -f1)"
+    # a static copy of libstdc++ in a library shadows the system's in Python, and std::regex crashes
+    for library in "$libraries"/lib*.so; do
+        echo "$(basename "$library") exports $(nm -D --defined-only "$library" | grep -c ' _ZNSt\| _ZNKSt\| _ZSt' || true) symbols of std"
+    done
     # split, so that each piece is small enough to be carried
     tar -C "$libraries" -c . | zstd -T0 -19 -q | split -b 15M - "$out/lib.tar.zst." 2>/dev/null ||
         tar -C "$libraries" -c . | xz -T0 -3 | split -b 15M - "$out/lib.tar.xz."

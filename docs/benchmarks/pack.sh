@@ -13,8 +13,7 @@ trap 'rm -rf "$work"' EXIT
 $python patches/tool.py prepare "$work/llama"
 (
     cd "$work/llama/vendor/llama.cpp"
-    rm -rf tools examples tests app benches docs media models gguf-py conversion skills pocs ci .github .devops vendor/miniaudio
-    rm -rf vendor/stb vendor/cpp-httplib vendor/sheredom
+    rm -rf tools examples tests app benches docs media models gguf-py conversion skills pocs ci .github .devops vendor/cpp-httplib
     cd ggml/src
     rm -rf ggml-cann ggml-et ggml-hexagon ggml-hip ggml-metal ggml-musa ggml-opencl ggml-openvino ggml-rpc ggml-sycl ggml-virtgpu \
         ggml-vulkan ggml-webgpu ggml-zdnn ggml-zendnn ggml-blas
