@@ -53,8 +53,11 @@ build() {
         echo "$(basename "$library") exports $(nm -D --defined-only "$library" | grep -c ' _ZNSt\| _ZNKSt\| _ZSt' || true) symbols of std"
     done
     # split, so that each piece is small enough to be carried
-    tar -C "$libraries" -c . | zstd -T0 -19 -q | split -b 15M - "$out/lib.tar.zst." 2>/dev/null ||
-        tar -C "$libraries" -c . | xz -T0 -3 | split -b 15M - "$out/lib.tar.xz."
+    if command -v zstd >/dev/null; then
+        tar -C "$libraries" -c . | zstd -T0 -10 -q | split -b 15M - "$out/lib.tar.zst."
+    else
+        tar -C "$libraries" -c . | xz -T0 -2 | split -b 15M - "$out/lib.tar.xz."
+    fi
     ls -la "$out"
 }
 
