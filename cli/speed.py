@@ -28,7 +28,7 @@ CHUNK = 2048
 """Tokens of one call of llama_decode during a prefill, and the distance of the depths that are recorded."""
 
 _DECODED = 32
-_STEP_PASSES = 9
+_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -211,16 +211,15 @@ def _depths(work: Workload) -> list[int]:
 
 def _step_ms(loop: Loop, tokens: list[int], work: Workload, n: int) -> float:
     """One boundary step in a decode: tokens that cross the boundary less tokens that don't, the median of each."""
-    at = work.window + work.step
     loop.rewind(0)
     loop.group(n, work.window, work.step)
-    loop.seconds(tokens[: at + 1])
     crossing, other = [], []
-    for _ in range(_STEP_PASSES):
-        loop.rewind(at - 1)
-        loop.seconds(tokens[at - 1 : at])  # the boundary goes back
+    done = 0
+    for at in range(work.window + 2 * work.step, work.n_tokens - 4, work.step)[:_STEPS]:
+        loop.seconds(tokens[done:at])
         crossing.append(loop.seconds(tokens[at : at + 1]))
         other += [loop.seconds(tokens[position : position + 1]) for position in range(at + 1, at + 4)]
+        done = at + 4
     return 1000 * (median(crossing) - median(other))
 
 
@@ -277,7 +276,7 @@ def plot(report: Report, file: Path) -> None:
 
 @click.command()
 @click.option("--model", "model_path", type=click.Path(path_type=Path), help="GGUF model. Default: the embedded one.")
-@click.option("--tokens", default=4 * CHUNK, show_default=True, type=click.IntRange(CHUNK), help="Length of the text.")
+@click.option("--tokens", default=4 * CHUNK, show_default=True, type=click.IntRange(2 * CHUNK), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
 @click.option("--kv-type", default="f16", show_default=True, type=click.Choice(["f16", "q8_0", "q4_0"]))

@@ -90,7 +90,7 @@ for step in $steps; do
         bench smollm2-32k smollm2 "${TOKENS:-32768}" 8 512 f16
         bench smollm2-32k-q8_0 smollm2 "${TOKENS:-32768}" 8 512 q8_0
         bench mistral-32k mistral-7b "${TOKENS:-32768}" 8 1024 f16
-        bench smollm2-64k smollm2 "$((${TOKENS:-32768} * 2))" 16 512 f16
+        bench smollm2-64k smollm2 "${TOKENS:-65536}" 16 512 f16
         ;;
     *) echo "unknown step $step" >&2; exit 2 ;;
     esac

@@ -38,13 +38,14 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
 
     const size_t n_rows_max = std::max<size_t>(1, n_bytes_max/(sizeof(float)*hparams.n_embd_k_gqa_max()));
 
-    while (true) {
-        auto cur = get_k_shift_rows(n_rows_max);
-        if (cur.rows.empty()) {
-            return true;
-        }
+    bool more = true;
 
-        if (!lctx->k_shift(*this, cur)) {
+    while (more) {
+        const auto cur = get_k_shift_rows(n_rows_max);
+
+        more = cur.rows.size() == n_rows_max;
+
+        if (!cur.rows.empty() && !lctx->k_shift(*this, cur)) {
             return false;
         }
 
@@ -52,6 +53,8 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
             v_cells[row/get_size()].reset_shift(row%get_size());
         }
     }
+
+    return true;
 }
 
 //
