@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import reference
-from support.driver import Engine
+from support.driver import Engine, Node
 from support.reference import Reference
 from support.tiny_models import HEAD_DIM, N_HEAD_KV, N_VOCAB, TinyModel
 
@@ -80,8 +80,8 @@ def test_k_shift_touches_only_cells_that_move(tiny_model: TinyModel, cache_type:
     for n_ctx in (512, 4096):
         rotated = [0]
 
-        def count(operation: str, n_values: int, rotated: list[int] = rotated) -> None:
-            rotated[0] += n_values if operation == "ROPE" else 0
+        def count(node: Node, rotated: list[int] = rotated) -> None:
+            rotated[0] += node.n_values if node.operation == "ROPE" else 0
 
         cache: dict[str, Any] = {"type_k": cache_type, "type_v": cache_type, "flash_attn": True}
         with Engine(tiny_model("gqa"), n_ctx=n_ctx, on_node=count, **cache) as engine:

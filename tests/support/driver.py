@@ -46,6 +46,16 @@ class Token:
     also: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph that runs: names as ggml gives them, types of the result and of its operands, values of the result."""
+
+    operation: str
+    type: str
+    sources: tuple[str, ...]
+    n_values: int
+
+
 class _TensorHead(ctypes.Structure):
     """The first fields of struct ggml_tensor."""
 
@@ -55,6 +65,9 @@ class _TensorHead(ctypes.Structure):
         ("ne", ctypes.c_int64 * 4),
         ("nb", ctypes.c_size_t * 4),
         ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
     )
 
 
@@ -79,13 +92,16 @@ class _Library:
         function.restype, function.argtypes = result, list(arguments)
         return function
 
-    def eval_callback(self, on_node: Callable[[str, int], None]) -> Any:
+    def eval_callback(self, on_node: Callable[[Node], None]) -> Any:
         op_name = self.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+        type_name = self.function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
 
         def called(node: int, ask: bool, data: object) -> bool:
             if ask:
                 tensor = _TensorHead.from_address(node)
-                on_node(op_name(tensor.op).decode(), int(np.prod(tensor.ne)))
+                sources = [_TensorHead.from_address(source) for source in tensor.src if source]
+                types = [type_name(one.type).decode() for one in (tensor, *sources)]
+                on_node(Node(op_name(tensor.op).decode(), types[0], tuple(types[1:]), int(np.prod(tensor.ne))))
             return not ask
 
         return self.api.ggml_backend_sched_eval_callback(called)
@@ -114,10 +130,10 @@ class Engine:
         swa_full: bool = False,
         n_gpu_layers: int = GPU_LAYERS,
         n_threads: int = 1,
-        on_node: Callable[[str, int], None] | None = None,
+        on_node: Callable[[Node], None] | None = None,
         **context_params: float,
     ) -> None:
-        """`on_node(operation, n_values)` hears of each node of each graph that runs, from the first decode on."""
+        """`on_node` hears of each node of each graph that runs, from the first decode on."""
         self._model = self._ctx = None
         self._lib = library()
         self._api = api = self._lib.api
