@@ -216,7 +216,9 @@ def _step_ms(loop: Loop, tokens: list[int], work: Workload, n: int) -> float:
     crossing, other = [], []
     done = 0
     for at in range(work.window + 2 * work.step, work.n_tokens - 4, work.step)[:_STEPS]:
-        loop.seconds(tokens[done:at])
+        loop.seconds(tokens[done : at - 3])
+        for position in range(at - 3, at):  # after a prefill the first decodes are slower
+            loop.seconds(tokens[position : position + 1])
         crossing.append(loop.seconds(tokens[at : at + 1]))
         other += [loop.seconds(tokens[position : position + 1]) for position in range(at + 1, at + 4)]
         done = at + 4
