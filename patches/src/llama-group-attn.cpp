@@ -170,23 +170,9 @@ bool llama_context::group_attn_check(const llama_batch_ext & batch) const {
 }
 
 bool llama_context::group_attn_step(const llama_ubatch & ubatch) {
-    bool moved = false;
-
     for (auto * kv : memory->group_attn_caches()) {
         if (!kv->group_attn_queue(ubatch)) {
             continue;
-        }
-
-        if (!moved) {
-            // the K-shift takes over the scheduler: the previous graphs can't be reused
-            for (auto & res : gf_res_prev) {
-                if (res) {
-                    res->reset();
-                }
-            }
-            gf_res_prev_active = nullptr;
-
-            moved = true;
         }
 
         // a K-shift that is stopped half-way would leave keys that nobody knows the rotation of

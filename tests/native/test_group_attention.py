@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import reference
-from support.driver import ABORTED, DecodeFailed, Engine, Token
+from support.driver import ABORTED, GPU_LAYERS, DecodeFailed, Engine, Token
 from support.reference import Reference
 from support.tiny_models import N_VOCAB, REFERENCE_KINDS, REFUSED_KINDS, SLIDING_WINDOW, TinyModel
 
@@ -24,7 +24,8 @@ N_TOKENS = 120
 DEFAULT = (4, 32, 16)  # n, w, r
 
 # Largest difference of a logit (standard deviation 2) from the float64 reference with float32 keys; measured 7e-5 over all tests here.
-F32_BOUND = 1e-3
+# On CUDA 0.05: for micro-batches of 4 to 16 tokens it multiplies in TF32, which has ten bits of mantissa (plain model too, see below).
+F32_BOUND = 0.08 if GPU_LAYERS else 1e-3
 
 Scheme = tuple[int, int, int]
 
@@ -100,6 +101,21 @@ def test_agrees_with_smaller_cache_types(tiny_model: TinyModel, kind: str, cache
     largest, mean_square = CACHE_BOUNDS[cache_type]
     assert np.abs(difference).max() < largest
     assert np.sqrt(np.mean(difference**2)) < mean_square
+
+
+@pytest.mark.parametrize(("cache_type", "flash_attn"), [("f32", False), ("f16", False), ("f16", True), ("q8_0", True), ("q4_0", True)])
+@pytest.mark.parametrize("kind", REFERENCE_KINDS)
+def test_errs_no_more_than_the_plain_model(tiny_model: TinyModel, kind: str, cache_type: str, flash_attn: bool) -> None:
+    """Whatever the backend and its arithmetic: cut into the same micro-batches, grouped logits are as near to the reference as plain."""
+    path, cuts = tiny_model(kind), [48, 16]
+    kv: dict[str, Any] = {"type_k": cache_type, "type_v": "f32" if cache_type == "f32" else cache_type, "flash_attn": flash_attn}
+    error = {}
+    for scheme in ((1, 32, 16), DEFAULT):
+        with grouped(path, scheme, **kv) as engine:
+            difference = engine.decode(text(), batches=cuts) - expected_logits(path, text(), (N_TOKENS, scheme))
+        error[scheme[0]] = float(np.sqrt(np.mean(difference**2)))
+    print(f"{kind} {cache_type} flash_attn={flash_attn}: root mean square {error[1]:.2g} with n=1, {error[4]:.2g} with n=4")
+    assert error[4] < 2 * error[1]
 
 
 @pytest.mark.parametrize("kind", ["gqa", "partial-rotary"])
@@ -371,6 +387,8 @@ def test_context_shift(tiny_model: TinyModel, first: Scheme, saved: bool) -> Non
 @pytest.mark.parametrize("kind", ["gqa", "swa"])
 def test_an_aborted_boundary_step_leaves_the_cache_usable(tiny_model: TinyModel, kind: str) -> None:
     """The abort callback ends the decode after k operations, for many k: in the rotation of some layer, or later."""
+    if GPU_LAYERS:
+        pytest.skip("only the CPU backend asks the abort callback")
     path, before, n_tokens = tiny_model(kind), 48, 70
     expected = expected_logits(path, text()[:n_tokens], (n_tokens, DEFAULT))
     aborted = []

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 from support import reference
-from support.driver import Engine
+from support.driver import GPU_LAYERS, Engine, Node
 from support.reference import Reference
 from support.tiny_models import HEAD_DIM, N_HEAD_KV, N_VOCAB, TinyModel
 
 pytestmark = pytest.mark.native
 
 # Largest difference of a logit after a shift of float32 keys; without the defect 3e-5 is measured, with it 2 to 6.
-F32_BOUND = 1e-3
+# On CUDA 0.02, see test_group_attention.py.
+F32_BOUND = 0.08 if GPU_LAYERS else 1e-3
 
 
 def text(n_tokens: int, seed: int = 2) -> list[int]:
@@ -80,8 +81,8 @@ def test_k_shift_touches_only_cells_that_move(tiny_model: TinyModel, cache_type:
     for n_ctx in (512, 4096):
         rotated = [0]
 
-        def count(operation: str, n_values: int, rotated: list[int] = rotated) -> None:
-            rotated[0] += n_values if operation == "ROPE" else 0
+        def count(node: Node, rotated: list[int] = rotated) -> None:
+            rotated[0] += node.n_values if node.operation == "ROPE" else 0
 
         cache: dict[str, Any] = {"type_k": cache_type, "type_v": cache_type, "flash_attn": True}
         with Engine(tiny_model("gqa"), n_ctx=n_ctx, on_node=count, **cache) as engine:
@@ -129,6 +130,27 @@ def test_quantised_k_with_partial_rotary_survives_a_shift(tiny_model: TinyModel,
         assert largest < {largest} and mean_square < {mean_square}, (largest, mean_square)
     """
     assert_runs(script, tiny_model(kind))
+
+
+def test_a_boundary_step_keeps_the_graphs_of_the_context(tiny_model: TinyModel) -> None:
+    """A step has a scheduler of its own: each token after the first reuses the graph of the one before, also where a step falls.
+    In a process of its own, since a library that computes a graph which the step has taken apart aborts."""
+    script = """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from support.driver import Engine
+
+        tokens, window = np.random.default_rng(2).integers(3, 200, 72).tolist(), 16
+        with Engine(Path(sys.argv[1]), n_ctx=256) as engine:
+            engine.set_group_attn(4, window, window)
+            engine.decode(tokens[:1])
+            for at, token in enumerate(tokens[1:], start=1):
+                before = engine.n_graphs_reused()
+                engine.decode([token])
+                assert engine.n_graphs_reused() == before + 1, f"the graph was built anew for the token at {at}"
+    """
+    assert_runs(script, tiny_model("gqa"))
 
 
 @pytest.mark.parametrize("operation", ["seq_add(0, 0, -1, 3)", "seq_div(0, 0, -1, 2)"])

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+GPU_LAYERS = int(os.environ.get("SELFEXTEND_TEST_GPU_LAYERS", "0"))
+"""How many layers the tests put on the GPU of a build that has one."""
 
 SUCCESS = 0
 ABORTED = 2
@@ -42,6 +46,16 @@ class Token:
     also: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Node:
+    """One operation of a graph that runs: names as ggml gives them, types of the result and of its operands, values of the result."""
+
+    operation: str
+    type: str
+    sources: tuple[str, ...]
+    n_values: int
+
+
 class _TensorHead(ctypes.Structure):
     """The first fields of struct ggml_tensor."""
 
@@ -51,6 +65,9 @@ class _TensorHead(ctypes.Structure):
         ("ne", ctypes.c_int64 * 4),
         ("nb", ctypes.c_size_t * 4),
         ("op", ctypes.c_int),
+        ("op_params", ctypes.c_int32 * 16),
+        ("flags", ctypes.c_int32),
+        ("src", ctypes.c_void_p * 10),
     )
 
 
@@ -75,13 +92,16 @@ class _Library:
         function.restype, function.argtypes = result, list(arguments)
         return function
 
-    def eval_callback(self, on_node: Callable[[str, int], None]) -> Any:
+    def eval_callback(self, on_node: Callable[[Node], None]) -> Any:
         op_name = self.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
+        type_name = self.function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
 
         def called(node: int, ask: bool, data: object) -> bool:
             if ask:
                 tensor = _TensorHead.from_address(node)
-                on_node(op_name(tensor.op).decode(), int(np.prod(tensor.ne)))
+                sources = [_TensorHead.from_address(source) for source in tensor.src if source]
+                types = [type_name(one.type).decode() for one in (tensor, *sources)]
+                on_node(Node(op_name(tensor.op).decode(), types[0], tuple(types[1:]), int(np.prod(tensor.ne))))
             return not ask
 
         return self.api.ggml_backend_sched_eval_callback(called)
@@ -108,12 +128,12 @@ class Engine:
         n_seq_max: int = 1,
         kv_unified: bool = True,
         swa_full: bool = False,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: int = GPU_LAYERS,
         n_threads: int = 1,
-        on_node: Callable[[str, int], None] | None = None,
+        on_node: Callable[[Node], None] | None = None,
         **context_params: float,
     ) -> None:
-        """`on_node(operation, n_values)` hears of each node of each graph that runs, from the first decode on."""
+        """`on_node` hears of each node of each graph that runs, from the first decode on."""
         self._model = self._ctx = None
         self._lib = library()
         self._api = api = self._lib.api
@@ -202,6 +222,10 @@ class Engine:
         kind = self._api.ggml_abort_callback
         self._abort_callback = kind(lambda data: callback()) if callback else kind(0)
         self._api.llama_set_abort_callback(self._ctx, self._abort_callback, None)
+
+    def n_graphs_reused(self) -> int:
+        """How many micro-batches ran on the graph of the one before, since the context was made."""
+        return int(self._api.llama_perf_context(self._ctx).n_reused)
 
     # Group attention (patched library only)
 

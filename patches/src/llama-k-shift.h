@@ -1,0 +1,31 @@
+#pragma once
+
+// Computes the K-shifts of one KV cache, with a scheduler and a graph of its own: a shift leaves the context's graphs,
+// their reservation and their CUDA graphs alone, and shifts of equally many rows share one graph.
+// It owns no keys and decides no rotation: the cache says which rows move, and by how much.
+
+#include "llama.h"
+#include "llama-graph.h"
+
+#include "ggml-cpp.h"
+
+#include <cstdint>
+#include <vector>
+
+// the K rows that a K-shift rotates, and by how much
+struct llama_k_shift_rows {
+    std::vector<int32_t>   rows; // cell + stream*kv_size
+    std::vector<llama_pos> shift;
+};
+
+struct llama_k_shift {
+    // what the graph's inputs read when it is computed
+    llama_k_shift_rows cur;
+
+    // null until the first shift. outlived by the backends
+    llm_graph_result_ptr   res;
+    ggml_backend_sched_ptr sched;
+
+    // how many rows the graph is built and allocated for, 0 = none
+    size_t n_rows = 0;
+};
