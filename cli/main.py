@@ -16,6 +16,7 @@ from . import console
 COMMANDS = {
     "chat": "selfextend_cli.chat:command",
     "doctor": "selfextend_cli.doctor:command",
+    "sessions": "selfextend_cli.sessions:command",
     "summarize": "selfextend_cli.summarize:command",
 }
 

@@ -7,6 +7,8 @@ come out. It knows no plans, prompts or documents. llama_cpp, and with it the sh
 from __future__ import annotations
 
 import ctypes
+import mmap
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +26,9 @@ INSTALL_HINT = "Install the patched library with: pip install ./patches (from a 
 
 KV_TYPES: Mapping[str, int] = {"f32": 0, "f16": 1, "q8_0": 8, "q4_0": 2}
 """KV cache types by name, as numbers of ggml_type."""
+
+_SESSION_PREFIX = 12  # bytes of llama.cpp in front of the words of a session file: magic, version, number of words
+_SEQUENCE_PREFIX = 8  # bytes of llama.cpp in front of the memory in a sequence's state: magic, sequence
 
 
 class Status(IntEnum):
@@ -165,19 +170,24 @@ def _path() -> Path:
     return Path(str(bindings()._lib._name))
 
 
-def probe() -> LibraryInfo:
-    """What library is loaded, whether it is patched, and what it can compute on. Raises LibraryError if there is none."""
-    llama_cpp = bindings()
+@cache
+def library_version() -> str:
+    """The version of llama-cpp-python; ours ends in the number of the patch set, as in "0.3.36+selfextend.1"."""
     try:
-        found = version("llama-cpp-python")
+        return version("llama-cpp-python")
     except PackageNotFoundError:
         import llama_cpp as package
 
-        found = str(package.__version__)
+        return str(package.__version__)
+
+
+def probe() -> LibraryInfo:
+    """What library is loaded, whether it is patched, and what it can compute on. Raises LibraryError if there is none."""
+    llama_cpp = bindings()
     llama_cpp.llama_backend_init()
     registries, devices = _backends()
     return LibraryInfo(
-        version=found,
+        version=library_version(),
         patched=is_patched(),
         path=_path(),
         backends=registries,
@@ -362,6 +372,86 @@ def tokenize(model: Any, text: str, special: bool) -> list[int]:
         tokens = (llama_cpp.llama_token * -count)()
         count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, -count, False, special)
     return list(tokens[:count])
+
+
+def token_bytes(model: Any, token: int, special: bool) -> bytes:
+    """The bytes that a token stands for, however many; with `special`, a control token's name, else nothing."""
+    llama_cpp = bindings()
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    size = 32
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special)
+        if length >= 0:
+            return buffer.raw[:length]
+        size = -length
+
+
+def state_bytes(context: Any) -> int:
+    """Bytes of all keys, values and positions that a context holds, as `save_state` writes them."""
+    return int(bindings().llama_state_get_size(context))
+
+
+def save_state(context: Any, path: Path, header: bytes) -> None:
+    """Write a session file: the magic numbers of llama.cpp (12 bytes), `header` (whole words), then the state.
+
+    Raises OSError if llama.cpp can't write it. Its last few bytes may be missing on a full disk: compare the size.
+    """
+    llama_cpp = bindings()
+    words = (llama_cpp.llama_token * (len(header) // 4)).from_buffer_copy(header)
+    native_reason()
+    if not llama_cpp.llama_state_save_file(context, os.fsencode(path), words, len(words)):
+        raise OSError(native_reason() or "llama.cpp could not write the file")
+
+
+def load_state(context: Any, path: Path, header_bytes: int, *, sliding_window: bool) -> None:
+    """Replace what a context holds by a file of `save_state`, whose content must have been verified: llama.cpp trusts it.
+
+    Raises ModelError if the context doesn't take it; the context is to be cleared then. Raises OSError.
+    """
+    native_reason()
+    load = _load_as_sequence if sliding_window else _load_file
+    if not load(context, path, header_bytes):
+        raise ModelError(f"llama.cpp refuses the state in {path.name}: {native_reason()}. Remove the file.")
+
+
+def _load_file(context: Any, path: Path, header_bytes: int) -> bool:
+    llama_cpp = bindings()
+    words, count = (llama_cpp.llama_token * (header_bytes // 4))(), ctypes.c_size_t()
+    return bool(llama_cpp.llama_state_load_file(context, os.fsencode(path), words, len(words), ctypes.byref(count)))
+
+
+def _load_as_sequence(context: Any, path: Path, header_bytes: int) -> bool:
+    # After llama_state_load_file new tokens go into the first cells that are free or behind the sliding window, so that
+    # a later roll-back would miss their keys. Loading a sequence puts new tokens behind the old ones. The two formats
+    # are the same from the memory on; in front of it stand a string (the architecture) or a magic number and a sequence.
+    llama_cpp = bindings()
+    clear_memory(context)
+    size = llama_cpp.llama_state_seq_get_size(context, 0)
+    empty = (ctypes.c_uint8 * size)()
+    llama_cpp.llama_state_seq_get_data(context, empty, size, 0)
+    prefix = bytes(empty[:_SEQUENCE_PREFIX])
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
+        start = _SESSION_PREFIX + header_bytes
+        memory = start + 4 + int.from_bytes(view[start : start + 4], "little")
+        view[memory - len(prefix) : memory] = prefix  # in our copy of that page, not in the file
+        first = ctypes.c_uint8.from_buffer(view, memory - len(prefix))
+        data = ctypes.cast(ctypes.addressof(first), ctypes.POINTER(ctypes.c_uint8))
+        loaded = llama_cpp.llama_state_seq_set_data(context, data, len(view) - memory + len(prefix), 0)
+        del first  # a mapping that is pointed to can't be closed
+        return bool(loaded)
+
+
+def clear_memory(context: Any) -> None:
+    """Forget all keys and values."""
+    llama_cpp = bindings()
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+
+
+def keeps_all_keys(model: Any) -> bool:
+    """False for models with a recurrent part, whose past can't be cut back to an earlier token."""
+    llama_cpp = bindings()
+    return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
 
 
 def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:

@@ -6,13 +6,13 @@ begun, so a refused or interrupted question leaves no trace. Must not know the t
 
 from __future__ import annotations
 
-import codecs
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from selfextend_local.errors import ContextOverflow
+from selfextend_local.answer import Answer, Sampling, StopReason
+from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
 from selfextend_local.prompts import (
     Message,
     ModelVocabulary,
@@ -26,25 +26,19 @@ from selfextend_local.prompts import (
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
     from selfextend_local.model import ModelPeek, Prefill, SelfExtendLlama
+    from selfextend_local.sessions import StateCache
+    from selfextend_local.sessions.keeper import Keeper
 
-StopReason = Literal["stop", "length", "context", "interrupted"]
+__all__ = ["Chat", "Filling", "PromptSize", "Sampling", "StopReason", "Turn", "TurnStats", "count_prompt_tokens"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the answer is drawn.
+class Turn:
+    """A question and its answer: the text as it was shown, and the tokens as the model wrote them."""
 
-    Temperature 0 (greedy) by default: a question about a document has one right answer, and the same question should
-    get the same answer twice.
-    """
-
-    temperature: float = 0.0
-    seed: int = 0
-    max_tokens: int = 512
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
+    question: str
+    answer: str
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +47,7 @@ class TurnStats:
 
     Attributes:
         prompt_tokens: the whole prompt, of which `evaluated_tokens` were not in the cache yet.
+        restored_tokens: those that a state on disk brought into the cache for this turn.
         completion_tokens: of the answer, the end token not counted.
         prefill_s, ttft_s: seconds to the end of the prefill, and to the first token of the answer.
         prefill_tps, decode_tps: tokens per second; 0 where there was too little to measure.
@@ -72,6 +67,27 @@ class TurnStats:
     n_used: int
     capacity: int
     stop_reason: StopReason
+    restored_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """What the conversation so far takes, in tokens: the system text, each document, and all the rest (turns, and what
+    the template writes). `read` of them are in the cache; the others are read with the next question."""
+
+    system: int
+    documents: tuple[int, ...]
+    turns: int
+    read: int
+    capacity: int
+
+    @property
+    def total(self) -> int:
+        return self.system + sum(self.documents) + self.turns
+
+    @property
+    def free(self) -> int:
+        return max(0, self.capacity - self.total)
 
 
 class Chat:
@@ -83,8 +99,12 @@ class Chat:
         documents: what the conversation is about; they stand in the first user message.
         reserve: tokens that the conversation is expected to add after its first turn, so that the group size is chosen
             for all of it at once.
+        cache: where states are kept, so that what was read once is not read again; None = nowhere. A state is saved
+            after the answer, in the background; see `flush`.
 
     Attributes:
+        sampling: of the answers to come.
+        thinks_first: whether the model's template opens a reasoning block, so that an answer begins inside it.
         warning: a sentence to show the user before the first answer, or None.
         last_stats: of the last turn that began to answer, or None.
     """
@@ -97,15 +117,21 @@ class Chat:
         documents: Sequence[Document] = (),
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         reserve: int = 0,
+        cache: StateCache | None = None,
     ) -> None:
         self._llm = llm
+        self._keeper = _keeper(cache, llm)
+        self._restored = 0
         self._prompts = Prompts(ModelVocabulary(llm))
         self._documents = tuple(documents)
-        self._sampling = sampling
+        self._system = system
         self._reserve = reserve
         self._expect = 0
-        self._history = _opening(self._prompts, self._documents, system)
+        self._turns: list[Turn] = []
+        self._first: tuple[str, Message] | None = None
+        self.sampling = sampling
         self.warning = self._prompts.warning
+        self.thinks_first = self._prompts.opens_thought
         self.last_stats: TurnStats | None = None
 
     @property
@@ -117,6 +143,52 @@ class Chat:
     def capacity(self) -> int:
         """Tokens that the context can hold."""
         return self._llm.capacity
+
+    @property
+    def history(self) -> tuple[Turn, ...]:
+        """The turns so far."""
+        return tuple(self._turns)
+
+    @property
+    def system(self) -> str | None:
+        """The system prompt in use: the user's, else ours, else none. Setting it to None brings ours back.
+
+        What is in front of a change stays in the cache; what comes after it is read again with the next question.
+        """
+        return system_prompt(self._documents, self._system)
+
+    @system.setter
+    def system(self, text: str | None) -> None:
+        self._system = text
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """What the conversation is about. A change keeps the turns; the documents in front of it stay in the cache."""
+        return self._documents
+
+    @documents.setter
+    def documents(self, documents: Sequence[Document]) -> None:
+        self._documents = tuple(documents)
+        self._first = None
+        self._expect = 0
+
+    def resume(self, history: Sequence[Turn]) -> None:
+        """Go on from these turns, in place of those so far."""
+        self._turns = list(history)
+        self._first = None
+
+    def clear(self) -> None:
+        """Forget all turns; the documents stay, in the cache too."""
+        self.resume(())
+
+    def undo(self) -> Turn:
+        """Forget the last turn, and return it. Nothing is read again but the next question.
+
+        Raises NothingAsked if there is none.
+        """
+        if not self._turns:
+            raise NothingAsked("Nothing has been asked yet: type a question first.")
+        return self._turns.pop()
 
     def ask(
         self,
@@ -132,7 +204,7 @@ class Chat:
 
         Args:
             progress: called as progress(done, total) during the prefill, in tokens.
-            should_stop: polled during prefill and between tokens.
+            should_stop: polled during prefill, between tokens, and within a token that takes long.
 
         Raises:
             Interrupted: stopped during the prefill; what is evaluated stays in the cache, the question is forgotten.
@@ -140,20 +212,78 @@ class Chat:
             ModelUnsupported: the chat template can't express this conversation; the chat is unchanged.
         """
         started = time.perf_counter()
-        asked = self._user_message(question)
-        prompt = self._prompts.tokens([*self._history, asked])
+        prompt = self._prompts.tokens(self._messages(question))
         prefill = self._prefill(prompt, progress, should_stop)
-        answer = _Answer(self._llm, self._prompts, self._sampling, prompt, self._llm.capacity - len(prompt))
+        answer = Answer(self._llm, self._prompts, self.sampling, prompt, self._llm.capacity - len(prompt))
+        shown: list[str] = []
         try:
-            yield from answer.pieces(should_stop)
+            for piece in answer.pieces(should_stop):
+                shown.append(piece)
+                yield piece
         finally:
             if answer.tokens or answer.stop_reason != "interrupted":
-                self._history = [*self._history, asked, Message("assistant", tuple(answer.tokens))]
+                self._turns.append(Turn(question, "".join(shown), tuple(answer.tokens)))
             self.last_stats = self._stats(prefill, answer, started)
+            self._save()
 
-    def _user_message(self, question: str) -> Message:
-        is_first = all(m.role == "system" for m in self._history)
-        return self._prompts.message("user", first_question(self._documents, question) if is_first else question)
+    def flush(self) -> None:
+        """Wait until what is to be saved is on disk. The end of the program waits for it, too."""
+        if self._keeper:
+            self._keeper.wait()
+
+    def ask_again(
+        self,
+        question: str | None = None,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Iterator[str]:
+        """As `ask`, in place of the last turn: the same question, or another. That turn is kept until an answer begins.
+
+        Raises NothingAsked if there is none, and what `ask` raises.
+        """
+        before = self.history
+        last = self.undo()
+        try:
+            yield from self.ask(last.question if question is None else question, progress=progress, should_stop=should_stop)
+        finally:
+            if len(self._turns) < len(before):
+                self._turns = list(before)
+
+    def prompt_tokens(self, question: str) -> int:
+        """Tokens of the prompt that `ask(question)` will start with."""
+        return len(self._prompts.tokens(self._messages(question)))
+
+    def filling(self) -> Filling:
+        """What fills the context."""
+        system = self._prompts.count(self.system) if self.system else 0
+        documents = tuple(self._prompts.count(document_text(d)) for d in self._documents)
+        total = self._length() if system or documents or self._turns else 0
+        return Filling(system, documents, max(0, total - system - sum(documents)), self.n_used, self.capacity)
+
+    def _length(self) -> int:
+        if not self._turns:
+            return self.prompt_tokens("")
+        *earlier, last = self._turns
+        kept, self._turns = self._turns, earlier
+        try:
+            return self.prompt_tokens(last.question) + len(last.tokens)
+        finally:
+            self._turns = kept
+
+    def _messages(self, question: str) -> list[Message]:
+        """The conversation with `question` at its end."""
+        messages = [self._prompts.message("system", self.system)] if self.system else []
+        for turn in self._turns:
+            messages += [self._asked(turn.question, len(messages)), Message("assistant", turn.tokens)]
+        return [*messages, self._asked(question, len(messages))]
+
+    def _asked(self, question: str, place: int) -> Message:
+        if place > 1:  # index 0, or 1 behind a system message, is the first question
+            return self._prompts.message("user", question)
+        if self._first is None or self._first[0] != question:
+            self._first = question, self._prompts.message("user", first_question(self._documents, question))
+        return self._first[1]
 
     def _prefill(
         self,
@@ -169,12 +299,23 @@ class Chat:
                 len(prompt),
                 capacity,
             )
-        wanted = len(prompt) + self._sampling.max_tokens
+        wanted = len(prompt) + self.sampling.max_tokens
         if wanted > self._expect:
             self._expect = min(capacity, wanted + self._reserve)
-        return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
+        if self._keeper:
+            self._restored = self._keeper.restore(prompt, self._expect, [d.title for d in self._documents])
+            progress = self._keeper.checkpointing(progress, should_stop)
+        try:
+            return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
+        except Interrupted:
+            self._save()
+            raise
 
-    def _stats(self, prefill: Prefill, answer: _Answer, started: float) -> TurnStats:
+    def _save(self) -> None:
+        if self._keeper:
+            self._keeper.save()
+
+    def _stats(self, prefill: Prefill, answer: Answer, started: float) -> TurnStats:
         group = self._llm.group_attention
         first = answer.first_at or time.perf_counter()
         decoding = (answer.last_at or first) - first
@@ -191,116 +332,16 @@ class Chat:
             n_used=self.n_used,
             capacity=self.capacity,
             stop_reason=answer.stop_reason,
+            restored_tokens=self._restored,
         )
 
 
-class _Answer:
-    """The sampling of one answer: its tokens so far, and why and when it ended."""
+def _keeper(cache: StateCache | None, llm: SelfExtendLlama) -> Keeper | None:
+    if cache is None:
+        return None
+    from selfextend_local.sessions.keeper import Keeper
 
-    def __init__(
-        self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, prompt: Sequence[int], room: int
-    ) -> None:
-        self._llm = llm
-        self._prompts = prompts
-        self._sampling = sampling
-        self._prompt = prompt
-        self._limit = min(sampling.max_tokens, room)
-        self._at_limit: StopReason = "length" if sampling.max_tokens <= room else "context"
-        self.tokens: list[int] = []
-        self.stop_reason: StopReason = "interrupted"
-        self.first_at: float | None = None
-        self.last_at: float | None = None
-
-    def pieces(self, should_stop: Callable[[], bool] | None) -> Iterator[str]:
-        text = _TextStream(self._prompts.stop_texts)
-        for token in self._sampled():
-            self.last_at = time.perf_counter()
-            self.first_at = self.first_at or self.last_at
-            if token in self._prompts.stop_tokens:
-                self.stop_reason = "stop"
-                break
-            self.tokens.append(token)
-            piece = text.feed(self._llm.detokenize([token], prev_tokens=self.tokens[:-1]))
-            if piece:
-                yield piece
-            if text.stopped:
-                self.stop_reason = "stop"
-                self._forget_stop_text()
-                return
-            if len(self.tokens) >= self._limit:
-                self.stop_reason = self._at_limit
-                break
-            if should_stop is not None and should_stop():
-                break
-        if rest := text.rest():
-            yield rest
-
-    def _sampled(self) -> Iterator[int]:
-        s = self._sampling
-        self._llm.set_seed(s.seed)
-        return self._llm.generate(
-            self._prompt,
-            temp=s.temperature,
-            top_k=s.top_k,
-            top_p=s.top_p,
-            min_p=s.min_p,
-            repeat_penalty=s.repeat_penalty,
-        )
-
-    def _forget_stop_text(self) -> None:
-        # The stop text belongs to the template, which writes it again in front of the next question.
-        while self.tokens and any(
-            s.strip() in self._llm.detokenize(self.tokens).decode("utf-8", "ignore") for s in self._prompts.stop_texts
-        ):
-            self.tokens.pop()
-
-
-class _TextStream:
-    """Bytes in, text out: whole characters only, no white space in front, nothing from a stop text on."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stops = stops
-        self._held = ""
-        self._begun = False
-        self.stopped = False
-
-    def feed(self, data: bytes) -> str:
-        return self._ready(self._decoder.decode(data))
-
-    def rest(self) -> str:
-        """What was held back, at the end of the answer."""
-        text = self._ready(self._decoder.decode(b"", final=True))
-        text, self._held = text + self._held, ""
-        return self._trimmed(text)
-
-    def _ready(self, text: str) -> str:
-        self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            self.stopped = True
-            text, self._held = self._held[: min(found)].rstrip(), ""
-            return self._trimmed(text)
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
-        text, self._held = self._held[:cut], self._held[cut:]
-        return self._trimmed(text)
-
-    def _trimmed(self, text: str) -> str:
-        if not self._begun:
-            text = text.lstrip()
-            self._begun = bool(text)
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def _opening(prompts: Prompts, documents: Sequence[Document], system: str | None) -> list[Message]:
-    text = system_prompt(documents, system)
-    return [prompts.message("system", text)] if text else []
+    return Keeper(cache, llm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +357,9 @@ def count_prompt_tokens(
 ) -> PromptSize:
     """The size of the prompt that `Chat.ask(question)` will start with; exact, and needs no weights."""
     prompts = Prompts(PeekVocabulary(peek))
+    text = system_prompt(documents, system)
     messages = [
-        *_opening(prompts, documents, system),
+        *([prompts.message("system", text)] if text else []),
         prompts.message("user", first_question(documents, question)),
     ]
     return PromptSize(

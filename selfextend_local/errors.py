@@ -15,6 +15,9 @@
     ├── ContextOverflow
     ├── MemoryBudgetError
     ├── BatchError
+    ├── NothingAsked
+    ├── CommandError
+    ├── SessionError
     └── Interrupted
 
 Each message says what is wrong and names the next step. All of them survive
@@ -104,6 +107,18 @@ class MemoryBudgetError(SelfExtendError):
 
 class BatchError(SelfExtendError):
     """A batch can't start or go on: its inputs are ambiguous, its output is in use, damaged or full, no server answers."""
+
+
+class NothingAsked(SelfExtendError):
+    """The chat has no turn yet that could be undone, repeated or shown."""
+
+
+class CommandError(SelfExtendError):
+    """A command of the terminal chat was used in a way that it can't follow."""
+
+
+class SessionError(SelfExtendError):
+    """A saved chat or state is missing, damaged or can't be written, or its name can't be a file's."""
 
 
 class Interrupted(SelfExtendError):

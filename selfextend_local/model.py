@@ -5,6 +5,7 @@ Knows the plan, the positions and the native boundary. It knows no documents, no
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -13,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 
 from . import _native
@@ -23,6 +26,9 @@ from .positions import MICRO_BATCH, PLAIN, RELIABLE_FRACTION, GroupAttention
 _native.bindings()
 
 from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
+
+SECONDS_WITHOUT_POLL = 0.05
+"""While single tokens take less than this, asking between them is soon enough to stop; polling within them would cost."""
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) at the start and after each micro-batch."""
@@ -134,6 +140,9 @@ class SelfExtendLlama(Llama):
         windows if the memory allows.
     kv_type: "f16", "q8_0" or "q4_0".
     load_progress: called with (percent done, 100) while the weights are loaded.
+    plan: what `ModelPeek.plan` made of the same settings; None = made here.
+
+    being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
@@ -152,17 +161,19 @@ class SelfExtendLlama(Llama):
         n_threads: int | None = None,
         flash_attn: bool = True,
         load_progress: Progress | None = None,
+        plan: ContextPlan | None = None,
         verbose: bool = False,
         **llama_kwargs: Any,
     ) -> None:
         self._load_progress = load_progress
+        self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         self._settings = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             if peek.info.n_ctx_train < 1:
                 raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
-            self.plan = peek.plan(self._settings, flash_attn=flash_attn)
+            self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)
         if self.plan.group_attention.enabled:
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
@@ -185,6 +196,7 @@ class SelfExtendLlama(Llama):
         self._stop: Callable[[], bool] | None = None
         self._progress: Progress | None = None
         self._expected = 0
+        self._step_s = 0.0
         self._check_support()
 
     @property
@@ -235,6 +247,7 @@ class SelfExtendLlama(Llama):
         """
         wanted = list(tokens)
         self._check_length(len(wanted))
+        self._settle()
         started = time.perf_counter()
         self._expected = expect or 0
         self._plain_again_if_it_fits(len(wanted))
@@ -267,12 +280,15 @@ class SelfExtendLlama(Llama):
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
         pending = list(tokens)
         total = len(pending)
+        self._settle()
         self._check_length(self.n_tokens + total)
         self._grow(max(self.n_tokens + total, self._expected))
         done = 0
         if self._progress:
             self._progress(0, total)
-        guard = _native.abort_when(self.ctx, self._stop) if self._stop else nullcontext()
+        polls = self._stop is not None and (total > 1 or self._step_s > SECONDS_WITHOUT_POLL)
+        guard = _native.abort_when(self.ctx, self._stop) if self._stop and polls else nullcontext()
+        started = time.perf_counter()
         try:
             with guard:
                 while done < total:
@@ -291,14 +307,116 @@ class SelfExtendLlama(Llama):
             if status is _native.DecodeStatus.ABORTED:
                 raise self._interrupted() from None
             raise _native.decode_error(status, self.n_tokens, self.plan.n_ctx) from error
+        self._step_s = (time.perf_counter() - started) / max(1, total)
 
-    def generate(self, tokens: Sequence[int], *args: Any, **kwargs: Any) -> Generator[int, Sequence[int] | None, None]:
-        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit."""
+    def generate(
+        self, tokens: Sequence[int], *args: Any, should_stop: Callable[[], bool] | None = None, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so:
+        between tokens, and within one where a token takes long."""
         prompt = list(tokens)
         self._check_length(len(prompt))
+        self._settle()
         self._plain_again_if_it_fits(len(prompt))
         generator: Generator[int, Sequence[int] | None, None] = super().generate(prompt, *args, **kwargs)
-        return generator
+        return generator if should_stop is None else self._stoppable(generator, should_stop)
+
+    def _stoppable(
+        self, generator: Generator[int, Sequence[int] | None, None], should_stop: Callable[[], bool]
+    ) -> Generator[int, Sequence[int] | None, None]:
+        self._stop = should_stop
+        try:
+            yield from generator
+        finally:
+            self._stop = None
+
+    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
+        """As Llama.detokenize, which garbles tokens of more than 32 bytes."""
+        text = b"".join(_native.token_bytes(self._model.model, token, special) for token in tokens)
+        return text[1:] if tokens and tokens[0] == self.token_bos() and text[:1] == b" " else text
+
+    def cached_tokens(self) -> npt.NDArray[np.int32]:
+        """The tokens whose keys are in the cache: a copy, int32 (n_tokens,)."""
+        return self.input_ids[: self.n_tokens].astype(np.int32, copy=True)
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the cache can be cut back to an earlier token. Not with recurrent layers, nor with sliding-window layers
+        that keep their window only."""
+        full_window = self.info.sliding_window == 0 or bool(self.context_params.swa_full)
+        return full_window and _native.keeps_all_keys(self._model.model)
+
+    def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
+        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with,
+        or with a smaller n, from which the group grows as it does in a conversation."""
+        wanted = self._group_attention_for(n_tokens)
+        return ga == wanted or (self._group_mode() == "auto" and ga.w == wanted.w and ga.n < wanted.n)
+
+    def state_settings(self) -> dict[str, Any]:
+        """The settings that the keys and values of a text depend on, the model file and the text apart."""
+        p = self.context_params
+        types = {number: name for name, number in _native.KV_TYPES.items()}
+        settings: dict[str, Any] = {
+            "kv_type_k": types.get(p.type_k, p.type_k),
+            "kv_type_v": types.get(p.type_v, p.type_v),
+            "flash_attn": p.flash_attn_type,
+            "ga_n": self._group_mode(),
+            "swa_full": bool(p.swa_full),
+            "attention_type": p.attention_type,
+            "rope": [p.rope_scaling_type, p.rope_freq_base, p.rope_freq_scale, p.yarn_orig_ctx],
+            "yarn": [p.yarn_ext_factor, p.yarn_attn_factor, p.yarn_beta_fast, p.yarn_beta_slow],
+        }
+        if self.lora_path:
+            status = Path(self.lora_path).stat()
+            settings["lora"] = [str(self.lora_path), status.st_size, status.st_mtime_ns, self.lora_scale]
+        if self.kv_overrides:
+            settings["kv_overrides"] = {key: str(value) for key, value in self.kv_overrides.items()}
+        return settings
+
+    def _group_mode(self) -> str:
+        return "pinned" if self._pinned else str(self._settings.ga_n)
+
+    def state_bytes(self) -> int:
+        """Bytes of what the cache holds: keys, values, positions."""
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
+        return _native.state_bytes(self.ctx)
+
+    def save_state_file(self, path: Path, header: bytes) -> None:
+        """Write what the cache holds behind `header`. May run in a thread that holds `being_saved`, while no other uses
+        this model.
+
+        Raises OSError.
+        """
+        _native.save_state(self.ctx, path, header)
+
+    def load_state_file(
+        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
+    ) -> None:
+        """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
+        `group_attention`. The file's content must have been verified.
+
+        Raises ModelError if the context doesn't take it, OSError; the cache is empty then.
+        """
+        self._settle()
+        self.reset()  # type: ignore[no-untyped-call]
+        self._set_group_attention(group_attention)
+        try:
+            _native.load_state(self.ctx, path, header_bytes, sliding_window=self.info.sliding_window > 0)
+        except (ModelError, OSError):
+            _native.clear_memory(self.ctx)
+            raise
+        self.input_ids[: len(tokens)] = tokens
+        self.n_tokens = len(tokens)
+
+    def _settle(self) -> None:
+        # What is being saved must not change under the thread that saves it.
+        with self.being_saved:
+            pass
+
+    def close(self) -> None:
+        """Free the model, once a state that is being saved is on disk."""
+        with self.being_saved:
+            super().close()
 
     def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
         """As Llama.create_completion. Raises ContextOverflow if the prompt doesn't fit."""

@@ -21,6 +21,7 @@ from selfextend_local.chat_template import (
     TemplateRefused,
 )
 from selfextend_local.errors import ModelUnsupported
+from selfextend_local.thinking import opens_thought
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
@@ -93,6 +94,7 @@ class Prompts:
         stop_tokens: tokens that end an answer: those that the file names, and the one that the template writes after
             an assistant's message.
         stop_texts: what ends an answer when the template has no token for it.
+        opens_thought: whether the template opens a reasoning block, so that an answer begins inside it.
 
     Raises ModelUnsupported if the template is broken.
     """
@@ -104,6 +106,7 @@ class Prompts:
         self._template = ChatTemplate(source or PLAIN_TEMPLATE)
         self._takes_system = self._check_system()
         self.stop_tokens, self.stop_texts = self._stops()
+        self.opens_thought = self._opens_thought()
 
     def message(self, role: Role, text: str) -> Message:
         """A message whose content is `text` as plain characters, outer white space removed."""
@@ -201,6 +204,13 @@ class Prompts:
                 elif piece.strip():
                     return frozenset(tokens), ("\n" + piece.strip(),)
         return frozenset(tokens), ()
+
+    def _opens_thought(self) -> bool:
+        try:
+            pieces = self._template.pieces(["user"])
+        except TemplateRefused:
+            return False
+        return opens_thought("".join(p for p in _after(pieces, 0) if isinstance(p, str)))
 
     def _tokenize(self, text: str, *, special: bool, first: bool) -> list[int]:
         """The tokens of `text`; within a prompt (not `first`), without the space that SentencePiece puts in front."""

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,19 @@ def test_same_micro_batches_give_the_same_bits(tiny_model: TinyModel, kind: str)
         by_step = engine.decode(text())
         engine.clear()
         assert np.array_equal(by_step, engine.decode(text(), batches=[48, 16]))
+
+
+def test_a_graph_that_is_used_again_has_the_scheme_of_now(tiny_model: TinyModel) -> None:
+    """A reused graph may keep nothing from the call that built it: here that call was on another thread's stack."""
+    path, tokens = tiny_model("gqa"), text()
+    expected = expected_logits(path, tokens, (80, (2, 32, 16)), (N_TOKENS, DEFAULT))
+    with grouped(path, (2, 32, 16)) as engine, ThreadPoolExecutor(1) as other:
+        got = [engine.decode(tokens[:78]), other.submit(engine.decode, tokens[78:79], 78).result()]
+        other.submit(sorted, range(100_000), key=str).result()  # writes over what that call left on its stack
+        got.append(engine.decode(tokens[79:80], 79))
+        assert engine.set_group_attn(*DEFAULT) == 0
+        got += [engine.decode([token], at) for at, token in enumerate(tokens[80:], start=80)]
+    assert_close(np.concatenate(got), expected)
 
 
 def test_a_batch_that_does_not_fit_changes_nothing(tiny_model: TinyModel) -> None:

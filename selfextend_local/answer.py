@@ -1,0 +1,144 @@
+"""One answer: how it is drawn, its text as it comes, and why it ended.
+
+Knows sampling, characters that span tokens, and stop texts. Must not know documents, histories or the terminal.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from selfextend_local.errors import Interrupted
+from selfextend_local.prompts import Prompts
+
+if TYPE_CHECKING:
+    from selfextend_local.model import SelfExtendLlama
+
+StopReason = Literal["stop", "length", "context", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the answer is drawn.
+
+    Temperature 0 (greedy) by default: a question about a document has one right answer, and the same question should
+    get the same answer twice.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+    max_tokens: int = 512
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+
+
+class Answer:
+    """The sampling of one answer: its tokens so far, and why and when it ended."""
+
+    def __init__(
+        self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, prompt: Sequence[int], room: int
+    ) -> None:
+        self._llm = llm
+        self._prompts = prompts
+        self._sampling = sampling
+        self._prompt = prompt
+        self._limit = min(sampling.max_tokens, room)
+        self._at_limit: StopReason = "length" if sampling.max_tokens <= room else "context"
+        self.tokens: list[int] = []
+        self.stop_reason: StopReason = "interrupted"
+        self.first_at: float | None = None
+        self.last_at: float | None = None
+
+    def pieces(self, should_stop: Callable[[], bool] | None) -> Iterator[str]:
+        text = _TextStream(self._prompts.stop_texts)
+        for token in self._sampled(should_stop):
+            self.last_at = time.perf_counter()
+            self.first_at = self.first_at or self.last_at
+            if token in self._prompts.stop_tokens:
+                self.stop_reason = "stop"
+                break
+            self.tokens.append(token)
+            piece = text.feed(self._llm.detokenize([token], prev_tokens=self.tokens[:-1]))
+            if piece:
+                yield piece
+            if text.stopped:
+                self.stop_reason = "stop"
+                self._forget_stop_text()
+                return
+            if len(self.tokens) >= self._limit:
+                self.stop_reason = self._at_limit
+                break
+            if should_stop is not None and should_stop():
+                break
+        if rest := text.rest():
+            yield rest
+
+    def _sampled(self, should_stop: Callable[[], bool] | None) -> Iterator[int]:
+        s = self._sampling
+        self._llm.set_seed(s.seed)
+        with suppress(Interrupted):
+            yield from self._llm.generate(
+                self._prompt,
+                temp=s.temperature,
+                top_k=s.top_k,
+                top_p=s.top_p,
+                min_p=s.min_p,
+                repeat_penalty=s.repeat_penalty,
+                should_stop=should_stop,
+            )
+
+    def _forget_stop_text(self) -> None:
+        # The stop text belongs to the template, which writes it again in front of the next question.
+        while self.tokens and any(
+            s.strip() in self._llm.detokenize(self.tokens).decode("utf-8", "ignore") for s in self._prompts.stop_texts
+        ):
+            self.tokens.pop()
+
+
+class _TextStream:
+    """Bytes in, text out: whole characters only, no white space in front, nothing from a stop text on."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops = stops
+        self._held = ""
+        self._begun = False
+        self.stopped = False
+
+    def feed(self, data: bytes) -> str:
+        return self._ready(self._decoder.decode(data))
+
+    def rest(self) -> str:
+        """What was held back, at the end of the answer."""
+        text = self._ready(self._decoder.decode(b"", final=True))
+        text, self._held = text + self._held, ""
+        return self._trimmed(text)
+
+    def _ready(self, text: str) -> str:
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.stopped = True
+            text, self._held = self._held[: min(found)].rstrip(), ""
+            return self._trimmed(text)
+        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        text, self._held = self._held[:cut], self._held[cut:]
+        return self._trimmed(text)
+
+    def _trimmed(self, text: str) -> str:
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
