@@ -1,6 +1,6 @@
 # make demo   environment, patched llama.cpp, default model, sample document, and a question about it
 # make test   environment, patched llama.cpp, default model, and all tests
-# make quick  the tests that need no weights
+# make quick  the tests that need no weights and no processes
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
 
@@ -20,7 +20,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not model"
+	$(BIN)/python -m pytest -m "not model and not process"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

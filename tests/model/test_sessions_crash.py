@@ -67,8 +67,7 @@ def logits_behind(llm: SelfExtendLlama, entry: Entry, cache: StateCache | None) 
     return np.array(llm.scores[entry.n_tokens : len(text)])
 
 
-def test_two_writers_killed_sixty_times(tiny_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LLAMA_GRAPH_REUSE_DISABLE", "1")  # as in tests/native/test_sessions.py
+def test_two_writers_killed_sixty_times(tiny_model: Any, tmp_path: Path) -> None:
     model, dice = tiny_model("gqa"), random.Random(0)
     llm = open_tiny(model)
     states, store = tmp_path / "states", ChatStore(tmp_path / "chats")

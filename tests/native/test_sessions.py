@@ -26,9 +26,6 @@ KINDS = ["gqa", "qkv-bias", "partial-rotary", "swa"]
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state_cache_module, "RESTORE_GAIN", 16)
-    # Patch 0006 reads the stack of an earlier call when a graph is reused (see llm_graph_input_pos), so that two equal
-    # states could give different logits. Drop this line when that is mended.
-    monkeypatch.setenv("LLAMA_GRAPH_REUSE_DISABLE", "1")
 
 
 @pytest.fixture
