@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 import pytest
-
 from selfextend_cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[1]
