@@ -236,7 +236,8 @@ def test_a_profile_or_file_that_is_not_there(config: Callable[[str], Path], tmp_
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
     folder = tmp_path / "shelf"
-    for name in ("Mistral-7B.Q4.gguf", "more/qwen-small.gguf", "more/qwen-large-00001-of-00002.gguf", "more/qwen-large-00002-of-00002.gguf"):
+    parts = [f"more/qwen-large-0000{i}-of-00002.gguf" for i in (1, 2)]
+    for name in ("Mistral-7B.Q4.gguf", "more/qwen-small.gguf", *parts):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
@@ -290,8 +291,19 @@ def test_a_shell_completes_commands_flags_models_and_documents(home: dict[str, s
     assert "plain,mine" in completed(GROUP, "selfextend", "selfextend chat --model mi", env, tmp_path)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+REGISTERED = {"bash": "-F _{f}_completion {name}\n", "zsh": "compdef _{f}_completion {name}\n", "fish": "--command {name} "}
+
+
+@pytest.mark.parametrize("shell", REGISTERED)
 def test_the_script_of_each_shell_covers_each_program(shell: str) -> None:
     script = CliRunner().invoke(group, ["completion", shell]).output
     for name in ("selfextend", "selfextend-chat", "selfextend-summarize"):
-        assert f"_{name.upper().replace('-', '_')}_COMPLETE={shell}_complete {name}" in script or f"{shell}_complete {name}" in script
+        function = name.replace("-", "_")
+        assert REGISTERED[shell].format(f=function, name=name) in script
+        assert f"_{function.upper()}_COMPLETE={shell}_complete" in script
+
+
+def test_bash_takes_its_script(tmp_path: Path) -> None:
+    script = CliRunner().invoke(group, ["completion", "bash"]).output
+    done = subprocess.run(["bash", "-c", script + "complete -p selfextend-chat"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("-F _selfextend_chat_completion selfextend-chat")
