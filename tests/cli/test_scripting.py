@@ -119,7 +119,7 @@ def test_a_bad_schema_is_wrong_usage_and_named(once: Once, tmp_path: Path, text:
 @pytest.mark.native
 def test_the_same_seed_gives_the_same_answer(tiny_model: Any, home: dict[str, str]) -> None:
     def answer(seed: int) -> str:
-        arguments = ["--model", str(tiny_model("llama")), "-p", "a", "--system", "", "--temperature", "0.8", "--max-tokens", "24",
+        arguments = ["--model", str(tiny_model("gqa")), "-p", "a", "--system", "", "--temperature", "0.8", "--max-tokens", "24",
                      "--threads", "1", "--json", "--seed", str(seed)]  # fmt: skip
         done = subprocess.run([*CHAT, *arguments], capture_output=True, text=True, env=home, check=True)
         return str(json.loads(done.stdout)["answer"])
