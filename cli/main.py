@@ -22,6 +22,7 @@ COMMANDS = {
     "eval": "selfextend_cli.eval:command",
     "tune": "selfextend_cli.tune:command",
     "completion": "selfextend_cli.shell_completion:command",
+    "models": "selfextend_cli.models:command",
 }
 
 

@@ -307,3 +307,12 @@ def test_bash_takes_its_script(tmp_path: Path) -> None:
     script = CliRunner().invoke(group, ["completion", "bash"]).output
     done = subprocess.run(["bash", "-c", script + "complete -p selfextend-chat"], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("-F _selfextend_chat_completion selfextend-chat")
+
+
+@pytest.mark.native
+def test_models_lists_names_sizes_and_windows(config: Callable[[str], Path], scripted: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF")
+    config(f'[chat]\nmodels-dir = "{scripted.parent}"\n[models]\nmine = "broken.gguf"\n')
+    alias, listed = CliRunner().invoke(group, ["models"]).output.splitlines()
+    assert alias.split(maxsplit=1) == ["mine", f"can't be opened: {tmp_path / 'broken.gguf'}"]
+    assert listed.split()[0] == "scripted" and "trained     8,192" in listed and listed.endswith(str(scripted))
