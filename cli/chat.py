@@ -16,9 +16,12 @@ import click
 
 from selfextend_local import __version__
 
-from . import console
+from . import config, console
 from .edge import boundary
-from .options import GroupSizeType, Options
+from .events import errors_reported
+from .model_names import ModelName, chosen
+from .options import GroupSizeType, Options, StopText
+from .schema import SchemaFile
 
 if TYPE_CHECKING:
     from selfextend_local.sessions import ChatRecord
@@ -26,9 +29,26 @@ if TYPE_CHECKING:
     from .desk import Desk, Source
 
 
-@click.command("chat", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model. Default: the embedded one.")
-@click.option("--doc", multiple=True, metavar="FILE", help="Document to read, - for stdin. Can be given several times.")
+def _configured(context: click.Context, parameter: click.Parameter, profile: str | None) -> None:
+    config.use(context, profile)
+
+
+class ChatCommand(click.Command):
+    """Gives each flag its variable, the same one for `selfextend-chat` and `selfextend chat`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for option in self.params:
+            if isinstance(option, click.Option) and (option.expose_value or option.name == "profile"):
+                option.envvar = f"SELFEXTEND_CHAT_{config.flag_name(option).replace('-', '_').upper()}"
+
+
+@click.command("chat", cls=ChatCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--profile", metavar="NAME", is_eager=True, expose_value=False, callback=_configured,
+              help="Take the flags of [profiles.NAME] in config.toml.")  # fmt: skip
+@click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
+@click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Where --model NAME is looked up.")
+@click.option("--doc", type=click.Path(), multiple=True, metavar="FILE", help="Document to read, - for stdin. Can be given several times.")
 @click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
 @click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
 @click.option("--overflow", type=click.Choice(["error", "trim", "select", "summarize"]), default="error", show_default=True,
@@ -46,14 +66,18 @@ if TYPE_CHECKING:
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all.")
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, metavar="N", help="Of an answer.")
-@click.option("--temp", metavar="X", type=click.FloatRange(0), default=0.0, show_default=True, help="0 = the same answer each time.")
+@click.option("--temperature", "--temp", metavar="X", type=click.FloatRange(0), default=0.0, show_default=True,
+              help="0 = the likeliest answer.")  # fmt: skip
 @click.option("--top-p", metavar="X", type=click.FloatRange(0, 1), default=0.95, show_default=True)
 @click.option("--top-k", metavar="N", type=click.IntRange(0), default=40, show_default=True)
 @click.option("--min-p", metavar="X", type=click.FloatRange(0, 1), default=0.05, show_default=True)
 @click.option("--repeat-penalty", metavar="X", type=click.FloatRange(0.1, 3), default=1.0, show_default=True,
               help="Above 1: words said lately become less likely. Small models that go round in circles need 1.1.")  # fmt: skip
-@click.option("--seed", metavar="N", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True)
+@click.option("--stop", type=StopText(), multiple=True, metavar="TEXT", help="Ends the answer. Can be given several times.")
+@click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
+@click.option("--jsonl", "as_events", is_flag=True, help="Print events, one JSON object a line; without -p, stdin is a question a line.")
 @click.version_option(__version__, prog_name="selfextend-chat")
 @click.pass_context
 @boundary
@@ -68,10 +92,16 @@ def command(context: click.Context, /, **flags: Any) -> int:
       curl -L example.org/a.txt | selfextend-chat --doc - -p "Who signed?"
       selfextend-chat --continue
 
-    The answer goes to stdout, everything else to stderr. Each flag has a variable: SELFEXTEND_CHAT_MODEL, ...
-    Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.
+    The answer goes to stdout, everything else to stderr. Each flag has a variable, SELFEXTEND_CHAT_MAX_TOKENS for
+    --max-tokens, and a key in config.toml (SELFEXTEND_CONFIG names another file). A flag overrides a variable, that a
+    profile, that [chat]. Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.
     """
-    options = Options(**flags)
+    with errors_reported(flags["as_events"]):
+        return _run(context, flags)
+
+
+def _run(context: click.Context, flags: dict[str, Any]) -> int:
+    options = Options(model=chosen(context, flags), **flags)
     options.check()
     question = _question(options)
     record = None
@@ -85,6 +115,10 @@ def command(context: click.Context, /, **flags: Any) -> int:
         from .once import answer
 
         return answer(_desk(options, sources, question), question, record)
+    if options.as_events:
+        from .once import answer_lines
+
+        return answer_lines(_desk(options, sources, None), sys.stdin, record)
     _keys_from_the_terminal(options)
     return _converse(_desk(options, sources, None), record)
 
@@ -101,7 +135,10 @@ def _as_before(context: click.Context, options: Options, record: ChatRecord) -> 
     from .journal import KEPT_OPTIONS
 
     def given(name: str) -> bool:
-        return context.get_parameter_source(name) not in (None, click.core.ParameterSource.DEFAULT)
+        source = context.get_parameter_source(name)
+        if source is click.core.ParameterSource.DEFAULT_MAP:
+            return name in config.in_use(context).profile
+        return source not in (None, click.core.ParameterSource.DEFAULT)
 
     kept = {n: record.settings[n] for n in KEPT_OPTIONS if n in record.settings and not given(n)}
     if not given("model") and Path(record.model_path).is_file():
@@ -157,4 +194,4 @@ def _converse(desk: Desk, record: ChatRecord | None) -> int:
 
 def main() -> None:
     console.harmless_streams()
-    command(auto_envvar_prefix="SELFEXTEND_CHAT")
+    command(prog_name="selfextend-chat")

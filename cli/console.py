@@ -77,11 +77,15 @@ def is_dumb() -> bool:
     return os.environ.get("TERM", "" if os.name == "posix" else "windows") in ("", "dumb")
 
 
+def unseen(done: int, total: int) -> None:
+    """An Update that shows nothing."""
+
+
 @contextmanager
 def progress(label: str, unit: str = "tokens", *, quiet: bool = False) -> Iterator[Update]:
     """A bar with speed and time left on a terminal, a line every few seconds elsewhere; nothing for quick work."""
     if quiet:
-        yield lambda done, total: None
+        yield unseen
     elif sys.stderr.isatty():
         with _bar(label, unit) as update:
             yield update

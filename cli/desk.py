@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from selfextend_local.errors import SelfExtendError
+from selfextend_local.errors import ContextOverflow, SelfExtendError
 
-from . import console
+from . import console, events
 from .options import Options
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from selfextend_local.sessions import StateCache
 
     from .fit import Fit
+    from .reply import Ask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def read_source(origin: str, pages: str | None, options: Options) -> Source:
     from selfextend_local.documents import load_document
 
     name = "stdin" if origin == "-" else Path(origin).name
-    with console.StopOnInterrupt() as stop, console.progress(f"Reading {name}", "pages", quiet=options.as_json) as update:
+    with console.StopOnInterrupt() as stop, console.progress(f"Reading {name}", "pages", quiet=options.for_programs) as update:
 
         def moved(done: int, total: int) -> None:
             if stop():
@@ -135,7 +138,9 @@ class Desk:
             self.close()
         console.say(found.plan.describe())
         options, settings = self.options, found.settings
-        with console.progress("Loading the model", "%", quiet=options.as_json) as update:
+        if options.as_events:
+            events.planned(found.plan)
+        with console.progress("Loading the model", "%", quiet=options.for_programs) as update:
             self.llm = SelfExtendLlama(
                 self.model_path,
                 ga_n=settings.ga_n,
@@ -222,9 +227,24 @@ class Desk:
         if self.fit.note and self.options.overflow == "select":
             self.change_documents(self.sources)
 
+    def asked(self, question: str, show: Callable[[Ask], T]) -> T:
+        """Ask through `show`; once more, with a larger context, if the window is full. Raises what `show` raises."""
+        self.before(question)
+
+        def ask(**how: Any) -> Iterator[str]:
+            return self.chat.ask(question, **how)
+
+        try:
+            return show(ask)
+        except ContextOverflow as error:
+            if not self.make_room(error.n_tokens + self.options.max_tokens):
+                raise
+            console.say("The window was full and has been made larger.")
+            return show(ask)
+
     def make_room(self, n_tokens: int) -> bool:
         """Open the model again with a context for a conversation of `n_tokens`; False if it can't be had."""
-        from selfextend_local.errors import ContextOverflow, MemoryBudgetError
+        from selfextend_local.errors import MemoryBudgetError
 
         if self.fit.note or self.fit.in_parts:
             return False
@@ -285,13 +305,15 @@ def sampling(options: Options) -> Sampling:
     from selfextend_local.answer import Sampling
 
     return Sampling(
-        temperature=options.temp,
+        temperature=options.temperature,
         seed=options.seed,
         max_tokens=options.max_tokens,
         top_k=options.top_k,
         top_p=options.top_p,
         min_p=options.min_p,
         repeat_penalty=options.repeat_penalty,
+        stop=options.stop,
+        schema=options.schema,
     )
 
 

@@ -21,6 +21,8 @@ COMMANDS = {
     "summarize": "selfextend_cli.summarize:command",
     "eval": "selfextend_cli.eval:command",
     "tune": "selfextend_cli.tune:command",
+    "completion": "selfextend_cli.shell_completion:command",
+    "models": "selfextend_cli.models:command",
 }
 
 
@@ -54,4 +56,4 @@ def group() -> None:
 
 def main() -> None:
     console.harmless_streams()
-    group(auto_envvar_prefix="SELFEXTEND")
+    group(prog_name="selfextend", auto_envvar_prefix="SELFEXTEND")

@@ -1,4 +1,4 @@
-"""One question, one answer: -p, as text or as JSON.
+"""Questions without a conversation: -p as text, as JSON or as events, and questions as lines of stdin.
 
 Knows the report. Must not know the conversation's commands.
 """
@@ -6,29 +6,30 @@ Knows the report. Must not know the conversation's commands.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfextend_local.errors import Interrupted
+from selfextend_local.errors import Interrupted, SelfExtendError
 
-from . import console
-from .edge import EXIT_INTERRUPTED
+from . import console, events
+from .edge import EXIT_ERROR, EXIT_INTERRUPTED
+from .journal import Journal
 from .render import SilentView, view
-from .reply import Reply, say_what_it_took, show
+from .reply import Ask, Reply, say_what_it_took, show
+from .schema import parsed
 
 if TYPE_CHECKING:
     from selfextend_local.documents.citations import Citation
     from selfextend_local.sessions import ChatRecord
 
     from .desk import Desk
+    from .options import Options
 
 
 def answer(desk: Desk, question: str, record: ChatRecord | None) -> int:
     """Ask and show; returns the exit code. The chat is kept if it continues one (`record`)."""
-    from .journal import Journal
-
-    options = desk.options
     journal = Journal(record)
     if record is not None:
         journal.resume(desk, record)
@@ -37,34 +38,86 @@ def answer(desk: Desk, question: str, record: ChatRecord | None) -> int:
             from .parts import answer_in_parts
 
             return answer_in_parts(desk, question)
-        reply = _ask(desk, question)
+        reply = _show(desk, lambda **how: desk.chat.ask(question, **how))
     except Interrupted as error:
         console.say(str(error))
-        return EXIT_INTERRUPTED
+        return events.failed(error) if desk.options.as_events else EXIT_INTERRUPTED
     finally:
-        for note in desk.notes():
-            console.say(note)
-        desk.chat.flush()
-    citations = desk.citations(reply.answer) if options.cite else []
-    if options.as_json:
-        click.echo(json.dumps(report(desk, reply, citations), ensure_ascii=False))
-    else:
-        say_what_it_took(reply, citations)
+        _end(desk)
+    code = _tell(desk, reply)
     if record is not None:
         journal.keep(desk)
-    return EXIT_INTERRUPTED if reply.stopped else 0
+    return code
 
 
-def _ask(desk: Desk, question: str) -> Reply:
+def answer_lines(desk: Desk, lines: Iterable[str], record: ChatRecord | None) -> int:
+    """A conversation in events: a question a line. A question that fails is an event, and the next one is asked; returns
+    the exit code of the last that failed, or 0."""
+    journal = Journal(record)
+    if record is not None:
+        journal.resume(desk, record)
+    code = 0
+    for question in filter(None, map(str.strip, lines)):
+        try:
+            failed = _tell(desk, desk.asked(question, lambda ask: _show(desk, ask)))
+        except SelfExtendError as error:
+            console.say(f"error: {error}")
+            failed = events.failed(error)
+        finally:
+            _end(desk)
+        journal.keep(desk)
+        if failed == EXIT_INTERRUPTED:
+            return failed
+        code = failed or code
+    return code
+
+
+def _show(desk: Desk, ask: Ask) -> Reply:
     options = desk.options
-
-    def ask(**how: Any) -> Any:
-        return desk.chat.ask(question, **how)
-
+    if options.as_events:
+        return show(desk.chat, ask, events.EventView(), progress=events.prefill())
     if options.as_json:
-        return show(desk.chat, ask, SilentView(), quiet=True)
-    with view(plain=options.plain, thoughts=options.think == "show") as shown:
+        return show(desk.chat, ask, SilentView(), progress=console.unseen)
+    with view(plain=options.as_text, thoughts=options.think == "show") as shown:
         return show(desk.chat, ask, shown)
+
+
+def _end(desk: Desk) -> None:
+    for note in desk.notes():
+        console.say(note)
+    desk.chat.flush()
+
+
+def _tell(desk: Desk, reply: Reply) -> int:
+    """The report, or the lines below an answer; returns the exit code."""
+    options = desk.options
+    citations = desk.citations(reply.answer) if options.cite else []
+    if options.for_programs:
+        publish(options, report(desk, reply, citations))
+    else:
+        say_what_it_took(reply, citations)
+    return EXIT_INTERRUPTED if reply.stopped else checked(options, reply.answer)
+
+
+def publish(options: Options, found: dict[str, Any]) -> None:
+    """A report on stdout: one object, or the event "answer"."""
+    if options.as_events:
+        events.emit("answer", **found)
+    else:
+        click.echo(json.dumps(found, ensure_ascii=False))
+
+
+def checked(options: Options, answer: str) -> int:
+    """The exit code of an answer: 1, with a word, where --schema was given and the JSON isn't whole."""
+    if options.schema is None or parsed(answer) is not None or answer.strip() == "null":
+        return 0
+    console.say("error: The answer was cut before its JSON was complete: raise --max-tokens.")
+    return EXIT_ERROR
+
+
+def structured(options: Options, answer: str) -> dict[str, Any]:
+    """With --schema, the field "parsed"."""
+    return {} if options.schema is None else {"parsed": parsed(answer)}
 
 
 def report(desk: Desk, reply: Reply, citations: list[Citation]) -> dict[str, Any]:
@@ -75,6 +128,7 @@ def report(desk: Desk, reply: Reply, citations: list[Citation]) -> dict[str, Any
     return {
         "answer": reply.answer,
         **thinking,
+        **structured(desk.options, reply.answer),
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.completion_tokens,
         "ga_n": stats.ga_n,

@@ -31,6 +31,12 @@ class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
+class StopText(click.types.StringParamType):
+    """A text; a line each in a variable."""
+
+    envvar_list_splitter = "\n"
+
+
 @dataclass(frozen=True)
 class Options:
     """One field a flag; see `selfextend chat --help`."""
@@ -53,22 +59,30 @@ class Options:
     threads: int | None
     gpu_layers: int
     max_tokens: int
-    temp: float
+    temperature: float
     top_p: float
     top_k: int
     min_p: float
     repeat_penalty: float
     seed: int
+    stop: tuple[str, ...]
+    schema: str | None
     as_json: bool
+    as_events: bool
 
     def check(self) -> None:
         """Raises click.UsageError where flags contradict each other."""
+        if self.as_json and self.as_events:
+            raise click.UsageError("Take either --json or --jsonl.")
         if self.as_json and self.prompt is None:
             raise click.UsageError("--json needs a question: add -p QUESTION.")
         if self.prompt is not None and not self.prompt.strip():
             raise click.UsageError("The question is empty.")
-        if self.doc.count("-") + (self.prompt == "-") > 1:
-            raise click.UsageError("stdin can be read once: as a document (--doc -) or as the question (-p -).")
+        asks_stdin = self.prompt == "-" or (self.as_events and self.prompt is None)
+        if self.doc.count("-") + asks_stdin > 1:
+            raise click.UsageError("stdin can be read once: as a document (--doc -) or for questions (-p -, or --jsonl without -p).")
+        if not all(self.stop):
+            raise click.UsageError("A --stop text is empty.")
         if self.pages and len(self.pages) != len(self.doc):
             raise click.UsageError(
                 f"--pages is given {len(self.pages)} times and --doc {len(self.doc)} times: give one --pages for each document, "
@@ -76,6 +90,16 @@ class Options:
             )
         if self.resume and self.prompt is None and self.doc:
             raise click.UsageError("--continue brings the documents of the last chat: leave --doc out, and add others with /doc add.")
+
+    @property
+    def for_programs(self) -> bool:
+        """Whether stdout is read by a program."""
+        return self.as_json or self.as_events
+
+    @property
+    def as_text(self) -> bool:
+        """Whether an answer is shown as it is; JSON isn't Markdown."""
+        return self.plain or self.schema is not None
 
     def pages_of(self, index: int) -> str | None:
         """The pages wanted of the document at `index`; None = all."""

@@ -5,16 +5,14 @@ Knows the summariser. Must not know the conversation's commands.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
-
-import click
 
 from selfextend_local.documents import Document, Page
 from selfextend_local.errors import Interrupted
 
-from . import console
+from . import console, events
 from .edge import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
@@ -30,23 +28,28 @@ def answer_in_parts(desk: Desk, question: str) -> int:
     """Answer from all of the documents, a part at a time; returns the exit code."""
     from selfextend_local.summarize import Instruction
 
-    from .once import citation_report, documents_report, overflow_report
+    from .once import checked, citation_report, documents_report, overflow_report, publish, structured
 
     options = desk.options
-    instruction = Instruction(question, max_tokens=options.max_tokens, temperature=options.temp, seed=options.seed)
+    instruction = Instruction(
+        question, max_tokens=options.max_tokens, schema=options.schema, temperature=options.temperature, seed=options.seed
+    )
+    progress = events.prefill() if options.as_events else console.unseen if options.as_json else None
     try:
-        summary = _read(desk.llm, desk.fit.documents, instruction, quiet=options.as_json)
+        summary = _read(desk.llm, desk.fit.documents, instruction, progress)
     except Interrupted as error:
         console.say(str(error))
-        return EXIT_INTERRUPTED
-    if not options.as_json:
-        console.write_answer(summary.text + "\n")
+        return events.failed(error) if options.as_events else EXIT_INTERRUPTED
+    text = _before_stop(summary.text, options.stop)
+    if not options.for_programs:
+        console.write_answer(text + "\n")
         console.mutter(f"read in {len(summary.parts) or 1} parts, {summary.usage.prompt_tokens:,} tokens in all")
-        return 0
-    citations = [citation_report(c) for c in desk.citations(summary.text)] if options.cite else []
+        return checked(options, text)
+    citations = [citation_report(c) for c in desk.citations(text)] if options.cite else []
     usage, plan = summary.usage, desk.llm.plan
     found = {
-        "answer": summary.text,
+        "answer": text,
+        **structured(options, text),
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "ga_n": summary.ga_n,
@@ -59,8 +62,14 @@ def answer_in_parts(desk: Desk, question: str) -> int:
         "citations": citations,
         "overflow": {**(overflow_report(desk) or {}), "parts": [[p.first, p.last] for p in summary.parts]},
     }
-    click.echo(json.dumps(found, ensure_ascii=False))
-    return 0
+    if options.as_events:
+        events.emit("token", text=text)
+    publish(options, found)
+    return checked(options, text)
+
+
+def _before_stop(text: str, stops: Sequence[str]) -> str:
+    return text[: min((at for stop in stops if (at := text.find(stop)) >= 0), default=len(text))].rstrip()
 
 
 def notes_on(llm: SelfExtendLlama, documents: Sequence[Document]) -> Document:
@@ -68,7 +77,7 @@ def notes_on(llm: SelfExtendLlama, documents: Sequence[Document]) -> Document:
     from selfextend_local.summarize import Instruction
 
     console.say("overflow: the documents don't fit; notes are taken, a part at a time, and read in their place.")
-    summary = _read(llm, documents, Instruction(NOTES), quiet=False)
+    summary = _read(llm, documents, Instruction(NOTES), None)
     pages = tuple(
         Page(number, f"{part.first}-{part.last}" if part.first != part.last else part.first or str(number), part.text)
         for number, part in enumerate(summary.parts, start=1)
@@ -77,8 +86,11 @@ def notes_on(llm: SelfExtendLlama, documents: Sequence[Document]) -> Document:
     return Document(documents[0].path, title, pages, (), paged=all(d.paged for d in documents))
 
 
-def _read(llm: SelfExtendLlama, documents: Sequence[Document], instruction: Instruction, *, quiet: bool) -> Summary:
+def _read(
+    llm: SelfExtendLlama, documents: Sequence[Document], instruction: Instruction, progress: console.Update | None
+) -> Summary:
     from selfextend_local.summarize import summarize_document
 
-    with console.StopOnInterrupt() as stop, console.progress("Reading in parts", quiet=quiet) as update:
+    bar = nullcontext(progress) if progress else console.progress("Reading in parts")
+    with console.StopOnInterrupt() as stop, bar as update:
         return summarize_document(llm, documents, instruction, progress=update, should_stop=stop)

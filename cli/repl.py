@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from selfextend_local.errors import ContextOverflow, Interrupted, SelfExtendError
+from selfextend_local.errors import Interrupted, SelfExtendError
 
 from . import commands, console, document_commands, session_commands
 from .edge import EXIT_INTERRUPTED
@@ -69,27 +69,17 @@ class Repl:
             if line.lstrip().startswith("/") and "\n" not in text:
                 commands.run(self, text)
             elif text:
-                self._ask_first(text)
+                self.desk.asked(text, self.ask)
         except Interrupted as error:
             console.say(f"{error} Ask again to go on from there.")
         except SelfExtendError as error:
             console.say(f"error: {error}")
 
-    def _ask_first(self, question: str) -> None:
-        self.desk.before(question)
-        try:
-            self.ask(lambda **how: self.desk.chat.ask(question, **how))
-        except ContextOverflow as error:
-            if not self.desk.make_room(error.n_tokens + self.desk.options.max_tokens):
-                raise
-            console.say("The window was full and has been made larger.")
-            self.ask(lambda **how: self.desk.chat.ask(question, **how))
-
     def ask(self, ask: Ask) -> None:
         """Ask, show the answer, and keep the chat."""
         options = self.desk.options
         try:
-            with view(plain=options.plain, thoughts=options.think == "show") as shown:
+            with view(plain=options.as_text, thoughts=options.think == "show") as shown:
                 self.last = show(self.desk.chat, ask, shown)
         finally:
             self.journal.keep(self.desk)

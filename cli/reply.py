@@ -6,6 +6,7 @@ Knows the order of these. Must not know commands, flags or how the text is drawn
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -36,15 +37,16 @@ class Reply:
         return self.stats is None or self.stats.stop_reason == "interrupted"
 
 
-def show(chat: Chat, ask: Ask, view: View, *, quiet: bool = False) -> Reply:
-    """Ask, and show the answer as it comes. The first Ctrl-C ends it early; a second one raises KeyboardInterrupt.
+def show(chat: Chat, ask: Ask, view: View, *, progress: console.Update | None = None) -> Reply:
+    """Ask, and show the answer as it comes, with `progress` in place of the bar. The first Ctrl-C ends it early; a second
+    one raises KeyboardInterrupt.
 
     Raises Interrupted when stopped before the answer begins, and what `ask` raises.
     """
     before = chat.last_stats
     shown: list[Part] = []
     with console.StopOnInterrupt() as stop:
-        with console.progress("Reading the prompt", quiet=quiet) as update:
+        with nullcontext(progress) if progress else console.progress("Reading the prompt") as update:
             pieces = ask(progress=update, should_stop=_ticking(stop, update))
             first = next(pieces, None)
         if first is not None:
@@ -70,7 +72,7 @@ def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[
 def _parts(chat: Chat, pieces: Iterator[str]) -> Iterator[Part]:
     from selfextend_local.thinking import parts
 
-    return parts(pieces, open=chat.thinks_first)
+    return parts(pieces, open=chat.thinks_first and chat.sampling.schema is None)
 
 
 _ENDINGS = {

@@ -6,7 +6,6 @@ imported when there is work, so that --help answers at once.
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -21,6 +20,7 @@ from selfextend_local import __version__
 from . import console
 from .edge import EXIT_INTERRUPTED, boundary
 from .options import GroupSizeType
+from .schema import SchemaFile
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Options:
     template: Path | None
     max_words: int | None
     max_tokens: int | None
-    schema: Path | None
+    schema: str | None
     model: str | None
     ga_n: Any
     ga_w: int | None
@@ -95,7 +95,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--template", type=_FILE, help="The whole message: a Jinja file that names {{ document }}.")
 @click.option("--max-words", type=click.IntRange(1), metavar="N", help="Length of a summary.")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Default: 512, or what --max-words needs.")
-@click.option("--schema", type=_FILE, help="A JSON schema that each answer has to follow.")
+@click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
 @click.option("--model", metavar="FILE", help="GGUF model; with --endpoint its name there. Default: the embedded one.")
 @click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
@@ -186,15 +186,9 @@ def _job(options: Options) -> Job:
     from selfextend_local.batch.job import Job, Limits, ModelSettings
     from selfextend_local.summarize import Instruction
 
-    schema = None
-    if options.schema is not None:
-        try:
-            schema = json.dumps(json.loads(options.schema.read_text(encoding="utf-8")))
-        except ValueError as error:
-            raise click.UsageError(f"{options.schema} is no JSON: {error}") from error
     template = options.template.read_text(encoding="utf-8") if options.template else None
     return Job(
-        Instruction(options.prompt, template, options.max_words, options.max_tokens, schema),
+        Instruction(options.prompt, template, options.max_words, options.max_tokens, options.schema),
         ModelSettings(
             _model(options), options.ga_n, options.ga_w, options.kv_type, options.context, options.threads, options.gpu_layers
         ),
@@ -325,4 +319,4 @@ def _dry_run(batch: Batch, stop: StopOnSignals) -> int:
 
 def main() -> None:
     console.harmless_streams()
-    command(auto_envvar_prefix="SELFEXTEND_SUMMARIZE")
+    command(prog_name="selfextend-summarize", auto_envvar_prefix="SELFEXTEND_SUMMARIZE")

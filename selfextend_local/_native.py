@@ -424,6 +424,16 @@ def tokenize(model: Any, text: str, special: bool) -> list[int]:
     return list(tokens[:count])
 
 
+@cache
+def grammar_compiles(rules: str) -> bool:
+    """Whether llama.cpp takes a GBNF grammar, whose root is called root."""
+    llama_cpp = bindings()
+    sampler = llama_cpp.llama_sampler_init_grammar(None, rules.encode(), b"root")
+    if sampler:
+        llama_cpp.llama_sampler_free(sampler)
+    return bool(sampler)
+
+
 def token_bytes(model: Any, token: int, special: bool) -> bytes:
     """The bytes that a token stands for, however many; with `special`, a control token's name, else nothing."""
     llama_cpp = bindings()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from selfextend_local.completion import grammar_of
 from selfextend_local.errors import Interrupted
 from selfextend_local.prompts import Prompts
 
@@ -27,6 +28,10 @@ class Sampling:
 
     Temperature 0 (greedy) by default: a question about a document has one right answer, and the same question should
     get the same answer twice.
+
+    Attributes:
+        stop: texts that end the answer; they aren't part of it.
+        schema: a JSON schema, as text, that the answer has to follow; nothing is penalised for being repeated then.
     """
 
     temperature: float = 0.0
@@ -36,6 +41,8 @@ class Sampling:
     top_p: float = 0.95
     min_p: float = 0.05
     repeat_penalty: float = 1.0
+    stop: tuple[str, ...] = ()
+    schema: str | None = None
 
 
 class Answer:
@@ -56,7 +63,7 @@ class Answer:
         self.last_at: float | None = None
 
     def pieces(self, should_stop: Callable[[], bool] | None) -> Iterator[str]:
-        text = _TextStream(self._prompts.stop_texts)
+        text = _TextStream((*self._prompts.stop_texts, *self._sampling.stop))
         for token in self._sampled(should_stop):
             self.last_at = time.perf_counter()
             self.first_at = self.first_at or self.last_at
@@ -69,7 +76,7 @@ class Answer:
                 yield piece
             if text.stopped:
                 self.stop_reason = "stop"
-                self._forget_stop_text()
+                self._forget_from(text.stopped_at)
                 return
             if len(self.tokens) >= self._limit:
                 self.stop_reason = self._at_limit
@@ -89,27 +96,31 @@ class Answer:
                 top_k=s.top_k,
                 top_p=s.top_p,
                 min_p=s.min_p,
-                repeat_penalty=s.repeat_penalty,
+                repeat_penalty=1.0 if s.schema else s.repeat_penalty,
+                grammar=grammar_of(s.schema),
                 should_stop=should_stop,
             )
 
-    def _forget_stop_text(self) -> None:
-        # The stop text belongs to the template, which writes it again in front of the next question.
-        while self.tokens and any(
-            s.strip() in self._llm.detokenize(self.tokens).decode("utf-8", "ignore") for s in self._prompts.stop_texts
-        ):
+    def _forget_from(self, end: int) -> None:
+        # A stop text is no part of the answer; one of the template's is written again in front of the next question.
+        while self.tokens and len(self._llm.detokenize(self.tokens).decode("utf-8", "replace")) > end:
             self.tokens.pop()
 
 
 class _TextStream:
-    """Bytes in, text out: whole characters only, no white space in front, nothing from a stop text on."""
+    """Bytes in, text out: whole characters only, no white space in front, nothing from a stop text on.
+
+    `stopped_at` is the place of the stop text in all that came, in characters.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stops
         self._held = ""
         self._begun = False
+        self._passed = 0
         self.stopped = False
+        self.stopped_at = 0
 
     def feed(self, data: bytes) -> str:
         return self._ready(self._decoder.decode(data))
@@ -125,10 +136,12 @@ class _TextStream:
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
+            self.stopped_at = self._passed + min(found)
             text, self._held = self._held[: min(found)].rstrip(), ""
             return self._trimmed(text)
         keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
+        self._passed += cut
         text, self._held = self._held[:cut], self._held[cut:]
         return self._trimmed(text)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from selfextend_local import _native
 from selfextend_local.chat_template import Role
 from selfextend_local.errors import ContextOverflow, Interrupted, SelfExtendError
 from selfextend_local.prompts import ModelVocabulary, Prompts
@@ -200,9 +201,13 @@ def grammar_of(schema: str | None) -> Any:
     """The grammar of a JSON schema, None for None. Raises SelfExtendError."""
     if schema is None:
         return None
-    from llama_cpp.llama_grammar import LlamaGrammar
+    from llama_cpp.llama_grammar import LlamaGrammar, json_schema_to_gbnf
 
     try:
-        return LlamaGrammar.from_json_schema(schema, verbose=False)
+        rules = json_schema_to_gbnf(schema)
     except Exception as error:  # A schema can be wrong in any way, and the converter's errors have no common type.
         raise SelfExtendError(f"The JSON schema can't be used ({error}): simplify it.") from error
+    # The sampler would take a grammar that doesn't compile for none, and crash.
+    if not _native.grammar_compiles(rules):
+        raise SelfExtendError("The JSON schema can't be used (it allows nothing, or too much for a grammar): simplify it.")
+    return LlamaGrammar.from_string(rules, verbose=False)

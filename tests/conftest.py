@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # What a developer tuned on this machine must not change what the tests see.
 os.environ["SELFEXTEND_PROFILES"] = "no-profiles-in-tests"
+os.environ["SELFEXTEND_CONFIG"] = os.devnull
 
 
 PROCESSES = {"cli", "behaviour", "test_batch_dask.py", "test_batch_endpoint.py", "test_batch_kill.py", "test_batch_reader.py"}

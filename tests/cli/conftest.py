@@ -60,6 +60,7 @@ def home(tmp_path: Path) -> dict[str, str]:
     """An environment of one's own: no history, no chats, no saved states, no editor."""
     ours = {k: v for k, v in os.environ.items() if not k.startswith(("SELFEXTEND_", "SSH_", "NO_COLOR", "DISPLAY", "WAYLAND"))}
     folders = {f"SELFEXTEND_{name}_DIR": str(tmp_path / name.lower()) for name in ("STATE", "CACHE", "DATA")}
+    folders["SELFEXTEND_CONFIG"] = os.devnull
     return ours | folders | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", "EDITOR": "false", "COLUMNS": "", "LINES": ""}
 
 

@@ -120,9 +120,9 @@ def test_set_shows_changes_and_refuses(talk: Any) -> None:
     assert [line.split()[0] for line in shown] == list(SETTINGS)
     assert talk.run("/set max-tokens 2")[0].split()[:2] == ["max-tokens", "2"]
     assert talk.run("Which key? 1")[:2] == ["The key", "(cut: --max-tokens is reached)"]
-    assert talk.run("/set temp nine")[0].startswith("error: temp stays 0.0: 'nine' is not a valid")
+    assert talk.run("/set temp nine")[0].startswith("error: temperature stays 0.0: 'nine' is not a valid")
     assert talk.run("/set max_tokens=0")[0].startswith("error: max-tokens stays 2: 0 is not in the range")
-    assert talk.run("/set colour blue")[0].startswith("error: There is no setting colour. There are: temp,")
+    assert talk.run("/set colour blue")[0].startswith("error: There is no setting colour. There are: temperature,")
     assert talk.run("/set plain on")[0].split()[:2] == ["plain", "on"]
     talk.run("/set max-tokens 100")
     assert talk.run("Which key? 1")[0] == "The key is **48213** [page 2]."
