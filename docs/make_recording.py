@@ -74,7 +74,9 @@ def _drawn(talk: Terminal, command: str) -> str:
         line = Text.assemble(*(("".join(cell.data for cell in run), style) for style, run in groupby(cells, _style)))
         line.rstrip()
         console.print(line, crop=True, no_wrap=True)
-    return console.export_svg(title="selfextend-chat", theme=MONOKAI)
+    picture = console.export_svg(title="selfextend-chat", theme=MONOKAI)
+    # Rich's font would be fetched from a server; the reader's own monospace font does.
+    return re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)
 
 
 def _style(cell: pyte.screens.Char) -> str:

@@ -27,7 +27,7 @@ def command_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", command_lines())
 def test_commands_and_flags_exist(line: str) -> None:
-    program, *words = shlex.split(line, comments=True)
+    program, *words = shlex.split(line.partition(" < ")[0], comments=True)
     if program != "selfextend":
         words.insert(0, program.removeprefix("selfextend-"))
     module, _, name = COMMANDS[words.pop(0)].partition(":")
