@@ -355,10 +355,13 @@ class SelfExtendLlama(Llama):
         return full_window and _native.keeps_all_keys(self._model.model)
 
     def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
-        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with,
-        or with a smaller n, from which the group grows as it does in a conversation."""
+        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
+        with a smaller n, from which the group grows as it does in a conversation; or with the next larger n, which a text
+        gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
         wanted = self._group_attention_for(n_tokens)
-        return ga == wanted or (self._group_mode() == "auto" and ga.w == wanted.w and ga.n < wanted.n)
+        if ga == wanted:
+            return True
+        return self._group_mode() == "auto" and ga.w == wanted.w and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 
     def state_settings(self) -> dict[str, Any]:
         """The settings that the keys and values of a text depend on, the model file and the text apart."""

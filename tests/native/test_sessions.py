@@ -130,6 +130,23 @@ def test_a_coarser_state_does_not_serve_a_short_text(load: Any, cache: StateCach
     assert cache.restore(load("gqa", n_ctx=1024), TEXT[:45], expect=700) == 40
 
 
+def test_a_state_with_room_for_a_conversation_serves_one_question(load: Any, cache: StateCache) -> None:
+    """Read for a conversation, the text has a group one step larger than a single question needs: it isn't read again."""
+    live = load("gqa", n_ctx=1024)
+    needed = {n: next(t for t in range(60, 1024) if live._group_attention_for(t).n == n) for n in (2, 4, 8)}
+    live.prefill(TEXT[:60], expect=needed[4])
+    cache.save(live)
+    once = load("gqa", n_ctx=1024)
+    assert cache.restore(once, TEXT[:70], expect=needed[2]) == 60
+    once.prefill(TEXT[:70], expect=needed[2])
+    assert once.group_attention.n == 4
+    live.reset()
+    live.prefill(TEXT[:61], expect=needed[8])
+    coarse = StateCache(cache.root.parent / "coarse", max_bytes=1 << 30)
+    coarse.save(live)
+    assert coarse.restore(load("gqa", n_ctx=1024), TEXT[:70], expect=needed[2]) == 0
+
+
 def test_what_a_stopped_micro_batch_left_is_not_saved(load: Any, cache: StateCache) -> None:
     live = load("gqa", ga_n=4, n_batch=64, n_ubatch=64)
     done, polls = 0, 0
