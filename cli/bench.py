@@ -187,21 +187,13 @@ def _peak_mib(program: str, path: Path, library: Path | None) -> float:
 
 
 def _mean_nll(path: Path, kv_type: str, count: int) -> float:
-    import numpy as np
+    from selfextend_local.evaluation.reader import Reader
 
-    llm = _open(path, 4096, kv_type, logits_all=True)
+    llm = _open(path, 4096, kv_type)
     _pin(llm, 4)
-    tokens = _tokens(llm, count)
-    llm.eval(tokens)
-    logits = llm.scores[: count - 1]
-    total = 0.0
-    for start in range(0, count - 1, 256):
-        part = logits[start : start + 256].astype(np.float64)
-        top = part.max(axis=1)
-        chosen = part[np.arange(len(part)), tokens[start + 1 : start + 1 + len(part)]]
-        total += float((np.log(np.exp(part - top[:, None]).sum(axis=1)) + top - chosen).sum())
+    nll = float(Reader(llm).nll(_tokens(llm, count)).mean())
     llm.close()
-    return total / (count - 1)
+    return nll
 
 
 def _nll(path: Path) -> list[Row]:
@@ -221,14 +213,13 @@ def _prefill_and_decode(path: Path, count: int) -> list[Row]:
         llm.eval(tokens[:64])  # the first graph of a context is slower
     starts = range(0, count, 512)
     prefill: dict[tuple[int, int], float] = {}
-    for turn in range(_PASSES):
-        for llm in llms.values():
-            _forget(llm)
-        for start in starts:
-            turn += 1
-            for n in _in_turn(turn):
-                took = _timed(partial(llms[n].eval, tokens[start : min(start + 512, count)]))
-                prefill[n, start] = min(took, prefill.get((n, start), took))
+    for turn, start in enumerate([*starts] * _PASSES):
+        if start == 0:
+            for llm in llms.values():
+                _forget(llm)
+        for n in _in_turn(turn + turn // len(starts)):  # in another order in the next pass
+            took = _timed(partial(llms[n].eval, tokens[start : min(start + 512, count)]))
+            prefill[n, start] = min(took, prefill.get((n, start), took))
     decode: dict[int, list[float]] = {1: [], 4: []}
     for turn, at in enumerate(range(count, count + _DECODED)):
         for n in _in_turn(turn):
