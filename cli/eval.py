@@ -13,7 +13,7 @@ import click
 
 from . import console
 from .edge import boundary
-from .evaluating import ListOf, Options, evaluate, model_or_default, number, one_of, read_length, shared, tokens_of
+from .evaluating import ListOf, Options, evaluate, number, one_of, read_length, shared, tokens_of
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -218,6 +218,7 @@ def qa(data: Path, **flags: Any) -> int:
     A line of --data: {"context": "the document", "input": "the question", "answers": ["...", "..."]}
     A question stands at the shortest of --lengths that holds it whole; no document is cut.
     """
+    from selfextend_local.default_model import model_or_default
     from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
     from selfextend_local.evaluation.wording import PeekTokenizer
     from selfextend_local.model import ModelPeek

