@@ -69,12 +69,13 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == len(whole)
 
 
-def test_another_file_is_not_touched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("notes", ["my notes\nand more", "one line without an end"])
+def test_another_file_is_not_touched(tmp_path: Path, notes: str) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("my notes\nand more")
+    path.write_text(notes)
     with pytest.raises(ResultsError, match="Line 1 of .*notes.txt is no result"):
         Results(path)
-    assert path.read_text() == "my notes\nand more"
+    assert path.read_text() == notes
 
 
 def test_a_stop_keeps_what_is_finished(tmp_path: Path) -> None:

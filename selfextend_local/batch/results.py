@@ -1,6 +1,6 @@
 """The results file: one line for each item, there for good once written, whatever kills the program.
 
-Knows lines, fsync, torn tails and the lock. Must not know how a result is made. One process writes at a time; a line that
+Knows the lines and the lock. Must not know how a result is made. One process writes at a time; a line that
 is superseded (an error tried again, a document that changed) is removed when the run ends, never before its successor is on disk.
 """
 
@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from selfextend_local.batch.outcome import Result, from_line
 from selfextend_local.errors import BatchError
+from selfextend_local.lines import append, mend
 
 _BEGINNING = b'{"id": "batch_req_'
 
@@ -60,16 +61,9 @@ class ResultsFile:
 
     def append(self, result: Result) -> None:
         """Write a result; it is on disk when this returns. Raises BatchError, with the file as it was, if the disk is full."""
-        data = (result.to_line() + "\n").encode()
-        size = os.fstat(self._file).st_size
         try:
-            # One call, so that a kill leaves all of the line or a beginning that the next run finds and removes.
-            written = os.write(self._file, data)
-            while written < len(data):
-                written += os.write(self._file, data[written:])
-            os.fsync(self._file)
+            append(self._file, (result.to_line() + "\n").encode())
         except OSError as error:
-            os.ftruncate(self._file, size)
             raise BatchError(
                 f"{self.path} can't be written ({error.strerror}). All results before this one are safe: make room, and run the "
                 "same command again."
@@ -87,7 +81,7 @@ class ResultsFile:
     def _open(self) -> None:
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-            _mend(self._file)
+            mend(self._file, _BEGINNING)
         except OSError as error:
             raise BatchError(f"{self.path} can't be written ({error.strerror}): choose another output.") from error
         for _, result in _lines(self.path):
@@ -117,25 +111,6 @@ class ResultsFile:
             os.close(self._file)
             self._file = -1
         self._lock.release()
-
-
-def _mend(file: int) -> None:
-    """Remove a last line that was never finished, as a kill or a power cut leaves it."""
-    size = os.fstat(file).st_size
-    end = size
-    while end > 0:
-        start = max(0, end - (1 << 16))
-        os.lseek(file, start, os.SEEK_SET)
-        block = os.read(file, end - start)
-        if (at := block.rfind(b"\n")) >= 0:
-            end = start + at + 1
-            break
-        end = start
-    os.lseek(file, end, os.SEEK_SET)
-    tail = os.read(file, 1 << 16)
-    # Only what we began, or the zeros of a power cut, may be removed: the file could be somebody else's.
-    if tail and (tail.startswith(_BEGINNING) or _BEGINNING.startswith(tail) or not tail.strip(b"\0")):
-        os.ftruncate(file, end)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Result]]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import SelfExtendError
+from ..lines import append, mend
 
 Row = dict[str, Any]
+
+_BEGINNING = b'{"key":"'
 
 
 class ResultsError(SelfExtendError):
@@ -34,16 +36,20 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: dict[str, Row] = {}
-        self._mend()
-
-    def _mend(self) -> None:
-        """Read the rows; cut off a last line that a crash left half written."""
         try:
-            data = self.path.read_bytes() if self.path.exists() else b""
+            self._read()
         except OSError as error:
             raise ResultsError(f"{self.path} can't be read ({error.strerror}). Name another file with --out.") from error
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
+
+    def _read(self) -> None:
+        if not self.path.exists():
+            return
+        data = self.path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with self.path.open("r+b") as file:
+                mend(file.fileno(), _BEGINNING)
+            data = self.path.read_bytes()
+        for number, line in enumerate(data.splitlines(), 1):
             try:
                 row = json.loads(line)
                 self._rows[row["key"]] = row
@@ -51,9 +57,6 @@ class Results:
                 raise ResultsError(
                     f"Line {number} of {self.path} is no result of selfextend eval. Name another file with --out."
                 ) from None
-        if whole < len(data):
-            with self.path.open("r+b") as file:
-                file.truncate(whole)
 
     def get(self, config: Mapping[str, Any]) -> Row | None:
         """The row for this configuration, if it is done."""
@@ -66,9 +69,7 @@ class Results:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
+                append(file.fileno(), line.encode())
         except OSError as error:
             raise ResultsError(f"{self.path} can't be written ({error.strerror}). Name another file with --out.") from error
         self._rows[row["key"]] = row
