@@ -196,12 +196,13 @@ def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
     from selfextend_local.evaluation.methods import Rotary
     from selfextend_local.evaluation.runner import Subject
     from selfextend_local.evaluation.wording import PeekTokenizer
+    from selfextend_local.model_identity import model_identity
     from selfextend_local.plan import Settings
-    from selfextend_local.profile import identity, with_profile
+    from selfextend_local.profile import with_profile
 
     info = peek.info
     rotary = Rotary.of(info.metadata, info.n_ctx_train, info.sliding_window, with_profile(Settings(), info.path))
-    record = {"model": info.name, "file": info.path.name, "identity": identity(info.path), "trained": info.n_ctx_train}
+    record = {"model": info.name, "file": info.path.name, "identity": model_identity(info.path), "trained": info.n_ctx_train}
     return Subject(PeekTokenizer(peek), rotary, {**record, "kv_type": kv_type})
 
 

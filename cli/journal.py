@@ -104,7 +104,8 @@ class Journal:
             console.mutter(turn.answer)
 
     def _current(self, desk: Desk) -> ChatRecord:
-        from selfextend_local.sessions import ChatRecord, model_identity
+        from selfextend_local.model_identity import model_identity
+        from selfextend_local.sessions import ChatRecord
 
         path = desk.model_path.resolve()
         record = self.record or ChatRecord(str(path), model_identity(path))
@@ -121,7 +122,7 @@ class Journal:
 
 def turns_for(desk: Desk, record: ChatRecord) -> tuple[Turn, ...]:
     """The turns of `record` in the tokens of the model that is open."""
-    from selfextend_local.sessions import model_identity
+    from selfextend_local.model_identity import model_identity
 
     if record.model_identity == model_identity(desk.model_path):
         return record.turns()

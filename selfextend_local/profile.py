@@ -5,17 +5,16 @@ Knows a folder of small JSON files, one a model, named by the model's identity. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .errors import ModelError
+from .model_identity import model_identity
 from .plan import Settings
 
 FOLDER_VARIABLE = "SELFEXTEND_PROFILES"
-_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -43,23 +42,9 @@ def folder() -> Path:
     return platformdirs.user_config_path("selfextend", appauthor=False) / "profiles"
 
 
-def identity(model: Path) -> str:
-    """16 hexadecimal digits: the size of a GGUF file and a MiB from its beginning, its middle and its end.
-
-    The beginning holds the metadata and the vocabulary, the others tell weights apart that share them.
-    """
-    size = model.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with model.open("rb") as file:
-        for at in (0, size // 2, max(0, size - _SAMPLE)):
-            file.seek(at)
-            digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:16]
-
-
 def profile_path(model: Path) -> Path:
     """The file that holds, or would hold, the profile of a model."""
-    return folder() / f"{identity(model)}.json"
+    return folder() / f"{model_identity(model)}.json"
 
 
 def load_profile(model: Path) -> Profile | None:

@@ -13,9 +13,10 @@ from selfextend_local.errors import ModelError
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
 from selfextend_local.evaluation.tune import TuneError, Tuning, candidates, tune
+from selfextend_local.model_identity import model_identity
 from selfextend_local.plan import Settings, group_attention_for, make_plan
 from selfextend_local.positions import choose
-from selfextend_local.profile import Profile, identity, load_profile, profile_path, save_profile, with_profile
+from selfextend_local.profile import Profile, load_profile, profile_path, save_profile, with_profile
 
 WINDOW = 4096
 
@@ -122,7 +123,7 @@ def test_identity_sees_the_middle_and_the_end_of_large_files(profiles: Path) -> 
         data = bytearray(size)
         if at is not None:
             data[at] = 1
-        seen.add(identity(model_file(profiles, bytes(data))))
+        seen.add(model_identity(model_file(profiles, bytes(data))))
     assert len(seen) == 4
 
 

@@ -19,8 +19,9 @@ import pytest
 from support.fake_state import FakeState
 
 from selfextend_local.errors import SessionError
+from selfextend_local.model_identity import model_identity
 from selfextend_local.positions import GroupAttention
-from selfextend_local.sessions import StateCache, StateInfo, model_identity
+from selfextend_local.sessions import StateCache, StateInfo
 from selfextend_local.sessions.files import replacing
 
 TEXT = list(range(1000, 4000))
@@ -142,8 +143,8 @@ def test_a_state_of_another_model_with_the_same_tokens_is_not_used(cache: StateC
 def test_the_identity_of_a_large_model_reads_its_head_its_samples_and_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfextend_local.sessions.identity.HEAD_BYTES", 1000)
-    monkeypatch.setattr("selfextend_local.sessions.identity.SAMPLE_BYTES", 10)
+    monkeypatch.setattr("selfextend_local.model_identity.HEAD_BYTES", 1000)
+    monkeypatch.setattr("selfextend_local.model_identity.SAMPLE_BYTES", 10)
     data = bytearray(os.urandom(20_000))
 
     def identity(name: str, content: bytes) -> str:

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from selfextend_local.errors import ModelNotFound
+from selfextend_local.model_identity import model_identity
 from selfextend_local.plan import GroupSize
 from selfextend_local.summarize import Instruction
 
 LAYOUT = 1
 """Raised when the wording or the layout of the prompts changes, so that old results don't pass for new ones."""
-
-_SAMPLE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,17 +56,8 @@ class Job:
 
 
 def fingerprint(model: Path) -> str:
-    """A hash of a model file's size, first and last MiB: the metadata and some weights, in milliseconds.
-
-    Raises ModelNotFound.
-    """
+    """The identity of a model file. Raises ModelNotFound."""
     try:
-        with model.open("rb") as file:
-            digest = hashlib.sha256(file.read(_SAMPLE))
-            size = file.seek(0, 2)
-            file.seek(max(0, size - _SAMPLE))
-            digest.update(file.read())
+        return model_identity(model)
     except OSError as error:
         raise ModelNotFound(f"There is no model file {model}. Name a GGUF file with --model.") from error
-    digest.update(str(size).encode())
-    return digest.hexdigest()

@@ -7,7 +7,6 @@
 from selfextend_local.sessions.chats import ChatMessage, ChatRecord, ChatStore, DocumentReference
 from selfextend_local.sessions.entry import Entry, StateInfo
 from selfextend_local.sessions.export import export_json, export_markdown
-from selfextend_local.sessions.identity import model_identity
 from selfextend_local.sessions.state_cache import StateCache
 
 __all__ = [
@@ -20,5 +19,4 @@ __all__ = [
     "StateInfo",
     "export_json",
     "export_markdown",
-    "model_identity",
 ]
