@@ -10,6 +10,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from .disk import replacing
 from .errors import ModelError
 from .model_identity import model_identity
 from .plan import Settings
@@ -39,7 +40,7 @@ def folder() -> Path:
         return Path(chosen)
     import platformdirs
 
-    return platformdirs.user_config_path("selfextend", appauthor=False) / "profiles"
+    return platformdirs.user_config_path("selfextend-local", appauthor=False) / "profiles"
 
 
 def profile_path(model: Path) -> Path:
@@ -66,9 +67,8 @@ def save_profile(model: Path, profile: Profile) -> Path:
     path = profile_path(model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(asdict(profile), indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
+        with replacing(path, 0o666) as fresh:
+            fresh.write_text(json.dumps(asdict(profile), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise ModelError(f"The profile {path} can't be written ({error.strerror}). Set {FOLDER_VARIABLE} to another folder.") from error
     return path

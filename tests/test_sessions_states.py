@@ -18,11 +18,11 @@ from typing import Any, cast
 import pytest
 from support.fake_state import FakeState
 
+from selfextend_local.disk import replacing
 from selfextend_local.errors import SessionError
 from selfextend_local.model_identity import model_identity
 from selfextend_local.positions import GroupAttention
 from selfextend_local.sessions import StateCache, StateInfo
-from selfextend_local.sessions.files import replacing
 
 TEXT = list(range(1000, 4000))
 

@@ -14,8 +14,8 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from selfextend_local.batch.outcome import Result, from_line
+from selfextend_local.disk import append, mend, replacing
 from selfextend_local.errors import BatchError
-from selfextend_local.lines import append, mend
 
 _BEGINNING = b'{"id": "batch_req_'
 
@@ -90,17 +90,12 @@ class ResultsFile:
     def _drop_old(self) -> None:
         """Rewrite the file with the last line of each id only; the old file stays until the new one is on disk."""
         newest = {result.custom_id: line for line, result in _lines(self.path)}
-        fresh = self.path.with_name(self.path.name + ".new")
         try:
-            with fresh.open("w", encoding="utf-8", newline="\n") as file:
-                file.writelines(f"{line}\n" for line in newest.values())
-                file.flush()
-                os.fsync(file.fileno())
-            os.close(self._file)
-            self._file = -1
-            os.replace(fresh, self.path)
+            with replacing(self.path, 0o666) as fresh:
+                fresh.write_bytes("".join(f"{line}\n" for line in newest.values()).encode())
+                os.close(self._file)
+                self._file = -1
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             raise BatchError(
                 f"{self.path} still holds superseded lines, since it can't be rewritten ({error.strerror}): make room, and run the same "
                 "command again."

@@ -8,13 +8,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from selfextend_local.batch.outcome import Failure, Result
+from selfextend_local.disk import replacing
 from selfextend_local.errors import BatchError
 from selfextend_local.sections import page_names
 from selfextend_local.summarize import Summary
@@ -78,14 +78,9 @@ def _cell(text: str) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
+        with replacing(path, 0o666) as fresh:
+            fresh.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise BatchError(f"{path} can't be written ({error.strerror}): make room or choose another place, and run again.") from error

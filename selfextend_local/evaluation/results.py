@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..disk import append, mend
 from ..errors import SelfExtendError
-from ..lines import append, mend
 
 Row = dict[str, Any]
 

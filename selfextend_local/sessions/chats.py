@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from selfextend_local.disk import replacing, sweep
 from selfextend_local.errors import SessionError
-from selfextend_local.sessions.files import chat_folder, make_private, replacing, sweep
+from selfextend_local.sessions.files import chat_folder, make_private
 
 if TYPE_CHECKING:
     from selfextend_local.chat import Turn

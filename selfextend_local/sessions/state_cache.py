@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfextend_local.disk import replacing, sweep
 from selfextend_local.errors import ModelError, SessionError
 from selfextend_local.model_identity import model_identity
 from selfextend_local.sessions.entry import (
@@ -33,7 +34,7 @@ from selfextend_local.sessions.entry import (
     verify_state,
     write_entry,
 )
-from selfextend_local.sessions.files import make_private, replacing, state_folder, sweep
+from selfextend_local.sessions.files import make_private, state_folder
 from selfextend_local.sessions.identity import Identity, identity_of
 
 if TYPE_CHECKING:
