@@ -141,23 +141,27 @@ def native_reason() -> str:
     return reason
 
 
+class _Level(ctypes.Structure):
+    """struct llama_group_attn_level in llama.h."""
+
+    _fields_ = (("n", ctypes.c_int32), ("w", ctypes.c_int32), ("r", ctypes.c_int32))
+
+
 @cache
-def _group_attention_functions() -> tuple[Any, Any] | None:
-    lib = bindings()._lib
+def _set_group_attention() -> Any:
+    """llama_set_group_attn, None on a stock library."""
     try:
-        setter, getter = lib.llama_set_group_attn, lib.llama_get_group_attn
+        function = bindings()._lib.llama_set_group_attn
     except AttributeError:
         return None
-    setter.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
-    setter.restype = ctypes.c_int32
-    getter.argtypes = [ctypes.c_void_p] + [ctypes.POINTER(ctypes.c_int32)] * 3
-    getter.restype = None
-    return setter, getter
+    function.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Level), ctypes.c_int32]
+    function.restype = ctypes.c_int32
+    return function
 
 
 def is_patched() -> bool:
     """True if the library that is loaded has group attention."""
-    return _group_attention_functions() is not None
+    return _set_group_attention() is not None
 
 
 def require_patched() -> None:
@@ -229,25 +233,16 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
 
     Raises LibraryError on a stock library, GroupAttentionError or ModelUnsupported if the context refuses.
     """
-    functions = _group_attention_functions()
-    if functions is None:
+    function = _set_group_attention()
+    if function is None:
         if ga.enabled:
             require_patched()
         return
-    status = Status(functions[0](context, ga.n, ga.w, ga.r))
+    levels = [_Level(level.n, level.w, level.r) for level in ga.levels]
+    status = Status(function(context, (_Level * len(levels))(*levels), len(levels)))
     if status is not Status.OK:
         error, reason = REFUSALS[status]
         raise error(f"Group attention (n={ga.n}, w={ga.w}) was refused: {reason}. Use ga_n=1 with this model.")
-
-
-def get_group_attention(context: Any) -> GroupAttention:
-    """The (n, w, r) that a context uses."""
-    functions = _group_attention_functions()
-    if functions is None:
-        return GroupAttention(n=1)
-    n, w, r = ctypes.c_int32(), ctypes.c_int32(), ctypes.c_int32()
-    functions[1](context, ctypes.byref(n), ctypes.byref(w), ctypes.byref(r))
-    return GroupAttention(n.value, max(1, w.value), max(1, r.value))
 
 
 @contextmanager

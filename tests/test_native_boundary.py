@@ -33,7 +33,7 @@ def test_other_runtime_errors_are_not_taken_for_decode_failures() -> None:
 
 
 def test_a_stock_library_is_told_how_to_get_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "_group_attention_functions", lambda: None)
+    monkeypatch.setattr(_native, "_set_group_attention", lambda: None)
     assert not _native.is_patched()
     with pytest.raises(LibraryError, match=r"stock one without group attention. Install .* pip install ./patches"):
         _native.set_group_attention(None, GroupAttention(4))
