@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.driver import Engine, Node
+from support import supports_op
+from support.driver import GPU_LAYERS, Engine, Node, library
+from support.supports_op import SupportsOp
+from support.tensors import Tensors
 from support.tiny_models import HEAD_DIM, N_HEAD_KV, N_VOCAB, TinyModel
 
 pytestmark = pytest.mark.native
@@ -53,13 +56,15 @@ class Recorder:
 
 
 def step_of(path: Path, kv_type: str) -> list[Node]:
-    """The operations that the first boundary step adds to the decode of its token."""
+    """The operations that the first boundary step adds to the decode of its token: they run before the others."""
     with Recorder(path, GROUPED, kv_type) as grouped, Recorder(path, PLAIN, kv_type) as plain:
         grouped.decode(WINDOW + STEP)
         plain.decode(WINDOW + STEP)
-        extra = kinds(grouped.decode(1)) - kinds(plain.decode(1))
-        assert kinds(grouped.decode(1)) == kinds(plain.decode(1)), "a token that crosses no boundary costs what it costs without groups"
-    return [Node(*kind, n_values=0) for kind in extra.elements()]
+        with_step, without = grouped.decode(1), plain.decode(1)
+        step, rest = with_step[: -len(without)], with_step[-len(without) :]
+        assert rest == without
+        assert grouped.decode(1) == plain.decode(1), "a token that crosses no boundary costs what it costs without groups"
+    return step
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
@@ -67,6 +72,16 @@ def step_of(path: Path, kv_type: str) -> list[Node]:
 def test_a_step_adds_the_documented_operations(tiny_model: TinyModel, model: str, kv_type: str) -> None:
     found = set(kinds(step_of(tiny_model(model), kv_type)))
     assert found == documented(kv_type)
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_a_step_runs_where_the_keys_are(tiny_model: TinyModel, kv_type: str) -> None:
+    """On a GPU (SELFEXTEND_TEST_GPU_LAYERS): what the backend can't compute, the scheduler would have computed by the CPU."""
+    step = step_of(tiny_model("gqa"), kv_type)
+    keys = {node.buffer for node in step if node.operation == "SET_ROWS"}
+    assert len(keys) == 1
+    assert (keys == {"CPU"}) is not bool(GPU_LAYERS)
+    assert {(node.operation, node.buffer) for node in step if node.buffer not in keys} == set()
 
 
 def documented(kv_type: str) -> set[Kind]:
@@ -103,17 +118,9 @@ def test_a_prefill_is_cut_as_without_groups(tiny_model: TinyModel) -> None:
     assert len(flash[0]) == N_LAYER * n_tokens // STEP
 
 
-CASES = {
-    "ggml-metal/ggml-metal-device.m": "ggml_metal_device_supports_op(",
-    "ggml-cuda/ggml-cuda.cu": "ggml_backend_cuda_device_supports_op(",
-    "ggml-vulkan/ggml-vulkan.cpp": "ggml_backend_vk_device_supports_op(",
-}
-"""Backend source -> the function in it that says what the backend can compute."""
-
-
 @pytest.fixture(scope="module")
 def sources() -> dict[str, str]:
-    """The backends of the pin, by file; skips where the source distribution is not at hand."""
+    """What the pin's backends say, by path; skips where the source distribution or a compiler is not at hand."""
     sys.path.insert(0, str(ROOT / "patches"))
     from backend.pin import read_pin
     from backend.sdist import local_sdist, members
@@ -122,26 +129,67 @@ def sources() -> dict[str, str]:
     sdist = local_sdist(pin)
     if sdist is None:
         pytest.skip(f"{pin.sdist_name} is not on this machine")
-    wanted = {f"vendor/llama.cpp/ggml/src/{file}": file for file in CASES}
-    return {wanted[path]: data.decode() for path, data in members(sdist, pin) if path in wanted}
+    if not shutil.which("c++"):
+        pytest.skip("no C++ compiler")
+    return {path: data.decode() for path, data in members(sdist, pin) if supports_op.wanted(path) or path.endswith(METAL_KERNELS)}
 
 
-@pytest.mark.parametrize("file", CASES)
-def test_backends_support_the_operations(sources: dict[str, str], file: str) -> None:
-    """GET_ROWS from, SET_ROWS to and ROPE of the types of K, by the words of the source."""
-    function = sources[file].partition(CASES[file])[2]
-    assert "return" in case(function, "ROPE")
-    get_rows, set_rows = case(function, "GET_ROWS"), case(function, "SET_ROWS")
-    for kv_type in ("F16", "Q8_0", "Q4_0"):
-        listed = f"GGML_TYPE_{kv_type}" in get_rows
-        # Metal names the two types that it can't read
-        assert listed or ("src[0]->type !=" in get_rows and "switch" not in get_rows), kv_type
-        assert f"GGML_TYPE_{kv_type}" in set_rows
-    assert "GGML_TYPE_F32" in set_rows
+METAL_KERNELS = ("ggml-metal/kernels/quantize.metal", "ggml-metal/kernels/rope.metal")
 
 
-def case(function: str, operation: str) -> str:
-    """The lines of one `case` of a switch, up to the next operation that is not a fall-through."""
-    found = re.search(rf"case GGML_OP_{operation}:(?:\s*case GGML_OP_\w+:)*(.*?)case GGML_OP_", function, re.DOTALL)
-    assert found, f"no case for {operation}"
-    return found[1]
+@pytest.fixture(scope="module", params=supports_op.BACKENDS)
+def supports(request: pytest.FixtureRequest, sources: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[str, SupportsOp]:
+    """A backend's name and its compiled word."""
+    folder = tmp_path_factory.mktemp("supports_op")
+    return request.param, SupportsOp(supports_op.BACKENDS[request.param], sources, library().ggml_base, folder)
+
+
+@pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa"])
+def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, supports: tuple[str, SupportsOp], model: str) -> None:
+    """The tensors of a step as they are, types and layouts, shown to the `supports_op` of each backend."""
+    name, can = supports
+    asked: set[Kind] = set()
+    refused: set[Kind] = set()
+
+    def ask(node: Node) -> None:
+        if node.operation in supports_op.OPERATIONS:
+            kind = (node.operation, node.type, node.sources)
+            (asked if can(node.address) else refused).add(kind)
+
+    for kv_type in KV_TYPES:
+        asked.clear()
+        with Engine(tiny_model(model), type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, on_node=ask) as engine:
+            engine.set_group_attn(*GROUPED)
+            engine.decode(text(WINDOW + STEP + 1))
+        assert documented(kv_type) <= asked | refused
+        assert {operation for operation, _, _ in refused} == ({"MUL_MAT"} if "without" in name else set()), kv_type
+
+
+def test_backends_support_the_keys_of_mla(supports: tuple[str, SupportsOp]) -> None:
+    """Design 3.4: the rotated dimensions are a part of each row, strided, and are put behind the others again."""
+    with Tensors() as tensors:
+        key = tensors.new("f32", 192, 1, 7)
+        rotated = tensors.rope(tensors.slice(key, 128, 64), 64)
+        whole = tensors.concat(tensors.slice(key, 0, 128), rotated)
+        assert supports[1](rotated)
+        assert supports[1](whole)
+
+
+def test_backends_can_say_no(supports: tuple[str, SupportsOp]) -> None:
+    """A check that can fail: a type that no backend writes, and rows whose values lie apart, which Metal alone rotates."""
+    name, can = supports
+    with Tensors() as tensors:
+        keys, rows = tensors.new("f32", 256, 7), tensors.new("i32", 7)
+        assert can(tensors.set_rows(tensors.new("q8_0", 256, 16), keys, rows))
+        assert not can(tensors.set_rows(tensors.new("q2_K", 256, 16), keys, rows))
+        apart = tensors.swapped(tensors.new("f32", 2, 64, 7))
+        assert can(tensors.rope(apart, 64)) is name.startswith("Metal")
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+def test_metal_has_the_kernels(sources: dict[str, str], kv_type: str) -> None:
+    """Its supports_op asks neither the type of the indices nor whether there is a kernel: it looks kernels up by these names."""
+    kernels = "".join(text for path, text in sources.items() if path.endswith(METAL_KERNELS))
+    names = [f"get_rows_{kv_type}", f"set_rows_f32_i32_{kv_type}", "rope_norm_f32", "rope_neox_f32", "concat_f32"]
+    missing = [name for name in names if f'[[host_name("kernel_{name}")]]' not in kernels]
+    assert not missing

@@ -55,5 +55,6 @@ def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], 
     if kv_type == "f16":
         weights, kv_cache, compute = real_use(path)
         assert use.kv_cache == kv_cache
-        assert use.compute == compute
+        # Vulkan adds 32 bytes to a buffer on the host when it allocates it
+        assert use.compute == pytest.approx(compute, abs=32 if GPU_LAYERS else 0)
         assert use.weights == pytest.approx(weights, rel=0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support import reference
-from support.driver import Engine
+from support.driver import GPU_LAYERS, Engine
 from support.reference import Reference
 from support.tiny_models import N_VOCAB, REFERENCE_KINDS, REFUSED_KINDS, TinyModel
 
@@ -14,15 +14,16 @@ pytestmark = pytest.mark.native
 N_TOKENS = 120
 
 # Largest difference of a logit (standard deviation 2) from the float64 reference, over all kinds; measured value beside.
-# Flash attention computes in f16 whatever the cache type, so only a run without it can show float32 accuracy.
+# Flash attention computes in f16 whatever the cache type, so only a run without it can show float32 accuracy, and that on a CPU:
+# Vulkan multiplies f32 matrices in f16, or with GGML_VK_DISABLE_F16 those that are not contiguous, as K is (0.036 and 6.4e-3).
 BOUNDS = {
-    ("f32", False): 1e-3,  # 7e-5
+    ("f32", False): 0.08 if GPU_LAYERS else 1e-3,  # 7e-5
     ("f16", False): 5e-2,  # 1.7e-2
     ("f16", True): 5e-2,  # 2.8e-2
     ("q8_0", True): 1.0,  # 0.35
 }
 # The root mean square is sharper for a quantised cache; measured 7e-6, 2.5e-3, 3.5e-3 and 0.06.
-RMS_BOUNDS = {("f32", False): 1e-4, ("f16", False): 1e-2, ("f16", True): 1e-2, ("q8_0", True): 0.15}
+RMS_BOUNDS = {("f32", False): 1e-2 if GPU_LAYERS else 1e-4, ("f16", False): 1e-2, ("f16", True): 1e-2, ("q8_0", True): 0.15}
 
 # What two steps too many for the far keys do to the logits of a token, at least (measured 0.65 to 2.3).
 TWO_STEPS_SHOW = 0.3

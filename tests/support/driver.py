@@ -11,7 +11,7 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,17 @@ class Token:
 
 @dataclass(frozen=True)
 class Node:
-    """One operation of a graph that runs: names as ggml gives them, types of the result and of its operands, values of the result."""
+    """One operation of a graph that runs: names as ggml gives them, types of the result and of its operands, values of the result.
+
+    Two are equal wherever they run: `buffer` names the buffer of the result ("CPU", "Vulkan0"), and `address` is that of the
+    struct ggml_tensor, which lives as long as the callback runs."""
 
     operation: str
     type: str
     sources: tuple[str, ...]
     n_values: int
+    buffer: str = field(compare=False)
+    address: int = field(compare=False)
 
 
 class _TensorHead(ctypes.Structure):
@@ -84,6 +89,11 @@ class _Library:
         llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
 
+    @property
+    def ggml_base(self) -> Path:
+        """The library of tensors beside it."""
+        return next(Path(self.path).parent.glob("*ggml-base*"))
+
     def function(self, name: str, result: Any, *arguments: Any) -> Any:
         try:
             function = getattr(self._handle, name)
@@ -92,16 +102,22 @@ class _Library:
         function.restype, function.argtypes = result, list(arguments)
         return function
 
+    @staticmethod
+    def tensor_head(address: int) -> _TensorHead:
+        return _TensorHead.from_address(address)
+
     def eval_callback(self, on_node: Callable[[Node], None]) -> Any:
         op_name = self.function("ggml_op_name", ctypes.c_char_p, ctypes.c_int)
         type_name = self.function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
+        buffer_name = self.function("ggml_backend_buffer_name", ctypes.c_char_p, ctypes.c_void_p)
 
         def called(node: int, ask: bool, data: object) -> bool:
             if ask:
                 tensor = _TensorHead.from_address(node)
                 sources = [_TensorHead.from_address(source) for source in tensor.src if source]
                 types = [type_name(one.type).decode() for one in (tensor, *sources)]
-                on_node(Node(op_name(tensor.op).decode(), types[0], tuple(types[1:]), int(np.prod(tensor.ne))))
+                buffer = buffer_name(tensor.buffer).decode() if tensor.buffer else ""
+                on_node(Node(op_name(tensor.op).decode(), types[0], tuple(types[1:]), int(np.prod(tensor.ne)), buffer, node))
             return not ask
 
         return self.api.ggml_backend_sched_eval_callback(called)
