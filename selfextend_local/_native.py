@@ -17,10 +17,14 @@ from enum import IntEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ContextOverflow, GroupAttentionError, LibraryError, ModelError, ModelUnsupported, SelfExtendError
 from .positions import GroupAttention
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 INSTALL_HINT = "Install the patched library with: pip install ./patches (from a checkout of selfextend-local)"
 
@@ -286,30 +290,58 @@ def report_loading(params: Any, progress: Callable[[int, int], None]) -> Any:
     return report
 
 
-def decode(context: Any, tokens: Sequence[int], position: int, *, every_logit: bool) -> Any:
-    """Evaluate a batch in sequence 0, its first token at `position`. Returns logits, float32 [len(tokens) or 1, n_vocab]:
-    of every token or of the last one, in memory that the next call overwrites.
+class Decoder:
+    """Evaluates tokens of sequence 0 and draws from their logits. The structures of a call are kept from one to the next, and
+    no logits are copied, so that a token costs microseconds of Python."""
 
-    Raises RuntimeError as llama_cpp.Llama.eval does; see `decode_status`.
-    """
-    import numpy as np
+    def __init__(self, context: Any) -> None:
+        self._api = bindings()
+        self._context = context
+        self._decode = self._api.llama_decode
+        self._sample = self._api.llama_sampler_sample
+        self._token, self._position = (ctypes.c_int32 * 1)(), (ctypes.c_int32 * 1)()
+        self._one = self._api.llama_batch(n_tokens=1, token=self._token, pos=self._position)
+        self.n_vocab = int(self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._api.llama_get_model(context))))
 
-    llama_cpp = bindings()
-    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    def one(self, token: int, position: int) -> DecodeStatus:
+        """Evaluate a token at `position`."""
+        self._token[0], self._position[0] = token, position
+        code = self._decode(self._context, self._one)
+        return DecodeStatus.OK if code == 0 else _status(code)
+
+    def many(self, tokens: Sequence[int] | NDArray[np.int32], position: int, *, every_logit: bool = False) -> DecodeStatus:
+        """Evaluate a batch, its first token at `position`; logits are kept of every token or of the last one."""
+        import numpy as np
+
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        positions = np.arange(position, position + len(ids), dtype=np.int32)
+        batch = self._api.llama_batch(
+            n_tokens=len(ids),
+            token=ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            pos=positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+        )
+        if every_logit:
+            marks = np.ones(len(ids), dtype=np.int8)
+            batch.logits = marks.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        return _status(self._decode(self._context, batch))
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """The logits of the last `rows` tokens of a batch with every logit, or of its last token: float32 [rows, n_vocab], in
+        memory that the next call overwrites."""
+        import numpy as np
+
+        return np.ctypeslib.as_array(self._api.llama_get_logits(self._context), (rows, self.n_vocab))
+
+    def draw(self, chain: Any) -> int:
+        """The next token, drawn by a sampler chain from the logits of the last one."""
+        return int(self._sample(chain, self._context, -1))
+
+
+def _status(code: int) -> DecodeStatus:
     try:
-        batch.n_tokens = len(tokens)
-        for index, token in enumerate(tokens):
-            batch.token[index], batch.pos[index] = token, position + index
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-            batch.logits[index] = every_logit or index == len(tokens) - 1
-        code = llama_cpp.llama_decode(context, batch)
-    finally:
-        llama_cpp.llama_batch_free(batch)
-    if code != 0:
-        raise RuntimeError(f"llama_decode returned {code}")
-    n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(llama_cpp.llama_get_model(context)))
-    rows = len(tokens) if every_logit else 1
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (rows, n_vocab))
+        return DecodeStatus(code)
+    except ValueError:
+        return DecodeStatus.COMPUTE
 
 
 def drop_positions(context: Any, first: int) -> bool:
@@ -334,17 +366,6 @@ def _move_positions(name: str, context: Any, *arguments: int) -> None:
     function.restype = ctypes.c_bool
     if not function(bindings().llama_get_memory(context), *arguments) and is_patched():
         raise ModelUnsupported("The positions of this model's keys can't be moved. Leave the method upstream out.")
-
-
-def decode_status(error: RuntimeError) -> DecodeStatus | None:
-    """The code in llama-cpp-python's "llama_decode returned N", None for any other error."""
-    prefix, _, code = str(error).rpartition(" ")
-    if prefix != "llama_decode returned":
-        return None
-    try:
-        return DecodeStatus(int(code))
-    except ValueError:
-        return None
 
 
 def decode_error(status: DecodeStatus, n_tokens: int, n_ctx: int) -> SelfExtendError:
@@ -434,17 +455,23 @@ def grammar_compiles(rules: str) -> bool:
     return bool(sampler)
 
 
-def token_bytes(model: Any, token: int, special: bool) -> bytes:
-    """The bytes that a token stands for, however many; with `special`, a control token's name, else nothing."""
-    llama_cpp = bindings()
-    vocab = llama_cpp.llama_model_get_vocab(model)
-    size = 32
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special)
-        if length >= 0:
-            return buffer.raw[:length]
-        size = -length
+class Pieces(dict[int, bytes]):
+    """Token -> the bytes that it stands for, however many; with `special` also a control token's name, else nothing of it.
+    Filled as they are asked for."""
+
+    def __init__(self, model: Any, special: bool) -> None:
+        super().__init__()
+        self._vocab = bindings().llama_model_get_vocab(model)
+        self._special = special
+
+    def __missing__(self, token: int) -> bytes:
+        size = 32
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = bindings().llama_token_to_piece(self._vocab, token, buffer, size, 0, self._special)
+            if length >= 0:
+                return self.setdefault(token, buffer.raw[:length])
+            size = -length
 
 
 def state_bytes(context: Any) -> int:
