@@ -89,7 +89,7 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes, on the host or on the devices: the weights, the KV cache (or other memory), the compute buffers."""
+    """Bytes on the host, or on devices: the weights, the KV cache (or other memory), the compute buffers."""
 
     weights: int
     kv_cache: int
@@ -212,11 +212,8 @@ def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
         "ggml_backend_dev_description": (ctypes.c_char_p, [ctypes.c_void_p]),
     }
     try:
-        for name, (restype, argtypes) in calls.items():
-            function = getattr(ggml, name)
-            function.restype, function.argtypes = restype, argtypes
+        _declare(ggml, calls)
     except AttributeError:
-        # Windows doesn't look a symbol up in the libraries that a library links to.
         return (), ()
     registries = tuple(
         ggml.ggml_backend_reg_name(ggml.ggml_backend_reg_get(i)).decode() for i in range(ggml.ggml_backend_reg_count())
@@ -226,6 +223,40 @@ def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
         for d in (ggml.ggml_backend_dev_get(i) for i in range(ggml.ggml_backend_dev_count()))
     )
     return registries, devices
+
+
+_GPU, _INTEGRATED_GPU = 1, 2  # of enum ggml_backend_dev_type
+
+
+def free_gpu_memory() -> int:
+    """Bytes that are free on the GPUs that llama.cpp would use (integrated ones only without another); 0 without a GPU."""
+    ggml = bindings()._lib
+    size = ctypes.c_size_t
+    calls: dict[str, tuple[Any, list[Any]]] = {
+        "ggml_backend_dev_count": (size, []),
+        "ggml_backend_dev_get": (ctypes.c_void_p, [size]),
+        "ggml_backend_dev_type": (ctypes.c_int, [ctypes.c_void_p]),
+        "ggml_backend_dev_memory": (None, [ctypes.c_void_p, ctypes.POINTER(size), ctypes.POINTER(size)]),
+    }
+    try:
+        _declare(ggml, calls)
+    except AttributeError:
+        return 0
+    found = {_GPU: 0, _INTEGRATED_GPU: 0}
+    for device in map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count())):
+        kind, free, total = ggml.ggml_backend_dev_type(device), size(), size()
+        if kind in found:
+            ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+            found[kind] += free.value
+    return found[_GPU] or found[_INTEGRATED_GPU]
+
+
+def _declare(library: Any, calls: Mapping[str, tuple[Any, list[Any]]]) -> None:
+    """Give functions their types. Raises AttributeError on Windows, which doesn't look a symbol up in the libraries that a
+    library links to."""
+    for name, (restype, argtypes) in calls.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = restype, argtypes
 
 
 def set_group_attention(context: Any, ga: GroupAttention) -> None:
@@ -400,8 +431,9 @@ def _string(function: Any, model: Any, index: int) -> str:
         size = length + 1
 
 
-def open_model_without_weights(path: Path) -> Any:
-    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory. Free it with `free_model`.
+def open_model_without_weights(path: Path, gpu_layers: int = -1) -> Any:
+    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory, which says what it would take
+    with `gpu_layers` layers on the GPU (-1 = all). Free it with `free_model`.
 
     Raises ModelError if the file is not a GGUF that this llama.cpp knows.
     """
@@ -409,6 +441,8 @@ def open_model_without_weights(path: Path) -> Any:
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.no_alloc = True
+    params.n_gpu_layers = gpu_layers
+    params.use_extra_bufts = False  # weights that are repacked for the CPU would count as a device's
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     native_reason()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -424,6 +458,11 @@ def free_model(model: Any) -> None:
 def trained_window(model: Any) -> int:
     """The trained context window, in tokens."""
     return int(bindings().llama_model_n_ctx_train(model))
+
+
+def n_layers(model: Any) -> int:
+    """The repeating layers, without embeddings and output."""
+    return int(bindings().llama_model_n_layer(model))
 
 
 def sliding_window(model: Any) -> int:
@@ -547,8 +586,10 @@ def opening_tokens(model: Any) -> list[int]:
     return [bindings().llama_vocab_bos(vocab)] if bindings().llama_vocab_get_add_bos(vocab) else []
 
 
-def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:
-    """What a context on a model opened without weights would take on the host, None on a library that can't tell.
+def memory_use(
+    model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool
+) -> tuple[MemoryUse, MemoryUse] | None:
+    """What a context on a model opened without weights would take on the host, and on GPUs; None on a library that can't tell.
 
     Raises ModelError if such a context can't be made.
     """
@@ -570,9 +611,9 @@ def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: 
     try:
         parts = [ctypes.c_uint64() for _ in range(3)]
         report(context, True, *map(ctypes.byref, parts))
-        host = [part.value for part in parts]
+        host = MemoryUse(*(part.value for part in parts))
         report(context, False, *map(ctypes.byref, parts))
-        return MemoryUse(*(a + b.value for a, b in zip(host, parts, strict=True)))
+        return host, MemoryUse(*(part.value for part in parts))
     finally:
         llama_cpp.llama_free(context)
 

@@ -21,7 +21,7 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, next_growth, overflow
+from .plan import ContextPlan, GpuLayers, GroupSize, Memory, Settings, Use, group_attention_for, make_plan, next_growth, overflow
 from .positions import MICRO_BATCH, PLAIN, GroupAttention
 from .profile import with_profile
 
@@ -78,7 +78,7 @@ class ModelPeek:
         path = Path(model_path)
         if not path.is_file():
             raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
-        self._model: Any = _native.open_model_without_weights(path)
+        self._model: Any = _native.open_model_without_weights(path, 0)
         metadata = _native.metadata(self._model)
         self.info = ModelInfo(
             path=path,
@@ -104,27 +104,18 @@ class ModelPeek:
         Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
         """
         settings = with_profile(settings, self.info.path)
-        if settings.kv_type not in _native.KV_TYPES:
-            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take one of {', '.join(_native.KV_TYPES)}.")
-
-        def measure(n_ctx: int) -> tuple[int, int] | None:
-            use = _native.memory_use(
-                self._model,
-                n_ctx=n_ctx,
-                n_batch=MICRO_BATCH,
-                n_ubatch=MICRO_BATCH,
-                kv_type=settings.kv_type,
-                flash_attn=flash_attn,
+        if settings.kv_type not in (*_native.KV_TYPES, "auto"):
+            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(_native.KV_TYPES)}.")
+        memory = Memory(psutil.virtual_memory().available, _native.free_gpu_memory())
+        with _Measurement(self.info.path, self._model, on_gpu=memory.gpu > 0, flash_attn=flash_attn) as measure:
+            return make_plan(
+                settings,
+                self.info.n_ctx_train,
+                sliding_window=self.info.sliding_window,
+                memory=memory,
+                measure=measure,
+                n_layers=_native.n_layers(self._model) + 1,  # and the output
             )
-            return None if use is None else (use.kv_cache, use.kv_cache + use.compute)
-
-        return make_plan(
-            settings,
-            self.info.n_ctx_train,
-            sliding_window=self.info.sliding_window,
-            available_bytes=psutil.virtual_memory().available,
-            measure=measure,
-        )
 
     def close(self) -> None:
         if self._model is not None:
@@ -142,6 +133,39 @@ class ModelPeek:
             self.close()
 
 
+class _Measurement:
+    """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
+
+    def __init__(self, path: Path, model: Any, *, on_gpu: bool, flash_attn: bool) -> None:
+        self._path, self._on_gpu, self._flash_attn = path, on_gpu, flash_attn
+        self._models = {0: model}
+
+    def __call__(self, n_ctx: int, kv_type: str, gpu_layers: int) -> Use | None:
+        layers = gpu_layers if self._on_gpu else 0
+        if layers not in self._models:
+            self._models[layers] = _native.open_model_without_weights(self._path, layers)
+        found = _native.memory_use(
+            self._models[layers],
+            n_ctx=n_ctx,
+            n_batch=MICRO_BATCH,
+            n_ubatch=MICRO_BATCH,
+            kv_type=kv_type,
+            flash_attn=self._flash_attn,
+        )
+        if found is None:
+            return None
+        host, gpu = found
+        return Use(host.kv_cache + gpu.kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0)
+
+    def __enter__(self) -> _Measurement:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layers, model in self._models.items():
+            if layers:
+                _native.free_model(model)
+
+
 class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
 
@@ -151,7 +175,8 @@ class SelfExtendLlama(Llama):
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
-    kv_type: "f16", "q8_0" or "q4_0".
+    kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
+    n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
@@ -171,6 +196,7 @@ class SelfExtendLlama(Llama):
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
+        n_gpu_layers: GpuLayers = 0,
         n_threads: int | None = None,
         flash_attn: bool = True,
         load_progress: Progress | None = None,
@@ -181,7 +207,7 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -192,12 +218,13 @@ class SelfExtendLlama(Llama):
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
         batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
-        type_ = _native.KV_TYPES[kv_type]
+        type_ = _native.KV_TYPES[self.plan.kv_type]
         _native.native_reason()
         try:
             super().__init__(
                 str(model_path),
                 n_ctx=self.plan.n_ctx,
+                n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
                 n_threads=threads,
                 flash_attn=flash_attn,
                 verbose=verbose,

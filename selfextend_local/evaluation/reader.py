@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .. import _native
 from ..errors import Interrupted
 from ..model import SelfExtendLlama
+from ..plan import GpuLayers
 from ..positions import MICRO_BATCH
 from .methods import Setup
 from .upstream import UpstreamSchedule
@@ -180,7 +181,7 @@ class Shelf:
         *,
         kv_type: str = "f16",
         n_threads: int | None = None,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: GpuLayers = 0,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self._model, self._should_stop = model, should_stop
