@@ -118,7 +118,8 @@ class Desk:
             conversation=self._only_question is None,
             max_tokens=options.max_tokens,
             overflow=options.overflow,
-            settings=Settings(ga_n=options.ga_n, ga_w=options.ga_w, kv_type=options.kv_type, gpu_layers=options.gpu_layers),
+            settings=Settings(ga_n=options.ga_n, ga_w=options.ga_w, kv_type=options.kv_type, gpu_layers=options.gpu_layers,
+                ga_mode=options.ga_mode),  # fmt: skip
             more=turns,
             room_for=self._room_for,
         )
@@ -145,6 +146,7 @@ class Desk:
                 self.model_path,
                 ga_n=settings.ga_n,
                 ga_w=settings.ga_w,
+                ga_mode=settings.ga_mode,
                 need_tokens=settings.need_tokens,
                 kv_type=settings.kv_type,
                 n_threads=options.threads,

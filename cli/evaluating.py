@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from selfextend_local.model import ModelPeek
 
 F = TypeVar("F", bound=Callable[..., Any])
+GROUP_MODES = ("auto", "two-level", "progressive")
 METHOD_NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
@@ -89,6 +90,7 @@ class Options:
     methods: tuple[str, ...]
     ga_n: tuple[Any, ...]
     ga_w: tuple[int, ...] | None
+    ga_mode: tuple[Any, ...]
     kv_type: tuple[str, ...]
     threads: int | None
     gpu_layers: Any
@@ -120,6 +122,13 @@ _SHARED = (
     ),
     click.option("--ga-n", type=ListOf("N,auto", size), default="auto", show_default=True, help="Group sizes to compare."),
     click.option("--ga-w", type=ListOf("TOKENS", number), help="Neighbour windows to compare. Default: as in chat."),
+    click.option(
+        "--ga-mode",
+        type=ListOf("MODES", one_of(GROUP_MODES)),
+        default="auto",
+        show_default=True,
+        help="two-level, progressive (the farther, the larger the group), auto: as tuned, else two-level.",
+    ),
     click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
     click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP),
@@ -152,7 +161,7 @@ def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
     if options.plot:
         check_plot(options.plot)
     path = model_or_default(options.model)
-    columns = methods(options.methods, options.ga_n, options.ga_w or (None,))
+    columns = methods(options.methods, options.ga_n, options.ga_w or (None,), options.ga_mode)
     with ModelPeek(path) as peek:
         trained = peek.info.n_ctx_train
         made = task(trained) if callable(task) else task

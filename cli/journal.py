@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from .commands import Talk
     from .desk import Desk
 
-KEPT_OPTIONS = ("ga_n", "ga_w", "kv_type", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "overflow")
+KEPT_OPTIONS = (
+    "ga_n", "ga_w", "ga_mode", "kv_type", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "overflow",
+)  # fmt: skip
 """What a chat that is continued goes on with, where the command line doesn't say otherwise."""
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+
+if TYPE_CHECKING:
+    from selfextend_local.plan import GroupMode
 
 Overflow = Literal["error", "trim", "select", "summarize"]
 
@@ -76,6 +79,7 @@ class Options:
     plain: bool
     ga_n: Any
     ga_w: int | None
+    ga_mode: GroupMode
     kv_type: str
     threads: int | None
     gpu_layers: Any

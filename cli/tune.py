@@ -19,6 +19,7 @@ from .options import GPU_LAYERS_HELP, GpuLayersType
 if TYPE_CHECKING:
     from selfextend_local.evaluation.tune import Trial, Tuning
     from selfextend_local.model import ModelPeek
+    from selfextend_local.plan import GroupMode
 
 
 @click.command("tune", context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,17 +112,19 @@ def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path:
     evidence += [
         f"{t.stage}: {t.setting}, {t.length:,} tokens: {t.found} of {t.asked} found" for t in tuning.trials
     ]
-    profile = Profile(peek.info.name, tuning.fraction, tuning.ga.w, target, date.today().isoformat(), tuple(evidence))
+    mode: GroupMode = "progressive" if tuning.ga.progressive else "two-level"
+    profile = Profile(peek.info.name, tuning.fraction, tuning.ga.w, target, date.today().isoformat(), tuple(evidence), mode)
     return save_profile(path, profile)
 
 
 def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None:
-    from selfextend_local.evaluation.tune import describe
+    from selfextend_local.evaluation.tune import describe, describe_setting
 
     if as_json:
         found = {
             "ga_n": tuning.ga.n,
             "ga_w": tuning.ga.w,
+            "ga_mode": "progressive" if tuning.ga.progressive else "two-level",
             "ga_fraction": tuning.fraction,
             "target_tokens": target,
             "verified": tuning.verified,
@@ -135,7 +138,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
 
     print_trials(describe(tuning.trials))
     word = "works" if tuning.verified else "is the best guess, NOT seen to work"
-    setting = f"n={tuning.ga.n}, w={tuning.ga.w}" if tuning.ga.enabled else "The plain model"
+    setting = describe_setting(tuning.ga) if tuning.ga.enabled else "The plain model"
     click.echo(f"{setting} {word} at {target:,} tokens; the model is relied on for {tuning.fraction:.1%} of")
     click.echo(f"its window. Why: {tuning.reason}.")
     if kept:

@@ -21,7 +21,7 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GpuLayers, GroupSize, Memory, Settings, Use, group_attention_for, make_plan, next_growth, overflow
+from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Memory, Settings, Use, group_attention_for, make_plan, next_growth, overflow
 from .positions import MICRO_BATCH, PLAIN, GroupAttention
 from .profile import with_profile
 
@@ -171,7 +171,9 @@ class SelfExtendLlama(Llama):
 
     ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
         then 2, 4, 8, … as the text grows.
-    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window
+        (progressive: a thirty-second).
+    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else two-level.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
@@ -193,6 +195,7 @@ class SelfExtendLlama(Llama):
         ga_n: GroupSize = "auto",
         ga_w: int | None = None,
         ga_fraction: float | None = None,
+        ga_mode: GroupMode = "auto",
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
@@ -207,7 +210,7 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -449,7 +452,8 @@ class SelfExtendLlama(Llama):
         wanted = self._group_attention_for(n_tokens)
         if ga == wanted:
             return True
-        return self._group_mode() == "auto" and ga.w == wanted.w and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
+        alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
+        return self._group_mode() == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 
     def state_settings(self) -> dict[str, Any]:
         """The settings that the keys and values of a text depend on, the model file and the text apart."""

@@ -15,6 +15,7 @@ from .positions import RELIABLE_FRACTION, GroupAttention, choose, fixed, reach
 
 GroupSize = int | Literal["auto"]
 GpuLayers = int | Literal["auto"]
+GroupMode = Literal["auto", "two-level", "progressive"]
 
 DEFAULT_EXTENSION = 4
 """Without a known need, the context is this many trained windows long, if the memory allows."""
@@ -33,6 +34,7 @@ _MIB = 1 << 20
 class Settings:
     """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
 
+    `ga_mode` "auto" is as tuned, else two-level.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `tuned`: a profile of this model filled in what the user left open.
     """
@@ -45,6 +47,12 @@ class Settings:
     kv_type: str = "f16"
     gpu_layers: GpuLayers = 0
     tuned: bool = False
+    ga_mode: GroupMode = "auto"
+
+    @property
+    def progressive(self) -> bool:
+        """Whether groups grow with the distance."""
+        return self.ga_mode == "progressive"
 
     @property
     def fraction(self) -> float:
@@ -95,7 +103,8 @@ class ContextPlan:
         """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
         chosen from the memory at hand."""
         ga = self.group_attention
-        group = (f"n={ga.n}, w={ga.w}" if ga.enabled else "n=1") + (", tuned" if self.tuned else "")
+        group = (f"n={ga.n}, w={ga.w}" if ga.enabled else "n=1") + (", progressive" if ga.progressive else "")
+        group += ", tuned" if self.tuned else ""
         size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
         return ", ".join((f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}", *self.reasons))
 
@@ -103,18 +112,23 @@ class ContextPlan:
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
     """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
     if settings.ga_n == "auto":
-        choose(1, window, w=settings.ga_w, fraction=settings.fraction, sliding_window=sliding_window)
-        return reach(window, w=settings.ga_w, sliding_window=sliding_window)
-    return fixed(settings.ga_n, settings.ga_w, window, sliding_window).capacity(window)
+        group_attention_for(settings, 1, window, sliding_window)
+        return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+    return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive).capacity(window)
 
 
 def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_window: int = 0) -> GroupAttention:
     """The (n, w, r) that these settings mean for a text of `n_tokens`."""
     if settings.ga_n == "auto":
         return choose(
-            n_tokens, window, w=settings.ga_w, fraction=settings.fraction, sliding_window=sliding_window
+            n_tokens,
+            window,
+            w=settings.ga_w,
+            fraction=settings.fraction,
+            sliding_window=sliding_window,
+            progressive=settings.progressive,
         )
-    return fixed(settings.ga_n, settings.ga_w, window, sliding_window)
+    return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive)
 
 
 def next_growth(
@@ -246,9 +260,9 @@ class _Budget:
 def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> ContextOverflow:
     """The error for a text that is too long, with the setting that would fit it."""
     over = f"{n_tokens:,} tokens are {n_tokens - capacity:,} more than the {capacity:,} that fit"
-    auto = reach(window, w=settings.ga_w, sliding_window=sliding_window)
+    auto = reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
     if settings.ga_n != "auto" and n_tokens <= auto:
-        needed = choose(n_tokens, window, w=settings.ga_w, sliding_window=sliding_window)
+        needed = choose(n_tokens, window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
         advice = f"Take --ga-n {needed.n}, or --ga-n auto."
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."

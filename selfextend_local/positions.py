@@ -41,7 +41,7 @@ class Level:
 class GroupAttention:
     """Group size n, neighbour window w, boundary step r, all in tokens; n = 1 is the plain model.
 
-    progressive: the farther the key, the larger its group: 2, 4, 8, … up to n, over stretches that double.
+    progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w rotations each.
 
     Raises GroupAttentionError if n or w is below 1, r is not a multiple of n, or n of the progressive form no power of two.
     """
@@ -124,12 +124,13 @@ class GroupAttention:
 def _levels(ga: GroupAttention) -> tuple[Level, ...]:
     if not ga.progressive:
         return (Level(ga.n, ga.w, ga.r),)
-    levels = []
-    n, start, step = 2, ga.w, ga.r
-    while n <= ga.n:
+    # A step of a far border moves all nearer keys too, so it comes four times as seldom as one of the border before.
+    n, start, step = min(4, ga.n), ga.w, ga.r
+    levels = [Level(n, start, step)]
+    while n < ga.n:
+        start, step, n = start + n * ga.w, 4 * step, min(4 * n, ga.n)
         levels.append(Level(n, start, step))
-        start, step, n = start + n * ga.w, step * 4, 2 * n
-    return tuple(levels) or (Level(1, ga.w, ga.r),)
+    return tuple(levels)
 
 
 PLAIN = GroupAttention(n=1)
@@ -143,27 +144,31 @@ def default_step(window: int) -> int:
     return step
 
 
-def default_neighbours(window: int, sliding_window: int = 0) -> int:
-    """The neighbour window w for a trained window: an eighth of it, 4,096 at most, a multiple of the step.
+def default_neighbours(window: int, sliding_window: int = 0, progressive: bool = False) -> int:
+    """The neighbour window w for a trained window: an eighth of it, 4,096 at most, a multiple of the step. The progressive form,
+    whose nearest groups are small, takes a thirty-second, a multiple of half the step.
 
     Models with sliding-window layers keep at least that window exact, so that their local layers see no group.
     """
     step = default_step(window)
-    w = max(min(window // 8, 4096), sliding_window, step)
+    if progressive:
+        step = max(1, step // 2)
+    w = max(min(window // (32 if progressive else 8), 4096), sliding_window, step)
     return -(-w // step) * step
 
 
-def fixed(n: int, w: int | None, window: int, sliding_window: int = 0) -> GroupAttention:
+def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressive: bool = False) -> GroupAttention:
     """The (n, w, r) that a user asked for.
 
     Raises GroupAttentionError, before any model is loaded, if they are invalid or the trained window can't hold them.
     """
     step = default_step(window)
-    ga = GroupAttention(n, default_neighbours(window, sliding_window) if w is None else w, max(step, n))
+    neighbours = default_neighbours(window, sliding_window, progressive)
+    ga = GroupAttention(n, neighbours if w is None else w, max(step, n), progressive)
     if ga.enabled and ga.w + ga.r > window:
         raise GroupAttentionError(
             f"ga_w={ga.w} doesn't fit the trained window of {window:,} tokens: with steps of {ga.r} it can be at most "
-            f"{window - ga.r:,}. Take --ga-w {default_neighbours(window, sliding_window)}."
+            f"{window - ga.r:,}. Take --ga-w {neighbours}."
         )
     return ga
 
@@ -175,6 +180,7 @@ def choose(
     w: int | None = None,
     fraction: float = RELIABLE_FRACTION,
     sliding_window: int = 0,
+    progressive: bool = False,
 ) -> GroupAttention:
     """The smallest group size, a power of two, that reads `n_tokens` within `fraction` of the trained window.
 
@@ -185,13 +191,13 @@ def choose(
         raise GroupAttentionError(f"The fraction of the window to rely on is {fraction}; it must lie in (0, 1].")
     usable = max(1, int(window * fraction))
     if n_tokens <= usable:
-        return fixed(1, w, window, sliding_window)
+        return fixed(1, w, window, sliding_window, progressive)
     n = 2
-    while n < MAX_GROUP_SIZE and fixed(n, w, window, sliding_window).largest_rotation(n_tokens) >= usable:
+    while n < MAX_GROUP_SIZE and fixed(n, w, window, sliding_window, progressive).largest_rotation(n_tokens) >= usable:
         n *= 2
-    return fixed(n, w, window, sliding_window)
+    return fixed(n, w, window, sliding_window, progressive)
 
 
-def reach(window: int, *, w: int | None = None, sliding_window: int = 0) -> int:
+def reach(window: int, *, w: int | None = None, sliding_window: int = 0, progressive: bool = False) -> int:
     """The most tokens that the automatic choice can read with a trained window of `window`."""
-    return fixed(MAX_GROUP_SIZE, w, window, sliding_window).capacity(window)
+    return fixed(MAX_GROUP_SIZE, w, window, sliding_window, progressive).capacity(window)

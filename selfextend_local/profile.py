@@ -13,7 +13,7 @@ from pathlib import Path
 from .disk import replacing
 from .errors import ModelError
 from .model_identity import model_identity
-from .plan import Settings
+from .plan import GroupMode, Settings
 
 FOLDER_VARIABLE = "SELFEXTEND_PROFILES"
 
@@ -31,6 +31,7 @@ class Profile:
     target_tokens: int
     created: str
     evidence: tuple[str, ...] = ()
+    ga_mode: GroupMode = "two-level"
 
 
 def folder() -> Path:
@@ -55,7 +56,7 @@ def load_profile(model: Path) -> Profile | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
-        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1):
+        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1 and found.ga_mode in ("two-level", "progressive")):
             raise ValueError("its figures are out of range")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
@@ -82,11 +83,13 @@ def with_profile(settings: Settings, model: Path) -> Settings:
     if settings.ga_n != "auto" or (settings.ga_w is not None and settings.ga_fraction is not None):
         return settings
     profile = load_profile(model)
-    if profile is None:
+    # What was tuned for one form says nothing of the other.
+    if profile is None or settings.ga_mode not in ("auto", profile.ga_mode):
         return settings
     return replace(
         settings,
         ga_w=profile.ga_w if settings.ga_w is None else settings.ga_w,
         ga_fraction=profile.ga_fraction if settings.ga_fraction is None else settings.ga_fraction,
+        ga_mode=profile.ga_mode,
         tuned=True,
     )

@@ -14,7 +14,7 @@ from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
 from selfextend_local.evaluation.tune import TuneError, Tuning, candidates, tune
 from selfextend_local.model_identity import model_identity
-from selfextend_local.plan import Settings, group_attention_for, make_plan
+from selfextend_local.plan import Memory, Settings, group_attention_for, make_plan
 from selfextend_local.positions import choose
 from selfextend_local.profile import Profile, load_profile, profile_path, save_profile, with_profile
 
@@ -41,7 +41,7 @@ def test_the_setting_works_at_the_target_and_auto_takes_it(share: float, target:
     found = tuned(share, target, tmp_path)
     assert found.verified
     assert found.ga.largest_rotation(target - 40) <= share * WINDOW
-    assert choose(target, WINDOW, w=found.ga.w, fraction=found.fraction) == found.ga
+    assert choose(target, WINDOW, w=found.ga.w, fraction=found.fraction, progressive=found.ga.progressive) == found.ga
     # The part that is relied on is one in which the model was seen to work.
     assert found.fraction <= share + 0.15
 
@@ -89,7 +89,9 @@ def test_candidates_stay_within_the_fraction_and_begin_with_the_smallest_group()
     found = candidates(32_768, rotary, 0.375)
     assert found
     assert all(ga.largest_rotation(32_768) < 0.375 * WINDOW for ga in found)
-    assert [ga.n for ga in found] == sorted(ga.n for ga in found)
+    reached = [ga.largest_rotation(32_768) for ga in found]
+    assert reached == sorted(reached, reverse=True)
+    assert {ga.progressive for ga in found} == {True, False}
 
 
 @pytest.fixture
@@ -131,10 +133,10 @@ def test_auto_obeys_the_profile_and_the_user_wins(profiles: Path) -> None:
     model = model_file(profiles)
     assert with_profile(Settings(), model) == Settings()
     save_profile(model, profile())
-    assert with_profile(Settings(), model) == Settings(ga_w=512, ga_fraction=0.6, tuned=True)
-    assert with_profile(Settings(ga_w=2048), model) == Settings(ga_w=2048, ga_fraction=0.6, tuned=True)
-    assert with_profile(Settings(ga_fraction=0.2), model) == Settings(ga_w=512, ga_fraction=0.2, tuned=True)
-    for given in (Settings(ga_n=4), Settings(ga_w=1024, ga_fraction=0.5)):
+    assert with_profile(Settings(), model) == Settings(ga_w=512, ga_fraction=0.6, ga_mode="two-level", tuned=True)
+    assert with_profile(Settings(ga_w=2048), model) == Settings(ga_w=2048, ga_fraction=0.6, ga_mode="two-level", tuned=True)
+    assert with_profile(Settings(ga_fraction=0.2), model) == Settings(ga_w=512, ga_fraction=0.2, ga_mode="two-level", tuned=True)
+    for given in (Settings(ga_n=4), Settings(ga_w=1024, ga_fraction=0.5), Settings(ga_mode="progressive")):
         assert with_profile(given, model) == given
 
 
@@ -142,7 +144,7 @@ def test_the_plan_says_that_it_was_tuned(profiles: Path) -> None:
     model = model_file(profiles)
     save_profile(model, profile())
     settings = with_profile(Settings(need_tokens=16_000), model)
-    made = make_plan(settings, 8192, sliding_window=0, available_bytes=1 << 34, measure=lambda n: None)
+    made = make_plan(settings, 8192, sliding_window=0, memory=Memory(1 << 34), n_layers=30, measure=lambda *_: None)
     assert "(n=4, w=512, tuned)" in made.describe()
     assert made.group_attention == group_attention_for(settings, 16_000, 8192)
 

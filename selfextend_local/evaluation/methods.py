@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..plan import GroupSize, Settings, group_attention_for
+from ..plan import GroupMode, GroupSize, Settings, group_attention_for
 from ..positions import PLAIN, GroupAttention
 
 NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
@@ -71,6 +71,7 @@ class Method:
     ga_n: GroupSize = "auto"
     ga_w: int | None = None
     ga_fraction: float | None = None
+    ga_mode: GroupMode = "auto"
 
     @property
     def label(self) -> str:
@@ -78,7 +79,8 @@ class Method:
         if self.name not in ("selfextend", "upstream"):
             return self.name
         size = "auto" if self.ga_n == "auto" else f"n={self.ga_n}"
-        return f"{self.name} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
+        mode = " progressive" if self.ga_mode == "progressive" else ""
+        return f"{self.name}{mode} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
 
     def setup(self, length: int, rotary: Rotary) -> Setup:
         """What this method does for a text of `length` tokens. Raises GroupAttentionError."""
@@ -89,6 +91,7 @@ class Method:
                 ga_n=self.ga_n,
                 ga_w=tuned.ga_w if self.ga_w is None else self.ga_w,
                 ga_fraction=tuned.ga_fraction if self.ga_fraction is None else self.ga_fraction,
+                ga_mode=tuned.ga_mode if self.ga_mode == "auto" and self.name == "selfextend" else self.ga_mode,
             )
             ga = group_attention_for(settings, length, rotary.window, rotary.sliding_window)
             if self.name == "selfextend":
@@ -106,12 +109,15 @@ class Method:
         return Setup(context={"rope_scaling_type": _YARN, "rope_freq_scale": scale, "yarn_orig_ctx": rotary.window})
 
 
-def methods(names: Sequence[str], sizes: Sequence[GroupSize], neighbours: Sequence[int | None]) -> list[Method]:
-    """The columns for `names`, the two grouping ones once for each size and neighbour window."""
+def methods(
+    names: Sequence[str], sizes: Sequence[GroupSize], neighbours: Sequence[int | None], modes: Sequence[GroupMode] = ("auto",)
+) -> list[Method]:
+    """The columns for `names`, the two grouping ones once for each size and neighbour window, ours for each mode too."""
     found = []
     for name in names:
         if name in ("selfextend", "upstream"):
-            found += [Method(name, n, w) for n in sizes for w in neighbours]
+            own: Sequence[GroupMode] = modes if name == "selfextend" else ("auto",)
+            found += [Method(name, n, w, ga_mode=mode) for mode in own for n in sizes for w in neighbours]
         else:
             found.append(Method(name))
     return found

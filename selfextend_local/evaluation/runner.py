@@ -71,7 +71,7 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
         "task": task.name,
         **subject.record,
         "method": method.label,
-        "ga": [ga.n, ga.w, ga.r] if ga.enabled else None,
+        "ga": [ga.n, ga.w, ga.r, *(["progressive"] if ga.progressive else [])] if ga.enabled else None,
         "context": dict(setup.context),
         "length": length,
         **task.config(),

@@ -44,7 +44,7 @@ class Group:
     kv_type: str
     method: str
     length: int
-    ga: tuple[int, int, int] | None
+    ga: tuple[Any, ...] | None
     estimate: Estimate
     rows: tuple[Row, ...]
 

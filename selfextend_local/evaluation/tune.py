@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SelfExtendError
+from ..plan import GroupMode
 from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, default_step, fixed
 from .items import TaskError
 from .methods import Method, Rotary
@@ -58,7 +59,7 @@ class Trial:
 
     @property
     def setting(self) -> str:
-        return f"n={self.ga.n}, w={self.ga.w}" if self.ga.enabled else "plain"
+        return describe_setting(self.ga)
 
     @property
     def passed(self) -> bool:
@@ -79,6 +80,11 @@ class Tuning:
     verified: bool
     trials: tuple[Trial, ...]
     reason: str
+
+
+def describe_setting(ga: GroupAttention) -> str:
+    """Such as "n=16, w=512, progressive", or "plain"."""
+    return f"n={ga.n}, w={ga.w}" + (", progressive" if ga.progressive else "") if ga.enabled else "plain"
 
 
 class _OutOfTime(Exception):
@@ -201,21 +207,23 @@ def _change_to_copying(probe: _Probe, length: int) -> None:
 
 
 def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttention]:
-    """The settings whose rotations stay within `fraction` of the window at `target` tokens: the smallest groups first, and
-    of each the widest neighbour window, since perplexity prefers both."""
+    """Settings of both forms whose rotations stay within `fraction` of the window at `target` tokens. Those that use most of it
+    come first: the finer the positions, the better the likelihood."""
     window = rotary.window
     step = default_step(window)
-    widths = sorted({-(-max(window // part, rotary.sliding_window, step) // step) * step for part in (4, 8, 16)}, reverse=True)
-    found = []
-    n = 2
-    while n <= MAX_GROUP_SIZE:
-        for w in widths:
-            if w + max(step, n) <= window:
-                ga = fixed(n, w, window, rotary.sliding_window)
-                if ga.largest_rotation(target) < fraction * window:
-                    found.append(ga)
-        n *= 2
-    return found[:_CANDIDATES]
+    found = set()
+    for progressive, parts in ((False, (4, 8, 16, 32)), (True, (16, 32))):
+        grid = step // 2 if progressive else step
+        for w in (-(-max(window // part, rotary.sliding_window, grid) // grid) * grid for part in parts):
+            n = 2
+            while n <= MAX_GROUP_SIZE:
+                if w + max(step, n) <= window:
+                    found.add(fixed(n, w, window, rotary.sliding_window, progressive))
+                n *= 2
+    reaching = [(ga.largest_rotation(target), ga) for ga in found]
+    fitting = [(reached, ga) for reached, ga in reaching if reached < fraction * window]
+    fitting.sort(key=lambda pair: (-pair[0], pair[1].n, -pair[1].w))
+    return [ga for _, ga in fitting]
 
 
 def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
@@ -228,11 +236,11 @@ def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
     tried: set[GroupAttention] = set()
     try:
         while usable > 1 / 32:
-            for ga in candidates(target, rotary, usable):
-                if ga in tried:
-                    continue
+            for ga in [ga for ga in candidates(target, rotary, usable) if ga not in tried][:_CANDIDATES]:
                 tried.add(ga)
-                trial = probe.trial("at the target", Method("selfextend", ga.n, ga.w), target, DEPTHS_AT_TARGET, give_up=1)
+                mode: GroupMode = "progressive" if ga.progressive else "two-level"
+                method = Method("selfextend", ga.n, ga.w, ga_mode=mode)
+                trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
                 if trial.passed:
                     failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
                     halfway = (trial.share + min(failed)) / 2 if failed else 1.0
@@ -255,7 +263,8 @@ def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
 def _fraction_for(ga: GroupAttention, target: int, rotary: Rotary, usable: float) -> float:
     """A fraction with which the automatic choice takes `ga` at `target`: as much of `usable` as doesn't allow a smaller n."""
     least = (ga.largest_rotation(target) + 1) / rotary.window
-    smaller = fixed(ga.n // 2, ga.w, rotary.window, rotary.sliding_window).largest_rotation(target) / rotary.window
+    half = fixed(ga.n // 2, ga.w, rotary.window, rotary.sliding_window, ga.progressive)
+    smaller = half.largest_rotation(target) / rotary.window
     return max(least, min(usable, smaller))
 
 
