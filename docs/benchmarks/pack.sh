@@ -24,6 +24,6 @@ package=$($python -c 'import importlib.util as i; print(i.find_spec("llama_cpp")
 tar -C "$(dirname "$package")" --exclude=lib --exclude=server --exclude=__pycache__ -czf "$folder/llama_cpp.tar.gz" llama_cpp
 $python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "$python_there" \
     --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d "$folder/wheels" \
-    diskcache gguf platformdirs psutil rich markdown-it-py mdurl pygments jinja2 markupsafe typing-extensions click pypdf pypdfium2
+    diskcache gguf platformdirs psutil rich markdown-it-py mdurl pygments jinja2 markupsafe typing-extensions click pypdf pypdfium2 filelock xxhash
 cp docs/benchmarks/cuda.sh "$folder/"
 du -sh "$folder"
