@@ -20,7 +20,7 @@ from . import config, console
 from .edge import boundary
 from .events import errors_reported
 from .model_names import ModelName, chosen
-from .options import GroupSizeType, Options, StopText
+from .options import GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES, GpuLayersType, GroupSizeType, Options, StopText
 from .schema import SchemaFile
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class ChatCommand(click.Command):
 @click.option("--plain", is_flag=True, help="No Markdown, no colours.")
 @click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
+@click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all.")
+@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, metavar="N", help="Of an answer.")
 @click.option("--temperature", "--temp", metavar="X", type=click.FloatRange(0), default=0.0, show_default=True,
               help="0 = the likeliest answer.")  # fmt: skip

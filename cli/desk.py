@@ -118,7 +118,7 @@ class Desk:
             conversation=self._only_question is None,
             max_tokens=options.max_tokens,
             overflow=options.overflow,
-            settings=Settings(ga_n=options.ga_n, ga_w=options.ga_w, kv_type=options.kv_type),
+            settings=Settings(ga_n=options.ga_n, ga_w=options.ga_w, kv_type=options.kv_type, gpu_layers=options.gpu_layers),
             more=turns,
             room_for=self._room_for,
         )

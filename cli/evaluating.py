@@ -15,6 +15,7 @@ import click
 
 from . import console
 from .edge import EXIT_INTERRUPTED
+from .options import GPU_LAYERS_HELP, GpuLayersType
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.methods import Method
@@ -90,7 +91,7 @@ class Options:
     ga_w: tuple[int, ...] | None
     kv_type: tuple[str, ...]
     threads: int | None
-    gpu_layers: int
+    gpu_layers: Any
     out: Path | None
     plot: Path | None
     as_json: bool
@@ -121,7 +122,7 @@ _SHARED = (
     click.option("--ga-w", type=ListOf("TOKENS", number), help="Neighbour windows to compare. Default: as in chat."),
     click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
-    click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all."),
+    click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Default: eval-TASK.jsonl."),
     click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw a PNG, SVG or PDF."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),

@@ -31,6 +31,27 @@ class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
+class GpuLayersType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    name = "N|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "auto":
+            return "auto"
+        try:
+            number = int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
+        if number < -1:
+            self.fail(f"{number} is below -1, which means all", param, ctx)
+        return number
+
+
+KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])
+
+KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
+GPU_LAYERS_HELP = "Layers on the GPU; -1 = all, auto = what its free memory holds."
+
+
 class StopText(click.types.StringParamType):
     """A text; a line each in a variable."""
 
@@ -57,7 +78,7 @@ class Options:
     ga_w: int | None
     kv_type: str
     threads: int | None
-    gpu_layers: int
+    gpu_layers: Any
     max_tokens: int
     temperature: float
     top_p: float

@@ -20,6 +20,7 @@ import click
 
 from . import console
 from .edge import boundary
+from .options import GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES, GpuLayersType
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
@@ -110,7 +111,7 @@ class Loop:
         return time.perf_counter() - started
 
 
-def measure(open_model: Callable[[], SelfExtendLlama], kv_type: str, work: Workload, say: Callable[[str], None]) -> Report:
+def measure(open_model: Callable[[], SelfExtendLlama], work: Workload, say: Callable[[str], None]) -> Report:
     """Run the workload. Raises what opening the model raises, and ModelError."""
     opened, cold = _timed(open_model)
     opened.close()
@@ -128,7 +129,7 @@ def measure(open_model: Callable[[], SelfExtendLlama], kv_type: str, work: Workl
     ]
     report = Report(
         model=llm.info.name,
-        kv_type=kv_type,
+        kv_type=llm.plan.kv_type,
         n_ctx=llm.n_ctx(),
         devices=_devices(),
         workload=work,
@@ -276,8 +277,8 @@ def plot(report: Report, file: Path) -> None:
 @click.option("--tokens", default=4 * CHUNK, show_default=True, type=click.IntRange(2 * CHUNK), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
-@click.option("--kv-type", default="f16", show_default=True, type=click.Choice(["f16", "q8_0", "q4_0"]))
-@click.option("--gpu-layers", default=0, show_default=True, help="Layers on the GPU, -1 = all.")
+@click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
+@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--passes", default=2, show_default=True, type=click.IntRange(1), help="Prefills of the text for each group size.")
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the speeds as a picture (svg, png, pdf).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the table.")
@@ -288,7 +289,7 @@ def command(
     sizes: tuple[int, ...],
     window: int,
     kv_type: str,
-    gpu_layers: int,
+    gpu_layers: Any,
     passes: int,
     plot_file: Path | None,
     as_json: bool,
@@ -316,7 +317,7 @@ def command(
         )
 
     work = Workload(tokens, (1, *sizes), window, MICRO_BATCH, passes)
-    report = measure(open_model, kv_type, work, console.say)
+    report = measure(open_model, work, console.say)
     if plot_file:
         plot(report, plot_file)
     click.echo(json.dumps(asdict(report)) if as_json else table(report))

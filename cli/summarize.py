@@ -19,7 +19,7 @@ from selfextend_local import __version__
 
 from . import console
 from .edge import EXIT_INTERRUPTED, boundary
-from .options import GroupSizeType
+from .options import GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES, GpuLayersType, GroupSizeType
 from .schema import SchemaFile
 from .tally import Tally
 
@@ -52,7 +52,7 @@ class Options:
     kv_type: str
     context: int | None
     threads: int | None
-    gpu_layers: int
+    gpu_layers: Any
     jobs: int
     scheduler: str | None
     shared_paths: bool
@@ -99,10 +99,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--model", metavar="FILE", help="GGUF model; with --endpoint its name there. Default: the embedded one.")
 @click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
+@click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--context", type=click.IntRange(256), metavar="TOKENS", help="Largest window. Default: 4 trained ones, memory allowing.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all.")
+@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Readers; requests to each --endpoint.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose workers do the work.")
 @click.option("--shared-paths", is_flag=True, help="Dask workers read the files themselves, at the same paths.")

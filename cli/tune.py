@@ -14,6 +14,7 @@ import click
 
 from . import console
 from .edge import EXIT_ERROR, EXIT_INTERRUPTED, boundary
+from .options import GPU_LAYERS_HELP, GpuLayersType
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.tune import Trial, Tuning
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, metavar="M")
 @click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=int, default=0, show_default=True, metavar="N", help="Layers on the GPU, -1 = all.")
+@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--dry-run", is_flag=True, help="Show what was found, keep nothing for later chats.")
 @click.option("--forget", is_flag=True, help="Delete this model's profile and go back to the built-in settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -37,7 +38,7 @@ def command(
     budget_minutes: float,
     kv_type: str,
     threads: int | None,
-    gpu_layers: int,
+    gpu_layers: Any,
     dry_run: bool,
     forget: bool,
     as_json: bool,

@@ -17,10 +17,14 @@ from enum import IntEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ContextOverflow, GroupAttentionError, LibraryError, ModelError, ModelUnsupported, SelfExtendError
 from .positions import GroupAttention
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 INSTALL_HINT = "Install the patched library with: pip install ./patches (from a checkout of selfextend-local)"
 
@@ -85,7 +89,7 @@ class LibraryInfo:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes, on the host or on the devices: the weights, the KV cache (or other memory), the compute buffers."""
+    """Bytes on the host, or on devices: the weights, the KV cache (or other memory), the compute buffers."""
 
     weights: int
     kv_cache: int
@@ -141,23 +145,27 @@ def native_reason() -> str:
     return reason
 
 
+class _Level(ctypes.Structure):
+    """struct llama_group_attn_level in llama.h."""
+
+    _fields_ = (("n", ctypes.c_int32), ("w", ctypes.c_int32), ("r", ctypes.c_int32))
+
+
 @cache
-def _group_attention_functions() -> tuple[Any, Any] | None:
-    lib = bindings()._lib
+def _set_group_attention() -> Any:
+    """llama_set_group_attn, None on a stock library."""
     try:
-        setter, getter = lib.llama_set_group_attn, lib.llama_get_group_attn
+        function = bindings()._lib.llama_set_group_attn
     except AttributeError:
         return None
-    setter.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
-    setter.restype = ctypes.c_int32
-    getter.argtypes = [ctypes.c_void_p] + [ctypes.POINTER(ctypes.c_int32)] * 3
-    getter.restype = None
-    return setter, getter
+    function.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Level), ctypes.c_int32]
+    function.restype = ctypes.c_int32
+    return function
 
 
 def is_patched() -> bool:
     """True if the library that is loaded has group attention."""
-    return _group_attention_functions() is not None
+    return _set_group_attention() is not None
 
 
 def require_patched() -> None:
@@ -208,11 +216,8 @@ def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
         "ggml_backend_dev_description": (ctypes.c_char_p, [ctypes.c_void_p]),
     }
     try:
-        for name, (restype, argtypes) in calls.items():
-            function = getattr(ggml, name)
-            function.restype, function.argtypes = restype, argtypes
+        _declare(ggml, calls)
     except AttributeError:
-        # Windows doesn't look a symbol up in the libraries that a library links to.
         return (), ()
     registries = tuple(
         ggml.ggml_backend_reg_name(ggml.ggml_backend_reg_get(i)).decode() for i in range(ggml.ggml_backend_reg_count())
@@ -224,30 +229,55 @@ def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return registries, devices
 
 
+_GPU, _INTEGRATED_GPU = 1, 2  # of enum ggml_backend_dev_type
+
+
+def free_gpu_memory() -> int:
+    """Bytes that are free on the GPUs that llama.cpp would use (integrated ones only without another); 0 without a GPU."""
+    ggml = bindings()._lib
+    size = ctypes.c_size_t
+    calls: dict[str, tuple[Any, list[Any]]] = {
+        "ggml_backend_dev_count": (size, []),
+        "ggml_backend_dev_get": (ctypes.c_void_p, [size]),
+        "ggml_backend_dev_type": (ctypes.c_int, [ctypes.c_void_p]),
+        "ggml_backend_dev_memory": (None, [ctypes.c_void_p, ctypes.POINTER(size), ctypes.POINTER(size)]),
+    }
+    try:
+        _declare(ggml, calls)
+    except AttributeError:
+        return 0
+    found = {_GPU: 0, _INTEGRATED_GPU: 0}
+    for device in map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count())):
+        kind, free, total = ggml.ggml_backend_dev_type(device), size(), size()
+        if kind in found:
+            ggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+            found[kind] += free.value
+    return found[_GPU] or found[_INTEGRATED_GPU]
+
+
+def _declare(library: Any, calls: Mapping[str, tuple[Any, list[Any]]]) -> None:
+    """Give functions their types. Raises AttributeError on Windows, which doesn't look a symbol up in the libraries that a
+    library links to."""
+    for name, (restype, argtypes) in calls.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = restype, argtypes
+
+
 def set_group_attention(context: Any, ga: GroupAttention) -> None:
     """Read keys at a distance of w or more in groups of n from the next decode on. n = 1 turns it off.
 
     Raises LibraryError on a stock library, GroupAttentionError or ModelUnsupported if the context refuses.
     """
-    functions = _group_attention_functions()
-    if functions is None:
+    function = _set_group_attention()
+    if function is None:
         if ga.enabled:
             require_patched()
         return
-    status = Status(functions[0](context, ga.n, ga.w, ga.r))
+    levels = [_Level(level.n, level.w, level.r) for level in ga.levels]
+    status = Status(function(context, (_Level * len(levels))(*levels), len(levels)))
     if status is not Status.OK:
         error, reason = REFUSALS[status]
         raise error(f"Group attention (n={ga.n}, w={ga.w}) was refused: {reason}. Use ga_n=1 with this model.")
-
-
-def get_group_attention(context: Any) -> GroupAttention:
-    """The (n, w, r) that a context uses."""
-    functions = _group_attention_functions()
-    if functions is None:
-        return GroupAttention(n=1)
-    n, w, r = ctypes.c_int32(), ctypes.c_int32(), ctypes.c_int32()
-    functions[1](context, ctypes.byref(n), ctypes.byref(w), ctypes.byref(r))
-    return GroupAttention(n.value, max(1, w.value), max(1, r.value))
 
 
 @contextmanager
@@ -286,30 +316,58 @@ def report_loading(params: Any, progress: Callable[[int, int], None]) -> Any:
     return report
 
 
-def decode(context: Any, tokens: Sequence[int], position: int, *, every_logit: bool) -> Any:
-    """Evaluate a batch in sequence 0, its first token at `position`. Returns logits, float32 [len(tokens) or 1, n_vocab]:
-    of every token or of the last one, in memory that the next call overwrites.
+class Decoder:
+    """Evaluates tokens of sequence 0 and draws from their logits. The structures of a call are kept from one to the next, and
+    no logits are copied, so that a token costs microseconds of Python."""
 
-    Raises RuntimeError as llama_cpp.Llama.eval does; see `decode_status`.
-    """
-    import numpy as np
+    def __init__(self, context: Any) -> None:
+        self._api = bindings()
+        self._context = context
+        self._decode = self._api.llama_decode
+        self._sample = self._api.llama_sampler_sample
+        self._token, self._position = (ctypes.c_int32 * 1)(), (ctypes.c_int32 * 1)()
+        self._one = self._api.llama_batch(n_tokens=1, token=self._token, pos=self._position)
+        self.n_vocab = int(self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._api.llama_get_model(context))))
 
-    llama_cpp = bindings()
-    batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+    def one(self, token: int, position: int) -> DecodeStatus:
+        """Evaluate a token at `position`."""
+        self._token[0], self._position[0] = token, position
+        code = self._decode(self._context, self._one)
+        return DecodeStatus.OK if code == 0 else _status(code)
+
+    def many(self, tokens: Sequence[int] | NDArray[np.int32], position: int, *, every_logit: bool = False) -> DecodeStatus:
+        """Evaluate a batch, its first token at `position`; logits are kept of every token or of the last one."""
+        import numpy as np
+
+        ids = np.ascontiguousarray(tokens, dtype=np.int32)
+        positions = np.arange(position, position + len(ids), dtype=np.int32)
+        batch = self._api.llama_batch(
+            n_tokens=len(ids),
+            token=ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            pos=positions.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+        )
+        if every_logit:
+            marks = np.ones(len(ids), dtype=np.int8)
+            batch.logits = marks.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        return _status(self._decode(self._context, batch))
+
+    def logits(self, rows: int) -> NDArray[np.float32]:
+        """The logits of the last `rows` tokens of a batch with every logit, or of its last token: float32 [rows, n_vocab], in
+        memory that the next call overwrites."""
+        import numpy as np
+
+        return np.ctypeslib.as_array(self._api.llama_get_logits(self._context), (rows, self.n_vocab))
+
+    def draw(self, chain: Any) -> int:
+        """The next token, drawn by a sampler chain from the logits of the last one."""
+        return int(self._sample(chain, self._context, -1))
+
+
+def _status(code: int) -> DecodeStatus:
     try:
-        batch.n_tokens = len(tokens)
-        for index, token in enumerate(tokens):
-            batch.token[index], batch.pos[index] = token, position + index
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, 0
-            batch.logits[index] = every_logit or index == len(tokens) - 1
-        code = llama_cpp.llama_decode(context, batch)
-    finally:
-        llama_cpp.llama_batch_free(batch)
-    if code != 0:
-        raise RuntimeError(f"llama_decode returned {code}")
-    n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(llama_cpp.llama_get_model(context)))
-    rows = len(tokens) if every_logit else 1
-    return np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), (rows, n_vocab))
+        return DecodeStatus(code)
+    except ValueError:
+        return DecodeStatus.COMPUTE
 
 
 def drop_positions(context: Any, first: int) -> bool:
@@ -334,17 +392,6 @@ def _move_positions(name: str, context: Any, *arguments: int) -> None:
     function.restype = ctypes.c_bool
     if not function(bindings().llama_get_memory(context), *arguments) and is_patched():
         raise ModelUnsupported("The positions of this model's keys can't be moved. Leave the method upstream out.")
-
-
-def decode_status(error: RuntimeError) -> DecodeStatus | None:
-    """The code in llama-cpp-python's "llama_decode returned N", None for any other error."""
-    prefix, _, code = str(error).rpartition(" ")
-    if prefix != "llama_decode returned":
-        return None
-    try:
-        return DecodeStatus(int(code))
-    except ValueError:
-        return None
 
 
 def decode_error(status: DecodeStatus, n_tokens: int, n_ctx: int) -> SelfExtendError:
@@ -379,8 +426,9 @@ def _string(function: Any, model: Any, index: int) -> str:
         size = length + 1
 
 
-def open_model_without_weights(path: Path) -> Any:
-    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory. Free it with `free_model`.
+def open_model_without_weights(path: Path, gpu_layers: int = -1) -> Any:
+    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory, which says what it would take
+    with `gpu_layers` layers on the GPU (-1 = all). Free it with `free_model`.
 
     Raises ModelError if the file is not a GGUF that this llama.cpp knows.
     """
@@ -388,6 +436,8 @@ def open_model_without_weights(path: Path) -> Any:
     llama_cpp.llama_backend_init()
     params = llama_cpp.llama_model_default_params()
     params.no_alloc = True
+    params.n_gpu_layers = gpu_layers
+    params.use_extra_bufts = False  # weights that are repacked for the CPU would count as a device's
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     native_reason()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -403,6 +453,11 @@ def free_model(model: Any) -> None:
 def trained_window(model: Any) -> int:
     """The trained context window, in tokens."""
     return int(bindings().llama_model_n_ctx_train(model))
+
+
+def n_layers(model: Any) -> int:
+    """The repeating layers, without embeddings and output."""
+    return int(bindings().llama_model_n_layer(model))
 
 
 def sliding_window(model: Any) -> int:
@@ -434,17 +489,23 @@ def grammar_compiles(rules: str) -> bool:
     return bool(sampler)
 
 
-def token_bytes(model: Any, token: int, special: bool) -> bytes:
-    """The bytes that a token stands for, however many; with `special`, a control token's name, else nothing."""
-    llama_cpp = bindings()
-    vocab = llama_cpp.llama_model_get_vocab(model)
-    size = 32
-    while True:
-        buffer = ctypes.create_string_buffer(size)
-        length = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, special)
-        if length >= 0:
-            return buffer.raw[:length]
-        size = -length
+class Pieces(dict[int, bytes]):
+    """Token -> the bytes that it stands for, however many; with `special` also a control token's name, else nothing of it.
+    Filled as they are asked for."""
+
+    def __init__(self, model: Any, special: bool) -> None:
+        super().__init__()
+        self._vocab = bindings().llama_model_get_vocab(model)
+        self._special = special
+
+    def __missing__(self, token: int) -> bytes:
+        size = 32
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = bindings().llama_token_to_piece(self._vocab, token, buffer, size, 0, self._special)
+            if length >= 0:
+                return self.setdefault(token, buffer.raw[:length])
+            size = -length
 
 
 def state_bytes(context: Any) -> int:
@@ -520,8 +581,10 @@ def opening_tokens(model: Any) -> list[int]:
     return [bindings().llama_vocab_bos(vocab)] if bindings().llama_vocab_get_add_bos(vocab) else []
 
 
-def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool) -> MemoryUse | None:
-    """What a context on a model opened without weights would take on the host, None on a library that can't tell.
+def memory_use(
+    model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool
+) -> tuple[MemoryUse, MemoryUse] | None:
+    """What a context on a model opened without weights would take on the host, and on GPUs; None on a library that can't tell.
 
     Raises ModelError if such a context can't be made.
     """
@@ -543,9 +606,9 @@ def memory_use(model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: 
     try:
         parts = [ctypes.c_uint64() for _ in range(3)]
         report(context, True, *map(ctypes.byref, parts))
-        host = [part.value for part in parts]
+        host = MemoryUse(*(part.value for part in parts))
         report(context, False, *map(ctypes.byref, parts))
-        return MemoryUse(*(a + b.value for a, b in zip(host, parts, strict=True)))
+        return host, MemoryUse(*(part.value for part in parts))
     finally:
         llama_cpp.llama_free(context)
 

@@ -64,14 +64,15 @@ class Answer:
 
     def pieces(self, should_stop: Callable[[], bool] | None) -> Iterator[str]:
         text = _TextStream((*self._prompts.stop_texts, *self._sampling.stop))
+        stop_tokens, detokenize, clock = self._prompts.stop_tokens, self._llm.detokenize, time.perf_counter
         for token in self._sampled(should_stop):
-            self.last_at = time.perf_counter()
+            self.last_at = clock()
             self.first_at = self.first_at or self.last_at
-            if token in self._prompts.stop_tokens:
+            if token in stop_tokens:
                 self.stop_reason = "stop"
                 break
             self.tokens.append(token)
-            piece = text.feed(self._llm.detokenize([token], prev_tokens=self.tokens[:-1]))
+            piece = text.feed(detokenize([token]))
             if piece:
                 yield piece
             if text.stopped:
@@ -133,13 +134,16 @@ class _TextStream:
 
     def _ready(self, text: str) -> str:
         self._held += text
+        if not self._stops:
+            text, self._held = self._held, ""
+            return self._trimmed(text)
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
             self.stopped_at = self._passed + min(found)
             text, self._held = self._held[: min(found)].rstrip(), ""
             return self._trimmed(text)
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        keep = max(_overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - keep
         self._passed += cut
         text, self._held = self._held[:cut], self._held[cut:]

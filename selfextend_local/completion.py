@@ -168,7 +168,7 @@ class _Writing:
                 self.finish = "stop"
                 break
             self.tokens.append(token)
-            data += self._llm.detokenize([token], prev_tokens=self.tokens[:-1])
+            data += self._llm.detokenize([token])
             if self._is_over(data) or len(self.tokens) >= self._limit:
                 break
         text = data.decode("utf-8", "replace").strip()

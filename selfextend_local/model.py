@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,13 +21,18 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GroupSize, Settings, group_attention_for, make_plan, next_growth, overflow
+from .plan import ContextPlan, GpuLayers, GroupSize, Memory, Settings, Use, group_attention_for, make_plan, next_growth, overflow
 from .positions import MICRO_BATCH, PLAIN, GroupAttention
 from .profile import with_profile
 
 _native.bindings()
 
 from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
+
+_GENERATE = signature(Llama.generate)
+_CHAIN = frozenset(signature(Llama._init_sampler).parameters) - {"self", "logits_processor"}
+
+_UNKNOWN = -1
 
 SECONDS_WITHOUT_POLL = 0.05
 """While single tokens take less than this, asking between them is soon enough to stop; polling within them would cost."""
@@ -72,7 +78,7 @@ class ModelPeek:
         path = Path(model_path)
         if not path.is_file():
             raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
-        self._model: Any = _native.open_model_without_weights(path)
+        self._model: Any = _native.open_model_without_weights(path, 0)
         metadata = _native.metadata(self._model)
         self.info = ModelInfo(
             path=path,
@@ -98,27 +104,18 @@ class ModelPeek:
         Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
         """
         settings = with_profile(settings, self.info.path)
-        if settings.kv_type not in _native.KV_TYPES:
-            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take one of {', '.join(_native.KV_TYPES)}.")
-
-        def measure(n_ctx: int) -> tuple[int, int] | None:
-            use = _native.memory_use(
-                self._model,
-                n_ctx=n_ctx,
-                n_batch=MICRO_BATCH,
-                n_ubatch=MICRO_BATCH,
-                kv_type=settings.kv_type,
-                flash_attn=flash_attn,
+        if settings.kv_type not in (*_native.KV_TYPES, "auto"):
+            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(_native.KV_TYPES)}.")
+        memory = Memory(psutil.virtual_memory().available, _native.free_gpu_memory())
+        with _Measurement(self.info.path, self._model, on_gpu=memory.gpu > 0, flash_attn=flash_attn) as measure:
+            return make_plan(
+                settings,
+                self.info.n_ctx_train,
+                sliding_window=self.info.sliding_window,
+                memory=memory,
+                measure=measure,
+                n_layers=_native.n_layers(self._model) + 1,  # and the output
             )
-            return None if use is None else (use.kv_cache, use.kv_cache + use.compute)
-
-        return make_plan(
-            settings,
-            self.info.n_ctx_train,
-            sliding_window=self.info.sliding_window,
-            available_bytes=psutil.virtual_memory().available,
-            measure=measure,
-        )
 
     def close(self) -> None:
         if self._model is not None:
@@ -136,6 +133,39 @@ class ModelPeek:
             self.close()
 
 
+class _Measurement:
+    """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
+
+    def __init__(self, path: Path, model: Any, *, on_gpu: bool, flash_attn: bool) -> None:
+        self._path, self._on_gpu, self._flash_attn = path, on_gpu, flash_attn
+        self._models = {0: model}
+
+    def __call__(self, n_ctx: int, kv_type: str, gpu_layers: int) -> Use | None:
+        layers = gpu_layers if self._on_gpu else 0
+        if layers not in self._models:
+            self._models[layers] = _native.open_model_without_weights(self._path, layers)
+        found = _native.memory_use(
+            self._models[layers],
+            n_ctx=n_ctx,
+            n_batch=MICRO_BATCH,
+            n_ubatch=MICRO_BATCH,
+            kv_type=kv_type,
+            flash_attn=self._flash_attn,
+        )
+        if found is None:
+            return None
+        host, gpu = found
+        return Use(host.kv_cache + gpu.kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0)
+
+    def __enter__(self) -> _Measurement:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layers, model in self._models.items():
+            if layers:
+                _native.free_model(model)
+
+
 class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
 
@@ -145,7 +175,8 @@ class SelfExtendLlama(Llama):
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
-    kv_type: "f16", "q8_0" or "q4_0".
+    kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
+    n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
@@ -165,6 +196,7 @@ class SelfExtendLlama(Llama):
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
+        n_gpu_layers: GpuLayers = 0,
         n_threads: int | None = None,
         flash_attn: bool = True,
         load_progress: Progress | None = None,
@@ -175,7 +207,7 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -186,12 +218,13 @@ class SelfExtendLlama(Llama):
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
         batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
-        type_ = _native.KV_TYPES[kv_type]
+        type_ = _native.KV_TYPES[self.plan.kv_type]
         _native.native_reason()
         try:
             super().__init__(
                 str(model_path),
                 n_ctx=self.plan.n_ctx,
+                n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
                 n_threads=threads,
                 flash_attn=flash_attn,
                 verbose=verbose,
@@ -205,6 +238,11 @@ class SelfExtendLlama(Llama):
         self._progress: Progress | None = None
         self._expected = 0
         self._step_s = 0.0
+        self._grows_at = 0
+        self._held = _UNKNOWN  # the tokens whose keys, and no others, are in the cache
+        self._decoder = _native.Decoder(self.ctx)
+        self._pieces = tuple(_native.Pieces(self._model.model, special) for special in (False, True))
+        self._token_bos = self.token_bos()
         self._check_support()
 
     @property
@@ -259,10 +297,7 @@ class SelfExtendLlama(Llama):
         started = time.perf_counter()
         self._expected = expect or 0
         self._plain_again_if_it_fits(len(wanted))
-        reused = self._common_prefix(wanted)
-        if reused < self.n_tokens or reused == len(wanted):
-            # The last token is evaluated again, since its logits are what the answer starts from.
-            reused = self._truncate(min(reused, len(wanted) - 1)) if self._must_replay(reused, len(wanted)) else reused
+        reused = self._reuse(wanted)
         self._progress, self._stop = progress, should_stop
         try:
             if reused < len(wanted):
@@ -286,36 +321,69 @@ class SelfExtendLlama(Llama):
 
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
-        pending = list(tokens)
+        pending = np.asarray(tokens, dtype=np.intc)
         total = len(pending)
         self._settle()
         self._check_length(self.n_tokens + total)
         self._grow(max(self.n_tokens + total, self._expected))
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
         done = 0
         if self._progress:
             self._progress(0, total)
         polls = self._stop is not None and (total > 1 or self._step_s > SECONDS_WITHOUT_POLL)
         guard = _native.abort_when(self.ctx, self._stop) if self._stop and polls else nullcontext()
         started = time.perf_counter()
-        try:
-            with guard:
-                while done < total:
-                    if self._stop and self._stop():
-                        raise self._interrupted()
-                    size = self._micro_batch()
-                    super().eval(pending[done : done + size])
-                    done += len(pending[done : done + size])
-                    if self._progress:
-                        self._progress(done, total)
-        except RuntimeError as error:
-            status = _native.decode_status(error)
-            if status is None:
-                raise
-            self._requires_eval = True
-            if status is _native.DecodeStatus.ABORTED:
-                raise self._interrupted() from None
-            raise _native.decode_error(status, self.n_tokens, self.plan.n_ctx) from error
+        with guard:
+            while done < total:
+                if self._stop and self._stop():
+                    raise self._interrupted()
+                chunk = pending[done : done + self._micro_batch()]
+                self._evaluate(chunk)
+                done += len(chunk)
+                if self._progress:
+                    self._progress(done, total)
         self._step_s = (time.perf_counter() - started) / max(1, total)
+
+    def _evaluate(self, chunk: npt.NDArray[np.intc]) -> None:
+        start, end = self.n_tokens, self.n_tokens + len(chunk)
+        self._held = _UNKNOWN
+        status = self._decoder.many(chunk, start, every_logit=self._logits_all)
+        if status is not _native.DecodeStatus.OK:
+            raise self._failed(status)
+        self.input_ids[start:end] = chunk
+        if self._logits_all:
+            self.scores[start:end] = self._decoder.logits(len(chunk))
+        self._advanced(end)
+
+    def _evaluate_next(self, token: int) -> None:
+        """As `eval` of one token, without what only matters to many or to slow ones."""
+        place = self.n_tokens
+        usual = place == self._held and place + 1 < self._grows_at and place < self.plan.capacity
+        if not usual or self._step_s > SECONDS_WITHOUT_POLL:
+            self.eval([token])
+            return
+        if self._stop and self._stop():
+            raise self._interrupted()
+        self._settle()
+        started = time.perf_counter()
+        self._held = _UNKNOWN
+        status = self._decoder.one(token, place)
+        if status is not _native.DecodeStatus.OK:
+            raise self._failed(status)
+        self.input_ids[place] = token
+        self._advanced(place + 1)
+        self._step_s = time.perf_counter() - started
+
+    def _advanced(self, end: int) -> None:
+        self.n_tokens = end
+        self._requires_eval = False
+        self._held = end
+
+    def _failed(self, status: _native.DecodeStatus) -> SelfExtendError:
+        self._requires_eval = True
+        if status is _native.DecodeStatus.ABORTED:
+            return self._interrupted()
+        return _native.decode_error(status, self.n_tokens, self.plan.n_ctx)
 
     def generate(
         self, tokens: Sequence[int], *args: Any, should_stop: Callable[[], bool] | None = None, **kwargs: Any
@@ -326,8 +394,27 @@ class SelfExtendLlama(Llama):
         self._check_length(len(prompt))
         self._settle()
         self._plain_again_if_it_fits(len(prompt))
-        generator: Generator[int, Sequence[int] | None, None] = super().generate(prompt, *args, **kwargs)
-        return generator if should_stop is None else self._stoppable(generator, should_stop)
+        asked = dict(_GENERATE.bind(self, prompt, *args, **kwargs).arguments)
+        looks_at_logits = asked.get("logits_processor") or asked.get("stopping_criteria") or self._logits_all
+        if looks_at_logits or self.draft_model is not None:
+            drawn = super().generate(prompt, *args, **kwargs)
+        else:
+            chain = {name: value for name, value in asked.items() if name in _CHAIN}
+            drawn = self._draw(prompt, chain, afresh=asked.get("reset", True))
+        return drawn if should_stop is None else self._stoppable(drawn, should_stop)
+
+    def _draw(self, prompt: list[int], chain: dict[str, Any], *, afresh: bool) -> Generator[int, Sequence[int] | None, None]:
+        # Llama.generate does the same, but with lists, checks and numpy between any two tokens.
+        sampler = self._sampler = self._init_sampler(**chain)
+        if pending := prompt[self._reuse(prompt) :] if afresh else prompt:
+            self.eval(pending)
+        while True:
+            token = self._decoder.draw(sampler.sampler)
+            more = yield token
+            if more:
+                self.eval([token, *more])
+            else:
+                self._evaluate_next(token)
 
     def _stoppable(
         self, generator: Generator[int, Sequence[int] | None, None], should_stop: Callable[[], bool]
@@ -340,8 +427,9 @@ class SelfExtendLlama(Llama):
 
     def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
         """As Llama.detokenize, which garbles tokens of more than 32 bytes."""
-        text = b"".join(_native.token_bytes(self._model.model, token, special) for token in tokens)
-        return text[1:] if tokens and tokens[0] == self.token_bos() and text[:1] == b" " else text
+        pieces = self._pieces[special]
+        text = b"".join([pieces[token] for token in tokens])
+        return text[1:] if tokens and tokens[0] == self._token_bos and text[:1] == b" " else text
 
     def cached_tokens(self) -> npt.NDArray[np.int32]:
         """The tokens whose keys are in the cache: a copy, int32 (n_tokens,)."""
@@ -467,12 +555,17 @@ class SelfExtendLlama(Llama):
         if ga != self._ga:
             _native.set_group_attention(self.ctx, ga)
             self._ga = ga
+            self._grows_at = 0
 
     def _grow(self, n_tokens: int) -> None:
         # While keys are kept the group only grows: going back would not give the plain model's very bits.
+        if self.n_tokens > 0 and n_tokens < self._grows_at:
+            return
         wanted = self._group_attention_for(n_tokens)
         if self.n_tokens == 0 or wanted.n > self._ga.n:
             self._set_group_attention(wanted)
+        growth = self.next_growth()
+        self._grows_at = self.capacity + 1 if growth is None else growth[0]
 
     def _plain_again_if_it_fits(self, n_tokens: int) -> None:
         # A short text after a long one: drop the regrouped keys, so that the results are those of the plain model.
@@ -480,15 +573,21 @@ class SelfExtendLlama(Llama):
             self.reset()  # type: ignore[no-untyped-call]
 
     def _common_prefix(self, tokens: list[int]) -> int:
-        known = self.input_ids[: self.n_tokens].tolist()
-        for index, (a, b) in enumerate(zip(known, tokens, strict=False)):
-            if a != b:
-                return index
-        return min(len(known), len(tokens))
+        length = min(int(self.n_tokens), len(tokens))
+        differs = np.flatnonzero(self.input_ids[:length] != np.asarray(tokens[:length], dtype=np.intc))
+        return int(differs[0]) if len(differs) else length
 
     def _must_replay(self, reused: int, n_tokens: int) -> bool:
         complete = reused == n_tokens == self.n_tokens
         return not (complete and not self._requires_eval)
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the cache back to what `tokens` begins with; how many of them needn't be evaluated."""
+        reused = self._common_prefix(tokens)
+        if (reused < self.n_tokens or reused == len(tokens)) and self._must_replay(reused, len(tokens)):
+            # The last token is evaluated again, since its logits are what the answer starts from.
+            return self._truncate(min(reused, len(tokens) - 1))
+        return reused
 
     def _truncate(self, length: int) -> int:
         if length == self.n_tokens:

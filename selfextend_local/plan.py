@@ -6,19 +6,24 @@ Knows positions and figures. It loads nothing and asks no library: the caller br
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from .errors import ContextOverflow, MemoryBudgetError
+from .errors import ContextOverflow, MemoryBudgetError, ModelError
 from .positions import RELIABLE_FRACTION, GroupAttention, choose, fixed, reach
 
 GroupSize = int | Literal["auto"]
+GpuLayers = int | Literal["auto"]
 
 DEFAULT_EXTENSION = 4
 """Without a known need, the context is this many trained windows long, if the memory allows."""
 
 MEMORY_SHARE = 0.9
 """Share of the available memory that a context may take; the rest is for the process itself and its neighbours."""
+
+AUTO_KV_TYPES = ("f16", "q8_0", "q4_0")
+"""What kv_type "auto" means: the first that fits. Each takes about half of the one before, and loses a little more."""
 
 _PADDING = 256
 _MIB = 1 << 20
@@ -28,7 +33,8 @@ _MIB = 1 << 20
 class Settings:
     """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
 
-    `ga_fraction` None means RELIABLE_FRACTION. `tuned`: a profile of this model filled in what the user left open.
+    `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
+    as many as the GPU's free memory holds, -1 all. `tuned`: a profile of this model filled in what the user left open.
     """
 
     ga_n: GroupSize = "auto"
@@ -37,12 +43,34 @@ class Settings:
     n_ctx: int | None = None
     need_tokens: int | None = None
     kv_type: str = "f16"
+    gpu_layers: GpuLayers = 0
     tuned: bool = False
 
     @property
     def fraction(self) -> float:
         """Share of the trained window to rely on."""
         return RELIABLE_FRACTION if self.ga_fraction is None else self.ga_fraction
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that are free: on the host, and on GPUs (0 = there is none)."""
+
+    host: int
+    gpu: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes that a context takes: its KV cache wherever it lies; what is allocated on the host; what on GPUs, weights included."""
+
+    kv_cache: int
+    host: int
+    gpu: int = 0
+
+
+Measure = Callable[[int, str, int], Use | None]
+"""(n_ctx, KV cache type, layers on the GPU) -> what that takes, or None if the library can't tell."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +88,16 @@ class ContextPlan:
     kv_type: str
     kv_bytes: int | None
     tuned: bool = False
+    gpu_layers: int = 0
+    reasons: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16"."""
+        """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
+        chosen from the memory at hand."""
         ga = self.group_attention
         group = (f"n={ga.n}, w={ga.w}" if ga.enabled else "n=1") + (", tuned" if self.tuned else "")
         size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
-        return f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}"
+        return ", ".join((f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}", *self.reasons))
 
 
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
@@ -105,43 +136,111 @@ def next_growth(
 
 
 def make_plan(
-    settings: Settings,
-    window: int,
-    *,
-    sliding_window: int,
-    available_bytes: int,
-    measure: Callable[[int], tuple[int, int] | None],
+    settings: Settings, window: int, *, sliding_window: int, memory: Memory, measure: Measure, n_layers: int = 0
 ) -> ContextPlan:
     """Size a context.
 
-    `window` is the trained one; `measure(n_ctx)` returns (bytes of KV cache, bytes to allocate in all), or None if they
-    can't be known. Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
+    `window` is the trained one, `n_layers` what can be on a GPU. Raises GroupAttentionError, ContextOverflow,
+    MemoryBudgetError.
     """
     most = check_settings(settings, window, sliding_window)
     wanted = settings.n_ctx or settings.need_tokens
+    if wanted is not None and wanted > most:
+        raise overflow(settings, wanted, most, window, sliding_window)
+    kv_types = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
+    budget = _Budget(settings.gpu_layers, memory, measure, n_layers)
+    size = _padded(wanted or min(most, DEFAULT_EXTENSION * window))
+    found = [budget.place(size, kv_type) for kv_type in kv_types[:1]]
+    for kv_type in kv_types[1:]:
+        if not found[-1].fits:
+            with suppress(ModelError):  # not every model takes every type
+                found.append(budget.place(size, kv_type))
+    chosen = found[-1]
     if wanted is None:
-        n_ctx = _largest_that_fits(min(most, DEFAULT_EXTENSION * window), window, available_bytes, measure)
-    else:
-        if wanted > most:
-            raise overflow(settings, wanted, most, window, sliding_window)
-        n_ctx = _padded(wanted)
-    measured = measure(n_ctx)
-    if measured is not None and measured[1] > MEMORY_SHARE * available_bytes:
-        raise MemoryBudgetError(
-            f"A context of {n_ctx:,} tokens needs {measured[1] / _MIB:,.0f} MiB ({measured[0] / _MIB:,.0f} MiB of KV cache, "
-            f"{settings.kv_type}), {available_bytes / _MIB:,.0f} MiB are available. {_cheaper(settings)}"
-        )
-    capacity = min(n_ctx, most)
+        chosen = _shrunk(chosen, min(window, most), budget)
+    if not chosen.fits:
+        raise budget.refusal(chosen, settings)
+    capacity = min(chosen.n_ctx, most)
     planned = settings.need_tokens or capacity
     return ContextPlan(
-        n_ctx=n_ctx,
+        n_ctx=chosen.n_ctx,
         n_ctx_train=window,
         capacity=capacity,
         group_attention=group_attention_for(settings, planned, window, sliding_window),
-        kv_type=settings.kv_type,
-        kv_bytes=None if measured is None else measured[0],
+        kv_type=chosen.kv_type,
+        kv_bytes=None if chosen.use is None else chosen.use.kv_cache,
         tuned=settings.tuned,
+        gpu_layers=chosen.layers,
+        reasons=budget.reasons(chosen, found[0]),
     )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A context of a size and a type, its layers on the GPU, what it takes, and whether there is room for it."""
+
+    n_ctx: int
+    kv_type: str
+    layers: int
+    use: Use | None
+    fits: bool
+
+
+@dataclass(frozen=True)
+class _Budget:
+    gpu_layers: GpuLayers
+    memory: Memory
+    measure: Measure
+    n_layers: int
+
+    def place(self, n_ctx: int, kv_type: str) -> _Placed:
+        layers = self._layers(n_ctx, kv_type)
+        use = self.measure(n_ctx, kv_type, layers)
+        fits = use is None or (use.host <= MEMORY_SHARE * self.memory.host and self._fits_gpu(use))
+        return _Placed(n_ctx, kv_type, layers, use, fits)
+
+    def _fits_gpu(self, use: Use) -> bool:
+        return use.gpu <= MEMORY_SHARE * self.memory.gpu
+
+    def _layers(self, n_ctx: int, kv_type: str) -> int:
+        if self.gpu_layers != "auto":
+            return self.n_layers if self.gpu_layers < 0 else self.gpu_layers
+        return self._most_layers(n_ctx, kv_type)
+
+    def _most_layers(self, n_ctx: int, kv_type: str) -> int:
+        if not self.memory.gpu:
+            return 0
+        low, high = 0, self.n_layers
+        while low < high:
+            middle = (low + high + 1) // 2
+            use = self.measure(n_ctx, kv_type, middle)
+            low, high = (middle, high) if use is not None and self._fits_gpu(use) else (low, middle - 1)
+        return low
+
+    def reasons(self, chosen: _Placed, first: _Placed) -> tuple[str, ...]:
+        """What was chosen from the memory at hand, with the figures."""
+        found = []
+        if chosen.kv_type != first.kv_type and first.use is not None:
+            found.append(f"since with {first.kv_type} {_mib(first.use.host)} were needed and {_mib(self.memory.host)} are free")
+        if self.gpu_layers == "auto" and self.memory.gpu and chosen.use is not None:
+            taken = f"{_mib(chosen.use.gpu)} of the {_mib(self.memory.gpu)} free there"
+            found.append(f"{chosen.layers} of {self.n_layers} layers on the GPU ({taken})")
+        return tuple(found)
+
+    def refusal(self, placed: _Placed, settings: Settings) -> MemoryBudgetError:
+        """The error for a context that doesn't fit, with the figures and a setting that would."""
+        use = placed.use
+        assert use is not None  # what can't be measured isn't refused
+        if not self._fits_gpu(use):
+            there = self._most_layers(placed.n_ctx, placed.kv_type)
+            return MemoryBudgetError(
+                f"{placed.layers} layers on the GPU need {_mib(use.gpu)} there with a context of {placed.n_ctx:,} tokens, "
+                f"{_mib(self.memory.gpu)} are free. Take --gpu-layers {there} or auto, or a shorter text."
+            )
+        return MemoryBudgetError(
+            f"A context of {placed.n_ctx:,} tokens needs {_mib(use.host)} ({_mib(use.kv_cache)} of KV cache, "
+            f"{placed.kv_type}), {_mib(self.memory.host)} are available. {_cheaper(placed.kv_type)}"
+        )
 
 
 def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> ContextOverflow:
@@ -161,24 +260,24 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
     return ContextOverflow(f"{over}. {advice}", n_tokens, capacity)
 
 
-def _largest_that_fits(
-    most: int, window: int, available_bytes: int, measure: Callable[[int], tuple[int, int] | None]
-) -> int:
-    n_ctx = _padded(most)
-    while n_ctx > min(window, most):
-        measured = measure(n_ctx)
-        if measured is None or measured[1] <= MEMORY_SHARE * available_bytes:
+def _shrunk(placed: _Placed, least: int, budget: _Budget) -> _Placed:
+    while not placed.fits and placed.n_ctx > least:
+        placed = budget.place(max(_padded(placed.n_ctx // 2), _padded(least)), placed.kv_type)
+        if placed.n_ctx == _padded(least):
             break
-        n_ctx = _padded(n_ctx // 2)
-    return max(n_ctx, min(window, _padded(most)))
+    return placed
 
 
-def _cheaper(settings: Settings) -> str:
-    if settings.kv_type in ("f32", "f16"):
+def _cheaper(kv_type: str) -> str:
+    if kv_type in ("f32", "f16"):
         return "Take --kv-type q8_0 (half the KV cache) or a shorter text."
-    if settings.kv_type == "q8_0":
+    if kv_type == "q8_0":
         return "Take --kv-type q4_0 (half the KV cache) or a shorter text."
     return "Take a shorter text or a smaller model."
+
+
+def _mib(count: int) -> str:
+    return f"{count / _MIB:,.0f} MiB"
 
 
 def _padded(n_tokens: int) -> int:

@@ -9,6 +9,7 @@ Source: SelfExtend, arXiv:2401.01325, in the form that shares one boundary among
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from .errors import GroupAttentionError
 
@@ -28,15 +29,27 @@ MICRO_BATCH = 512
 
 
 @dataclass(frozen=True)
+class Level:
+    """Keys at a distance of w tokens or more share one position among n; the border moves in steps of r tokens."""
+
+    n: int
+    w: int
+    r: int
+
+
+@dataclass(frozen=True)
 class GroupAttention:
     """Group size n, neighbour window w, boundary step r, all in tokens; n = 1 is the plain model.
 
-    Raises GroupAttentionError if n or w is below 1 or r is not a multiple of n.
+    progressive: the farther the key, the larger its group: 2, 4, 8, … up to n, over stretches that double.
+
+    Raises GroupAttentionError if n or w is below 1, r is not a multiple of n, or n of the progressive form no power of two.
     """
 
     n: int = 1
     w: int = 1024
     r: int = MICRO_BATCH
+    progressive: bool = False
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.w < 1 or self.r < 1:
@@ -45,39 +58,53 @@ class GroupAttention:
             raise GroupAttentionError(
                 f"ga_n={self.n} doesn't divide the boundary step of {self.r} tokens; take a power of two up to {self.r}."
             )
+        if self.progressive and self.n & (self.n - 1):
+            raise GroupAttentionError(f"ga_n={self.n}: progressive groups double, so take a power of two.")
 
     @property
     def enabled(self) -> bool:
         return self.n > 1
 
+    @property
+    def levels(self) -> tuple[Level, ...]:
+        """From the nearest to the farthest; one level is the paper's form."""
+        return _levels(self)
+
+    def borders(self, i: int) -> tuple[int, ...]:
+        """For each level the first key position that the query at position i sees nearer than in that level."""
+        return tuple(max(0, (i - level.w) // level.r * level.r) for level in self.levels) if self.enabled else (0,)
+
     def boundary(self, i: int) -> int:
         """The first key position that the query at position i sees at its exact distance."""
-        return max(0, (i - self.w) // self.r * self.r) if self.enabled else 0
+        return self.borders(i)[0]
 
-    def rotation(self, j: int, boundary: int) -> int:
-        """The position that the key at position j is rotated for while the boundary is where `boundary` says."""
-        return j // self.n if j < boundary else j - (boundary - boundary // self.n)
+    def rotation(self, j: int, borders: tuple[int, ...]) -> int:
+        """The position that the key at position j is rotated for while the borders are where `borders` says."""
+        first = rotated = 0
+        for level, border in zip(reversed(self.levels), reversed(borders), strict=True):
+            if j < border:
+                return rotated + (j - first) // level.n
+            rotated += (border - first) // level.n
+            first = border
+        return rotated + j - first
 
     def relative_position(self, i: int, j: int) -> int:
         """The distance at which the query at i sees the key at j, j <= i: exact within w, grouped beyond."""
-        b = self.boundary(i)
+        b = self.borders(i)
         return self.rotation(i, b) - self.rotation(j, b)
 
     def largest_rotation(self, n_tokens: int) -> int:
         """The largest position that any of the first `n_tokens` tokens is rotated for while it is read.
 
-        Rotations fall back at each step of the boundary, so the maximum is the last token's or that of the token just
-        before the last step.
+        Rotations fall back at each step of a border, so the maximum is the last token's or that of a token just before
+        the last step of a level.
         """
         if n_tokens < 1:
             return 0
         last = n_tokens - 1
-        b = self.boundary(last)
-        largest = self.rotation(last, b)
-        if b > 0:
-            before = b + self.w - 1
-            largest = max(largest, self.rotation(before, self.boundary(before)))
-        return largest
+        steps = zip(self.levels, self.borders(last), strict=True)
+        peaks = [last, *(border + level.w - 1 for level, border in steps if border > 0)]
+        return max(self.rotation(i, self.borders(i)) for i in peaks)
 
     def capacity(self, window: int) -> int:
         """The most tokens whose rotations all stay below `window` positions."""
@@ -91,6 +118,18 @@ class GroupAttention:
             else:
                 high = middle - 1
         return low
+
+
+@cache
+def _levels(ga: GroupAttention) -> tuple[Level, ...]:
+    if not ga.progressive:
+        return (Level(ga.n, ga.w, ga.r),)
+    levels = []
+    n, start, step = 2, ga.w, ga.r
+    while n <= ga.n:
+        levels.append(Level(n, start, step))
+        start, step, n = start + n * ga.w, step * 4, 2 * n
+    return tuple(levels) or (Level(1, ga.w, ga.r),)
 
 
 PLAIN = GroupAttention(n=1)

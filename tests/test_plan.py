@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError
-from selfextend_local.plan import ContextPlan, Settings, make_plan
+from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
+from selfextend_local.plan import ContextPlan, Memory, Settings, Use, make_plan
 
 GIB = 1 << 30
 WINDOW = 8192
 BYTES_PER_TOKEN = 23_040  # SmolLM2-135M, f16
 
 
-def plan(settings: Settings, available: int = 16 * GIB) -> ContextPlan:
-    def measure(n_ctx: int) -> tuple[int, int]:
-        return n_ctx * BYTES_PER_TOKEN, n_ctx * BYTES_PER_TOKEN + 100_000_000
+COMPUTE = 100_000_000
+LAYER_BYTES = 10_000_000
+SIZES = {"f16": 1.0, "q8_0": 34 / 64, "q4_0": 18 / 64}
 
-    return make_plan(settings, WINDOW, sliding_window=0, available_bytes=available, measure=measure)
+
+def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> ContextPlan:
+    def measure(n_ctx: int, kv_type: str, layers: int) -> Use:
+        kv_cache = int(n_ctx * BYTES_PER_TOKEN * SIZES[kv_type])
+        on_gpu = kv_cache * min(layers, 30) // 30
+        return Use(kv_cache, kv_cache - on_gpu + COMPUTE, on_gpu + layers * LAYER_BYTES if gpu else 0)
+
+    return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, gpu), n_layers=31, measure=measure)
 
 
 def test_the_context_is_sized_from_the_need_and_said_in_one_line() -> None:
@@ -56,3 +63,53 @@ def test_a_text_beyond_every_n_says_so() -> None:
 def test_settings_that_cannot_hold_are_refused() -> None:
     with pytest.raises(GroupAttentionError, match="doesn't fit the trained window"):
         plan(Settings(ga_n=4, ga_w=9000))
+
+
+@pytest.mark.parametrize(("available", "kv_type"), [(16 * GIB, "f16"), (5 * GIB // 8, "q8_0"), (3 * GIB // 8, "q4_0")])
+def test_the_kv_type_is_the_first_that_fits_and_says_why(available: int, kv_type: str) -> None:
+    made = plan(Settings(n_ctx=32_768, kv_type="auto"), available)
+    assert (made.kv_type, made.n_ctx) == (kv_type, 32_768)
+    reason = f" {kv_type}, since with f16 815 MiB were needed and {available >> 20:,} MiB are free"
+    assert made.describe().endswith("MiB f16" if kv_type == "f16" else reason)
+
+
+def test_without_a_need_a_smaller_type_goes_before_a_shorter_context() -> None:
+    assert plan(Settings(kv_type="auto"), GIB // 2).n_ctx == 4 * WINDOW
+    made = plan(Settings(kv_type="auto"), GIB // 4)
+    assert (made.kv_type, made.n_ctx) == ("q4_0", 2 * WINDOW)
+
+
+def test_what_no_type_holds_is_refused_with_the_figures_of_the_last() -> None:
+    with pytest.raises(MemoryBudgetError, match=r"65,536 tokens needs 500 MiB.*q4_0.*256 MiB are available. Take a shorter text"):
+        plan(Settings(n_ctx=65_536, kv_type="auto"), GIB // 4)
+
+
+def test_a_type_that_a_model_doesn_t_take_is_passed_over() -> None:
+    def measure(n_ctx: int, kv_type: str, layers: int) -> Use:
+        if kv_type != "f16":
+            raise ModelError("K can't be q8_0")
+        return Use(GIB, GIB)
+
+    with pytest.raises(MemoryBudgetError, match="f16"):
+        make_plan(Settings(n_ctx=512, kv_type="auto"), WINDOW, sliding_window=0, memory=Memory(GIB), measure=measure)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "layers"), [(0, 0), (500_000_000, 12), (16 * GIB, 31)], ids=["none", "small", "large"]
+)
+def test_as_many_layers_as_the_free_gpu_memory_holds(gpu: int, layers: int) -> None:
+    made = plan(Settings(n_ctx=32_768, gpu_layers="auto"), gpu=gpu)
+    # a layer takes 10 MB of weights and 25.2 MB of keys and values
+    assert made.gpu_layers == layers
+    assert ("layers on the GPU" in made.describe()) == (gpu > 0)
+
+
+def test_layers_that_the_gpu_doesn_t_hold_are_refused_with_the_number_that_fits() -> None:
+    with pytest.raises(MemoryBudgetError, match=r"31 layers .* need 1,016 MiB .* 477 MiB are free. Take --gpu-layers 12"):
+        plan(Settings(n_ctx=32_768, gpu_layers=-1), gpu=500_000_000)
+    assert plan(Settings(n_ctx=32_768, gpu_layers=12), gpu=500_000_000).gpu_layers == 12
+
+
+def test_what_lies_on_the_gpu_is_not_asked_of_the_host() -> None:
+    made = plan(Settings(n_ctx=32_768, kv_type="auto", gpu_layers="auto"), GIB // 4, gpu=16 * GIB)
+    assert (made.kv_type, made.gpu_layers) == ("f16", 31)

@@ -21,8 +21,9 @@ from selfextend_local.positions import (
 
 @st.composite
 def settings(draw: st.DrawFn) -> GroupAttention:
-    n = draw(st.integers(1, 16))
-    return GroupAttention(n, draw(st.integers(1, 300)), n * draw(st.integers(1, 20)))
+    progressive = draw(st.booleans())
+    n = draw(st.sampled_from((1, 2, 4, 8, 16)) if progressive else st.integers(1, 16))
+    return GroupAttention(n, draw(st.integers(1, 300)), n * draw(st.integers(1, 20)), progressive)
 
 
 @given(settings(), st.integers(0, 4000))
@@ -33,7 +34,7 @@ def test_the_last_w_keys_are_seen_at_their_exact_distance(ga: GroupAttention, i:
 
 @given(settings(), st.integers(0, 4000))
 def test_rotations_never_decrease_along_the_text_and_nothing_is_seen_from_ahead(ga: GroupAttention, i: int) -> None:
-    b = ga.boundary(i)
+    b = ga.borders(i)
     rotations = [ga.rotation(j, b) for j in range(i + 1)]
     assert all(0 <= step <= 1 for step in (y - x for x, y in zip(rotations, rotations[1:], strict=False)))
     assert rotations[0] == 0
@@ -56,7 +57,7 @@ def test_the_boundary_depends_on_the_place_in_the_text_alone(ga: GroupAttention,
 
 @given(settings(), st.integers(1, 2000))
 def test_largest_rotation_is_the_largest(ga: GroupAttention, n_tokens: int) -> None:
-    assert ga.largest_rotation(n_tokens) == max(ga.rotation(i, ga.boundary(i)) for i in range(n_tokens))
+    assert ga.largest_rotation(n_tokens) == max(ga.rotation(i, ga.borders(i)) for i in range(n_tokens))
 
 
 @given(settings(), st.integers(1, 600))

@@ -1,6 +1,6 @@
 // Group attention in the KV cache and in the context. See llama-group-attn.h for the positions.
 //
-// The cells keep the text's positions. Beside each stands the position that its key is rotated for; a boundary step
+// The cells keep the text's positions. Beside each stands the position that its key is rotated for; a step of a border
 // queues the difference to the wanted one as an ordinary K-shift of the cells that move.
 
 #include "llama-group-attn.h"
@@ -20,13 +20,13 @@
 // llama_kv_cache
 //
 
-// no boundary is known: compare every key of the sequence with its wanted rotation
-static constexpr llama_pos BOUNDARY_UNKNOWN = -1;
+// no border is known: compare every key of the sequence with its wanted rotation
+static constexpr llama_pos BORDER_UNKNOWN = -1;
 
 void llama_kv_cache::group_attn_set(const llama_group_attn & value) {
     group_attn = value;
 
-    group_attn_forget(-1);
+    group_attn_forget_borders(-1);
 }
 
 const llama_group_attn & llama_kv_cache::group_attn_get() const {
@@ -34,10 +34,18 @@ const llama_group_attn & llama_kv_cache::group_attn_get() const {
 }
 
 void llama_kv_cache::group_attn_forget(llama_seq_id seq_id) {
-    if (seq_id < 0) {
-        std::fill(group_attn_boundary.begin(), group_attn_boundary.end(), BOUNDARY_UNKNOWN);
-    } else {
-        group_attn_boundary[seq_id] = BOUNDARY_UNKNOWN;
+    group_attn_forget_borders(seq_id);
+
+    if (k_exact) {
+        k_exact->forget(seq_id);
+    }
+}
+
+void llama_kv_cache::group_attn_forget_borders(llama_seq_id seq_id) {
+    for (llama_seq_id s = 0; s < (llama_seq_id) group_attn_borders.size(); ++s) {
+        if (seq_id < 0 || seq_id == s) {
+            group_attn_borders[s][0] = BORDER_UNKNOWN;
+        }
     }
 }
 
@@ -59,26 +67,31 @@ bool llama_kv_cache::group_attn_queue(const llama_ubatch & ubatch) {
     for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
         const llama_seq_id seq_id = ubatch.seq_id_unq[s];
 
-        llama_pos boundary = 0;
+        llama_group_attn::borders borders {};
 
-        if (group_attn.enabled()) {
-            // all tokens of the sequence in this micro-batch have the same boundary (see llama_group_attn_cut)
-            for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-                if (ubatch.seq_id[i][0] == seq_id) {
-                    boundary = group_attn.boundary(ubatch.pos[i]);
-                    break;
-                }
+        // all tokens of the sequence in this micro-batch have the same borders (see llama_group_attn_cut)
+        for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+            if (ubatch.seq_id[i][0] == seq_id) {
+                borders = group_attn.borders_at(ubatch.pos[i]);
+                break;
             }
         }
 
-        llama_pos & known = group_attn_boundary[seq_id];
+        auto & known = group_attn_borders[seq_id];
 
-        if (known == boundary) {
+        if (known == borders) {
             continue;
         }
 
-        // keys before both boundaries stay as they are
-        const llama_pos first = known == BOUNDARY_UNKNOWN ? 0 : std::min(known, boundary);
+        // keys before the farthest border that moves stay as they are
+        llama_pos first = 0;
+
+        for (int32_t k = group_attn.n_levels; k-- > 0 && known[0] != BORDER_UNKNOWN;) {
+            if (known[k] != borders[k]) {
+                first = std::min(known[k], borders[k]);
+                break;
+            }
+        }
 
         auto & cells = v_cells[seq_to_stream[seq_id]];
 
@@ -87,13 +100,13 @@ bool llama_kv_cache::group_attn_queue(const llama_ubatch & ubatch) {
         for (auto it = by_pos.lower_bound({ first, 0 }); it != by_pos.end(); ++it) {
             const auto & [pos, i] = *it;
 
-            const llama_pos shift = group_attn.rotation(pos, boundary) - cells.rot_get(i);
+            const llama_pos shift = group_attn.rotation(pos, borders) - cells.rot_get(i);
 
             cells.shift_set(i, shift);
             queued = queued || shift != 0;
         }
 
-        known = boundary;
+        known = borders;
     }
 
     return queued;
@@ -103,10 +116,30 @@ bool llama_kv_cache::group_attn_queue(const llama_ubatch & ubatch) {
 // llama_context
 //
 
+static bool is_valid(const llama_group_attn & value) {
+    const auto & levels = value.levels;
+
+    if (value.n_levels < 1 || value.n_levels > llama_group_attn::MAX_LEVELS || levels[0].n < 1 || levels[0].w < 0) {
+        return false;
+    }
+
+    for (int32_t k = 0; value.enabled() && k < value.n_levels; ++k) {
+        if (levels[k].w < 1 || levels[k].r < 1 || levels[k].r % levels[k].n != 0) {
+            return false;
+        }
+
+        // a group lies in one group of the next level, and a border never passes the one before
+        if (k > 0 && (levels[k].n < 1 || levels[k].n % levels[k - 1].n != 0 || levels[k].r % levels[k - 1].r != 0 || levels[k].w < levels[k - 1].w)) {
+            return false;
+        }
+    }
+
+    return true;
+}
+
 int32_t llama_context::set_group_attn(const llama_group_attn & value) {
-    if (value.n < 1 || value.w < 0 || (value.n > 1 && (value.w < 1 || value.r < 1 || value.r % value.n != 0))) {
-        LLAMA_LOG_ERROR("%s: n = %d, w = %d, r = %d: n and w must be at least 1 and r a multiple of n\n",
-                __func__, value.n, value.w, value.r);
+    if (!is_valid(value)) {
+        LLAMA_LOG_ERROR("%s: n and w must be at least 1, r a multiple of n, and each level a multiple of the one before\n", __func__);
         return LLAMA_GROUP_ATTN_INVALID;
     }
 
@@ -143,6 +176,11 @@ int32_t llama_context::set_group_attn(const llama_group_attn & value) {
     balloc->set_group_attn(value);
 
     for (auto * kv : caches) {
+        // what a step moves, and the step before it: the keys of a micro-batch may take the place of no older ones
+        if (value.enabled() && kv->k_exact_reserve(value.levels[0].w + 2*value.levels[0].r)) {
+            sched_need_reserve = true;
+        }
+
         kv->group_attn_set(value);
     }
 
@@ -199,20 +237,20 @@ bool llama_context::group_attn_step(const llama_ubatch & ubatch) {
 // C API
 //
 
-int32_t llama_set_group_attn(llama_context * ctx, int32_t n, int32_t w, int32_t r) {
+int32_t llama_set_group_attn(llama_context * ctx, const llama_group_attn_level * levels, int32_t n_levels) {
     llama_group_attn value;
 
-    value.n = n;
-    value.w = w;
-    value.r = r;
+    value.n_levels = n_levels;
+
+    std::copy(levels, levels + std::clamp(n_levels, 0, llama_group_attn::MAX_LEVELS), value.levels.begin());
 
     return ctx->set_group_attn(value);
 }
 
-void llama_get_group_attn(const llama_context * ctx, int32_t * n, int32_t * w, int32_t * r) {
+int32_t llama_get_group_attn(const llama_context * ctx, llama_group_attn_level * levels, int32_t n_max) {
     const auto & value = ctx->get_cparams().group_attn;
 
-    *n = value.n;
-    *w = value.w;
-    *r = value.r;
+    std::copy(value.levels.begin(), value.levels.begin() + std::clamp(n_max, 0, value.n_levels), levels);
+
+    return value.n_levels;
 }

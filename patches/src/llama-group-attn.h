@@ -1,42 +1,69 @@
 #pragma once
 
-// Group attention (SelfExtend, arXiv:2401.01325) as one rotary position for each key and each query:
-// keys near the query keep the text's positions, keys behind a boundary are rotated for position/n.
+// Group attention (SelfExtend, arXiv:2401.01325) as one rotary position for each key and each query: near keys keep
+// their distance, far keys share the position of their group. With several levels, the farther the key the larger its
+// group.
 //
-// The boundary moves in steps of r, so that all queries of a micro-batch share it and one attention call serves both
-// levels. Everything here depends on (n, w, r) and a token's place in the text alone.
+// The borders of the levels move in steps, so that all queries of a micro-batch share them and one attention call serves
+// all levels. Everything here depends on the levels and a token's place in the text alone.
 // This file knows no cache and no graph: the call sites ask it, it asks nobody.
 
 #include "llama.h"
 
+#include <array>
 #include <unordered_map>
 
 struct llama_group_attn {
-    int32_t n = 1; // group size, 1 = off
-    int32_t w = 0; // neighbour window: every query sees at least the last w keys before it at their exact distance
-    int32_t r = 1; // the boundary moves in steps of r, a multiple of n
+    static constexpr int32_t MAX_LEVELS = 8;
+
+    // from the nearest to the farthest. n = 1 on the first one: off
+    std::array<llama_group_attn_level, MAX_LEVELS> levels {{ { 1, 0, 1 } }};
+
+    int32_t n_levels = 1;
 
     bool enabled() const {
-        return n > 1;
+        return levels[0].n > 1;
     }
 
-    // the first key that the query at position i sees at its exact distance
-    llama_pos boundary(llama_pos i) const {
-        return enabled() && i >= w ? (i - w)/r*r : 0;
+    // the first key that is not in level k or beyond, one for each level, as the query at some position sees it
+    using borders = std::array<llama_pos, MAX_LEVELS>;
+
+    borders borders_at(llama_pos i) const {
+        borders res {};
+
+        for (int32_t k = 0; enabled() && k < n_levels; ++k) {
+            const auto & level = levels[k];
+
+            res[k] = i >= level.w ? (i - level.w)/level.r*level.r : 0;
+        }
+
+        return res;
     }
 
-    // the position that the key at position j is rotated for while the boundary is b (a multiple of r)
-    llama_pos rotation(llama_pos j, llama_pos b) const {
-        return j < b ? j/n : j - (b - b/n);
+    // the position that the key at position j is rotated for while the borders are b
+    llama_pos rotation(llama_pos j, const borders & b) const {
+        llama_pos first = 0; // of the present level
+        llama_pos res   = 0; // the rotation of that
+
+        for (int32_t k = n_levels; k-- > 0;) {
+            if (j < b[k]) {
+                return res + (j - first)/levels[k].n;
+            }
+
+            res  += (b[k] - first)/levels[k].n;
+            first = b[k];
+        }
+
+        return res + (j - first);
     }
 
     // the position that the query at position i is rotated for, and its own key when it enters the cache
     llama_pos rotation(llama_pos i) const {
-        return rotation(i, boundary(i));
+        return rotation(i, borders_at(i));
     }
 };
 
-// says where a micro-batch has to end: a sequence may not cross a step of its boundary inside of it
+// says where a micro-batch has to end: a sequence may not cross a step of its borders inside of it
 class llama_group_attn_cut {
 public:
     explicit llama_group_attn_cut(const llama_group_attn & ga) : ga(ga) {}
@@ -47,14 +74,14 @@ public:
             return true;
         }
 
-        const llama_pos b = ga.boundary(pos);
+        const auto b = ga.borders_at(pos);
 
-        return boundaries.emplace(seq_id, b).first->second == b;
+        return borders.emplace(seq_id, b).first->second == b;
     }
 
 private:
     const llama_group_attn ga;
 
-    // sequence -> boundary of its tokens in this micro-batch
-    std::unordered_map<llama_seq_id, llama_pos> boundaries;
+    // sequence -> borders of its tokens in this micro-batch
+    std::unordered_map<llama_seq_id, llama_group_attn::borders> borders;
 };

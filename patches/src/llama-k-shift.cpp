@@ -13,8 +13,10 @@
 // llama_kv_cache
 //
 
-llama_k_shift_rows llama_kv_cache::get_k_shift_rows(size_t n_max) const {
+llama_k_shift_rows llama_kv_cache::get_k_shift_rows(size_t n_max, bool exact) const {
     llama_k_shift_rows res;
+
+    res.exact = exact;
 
     for (uint32_t s = 0; s < n_stream; ++s) {
         const auto & cells = v_cells[s];
@@ -24,8 +26,16 @@ llama_k_shift_rows llama_kv_cache::get_k_shift_rows(size_t n_max) const {
                 continue;
             }
 
-            res.rows .push_back(s*get_size() + i);
-            res.shift.push_back(cells.get_shift(i));
+            const int32_t row  = s*get_size() + i;
+            const int32_t slot = k_exact && cells.seq_count(i) == 1 ? k_exact->find(cells.seq_get(i), cells.pos_get(i)) : -1;
+
+            if (exact != (slot >= 0)) {
+                continue;
+            }
+
+            res.rows .push_back(row);
+            res.from .push_back(exact ? slot : row);
+            res.shift.push_back(cells.get_shift(i) + (exact ? cells.rot_get(i) - k_exact->rot[slot] : 0));
         }
     }
 
@@ -38,19 +48,21 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
 
     const size_t n_rows_max = std::max<size_t>(1, n_bytes_max/(sizeof(float)*hparams.n_embd_k_gqa_max()));
 
-    bool more = true;
+    for (const bool exact : { true, false }) {
+        bool more = k_exact || !exact;
 
-    while (more) {
-        const auto cur = get_k_shift_rows(n_rows_max);
+        while (more) {
+            const auto cur = get_k_shift_rows(n_rows_max, exact);
 
-        more = cur.rows.size() == n_rows_max;
+            more = cur.rows.size() == n_rows_max;
 
-        if (!cur.rows.empty() && !lctx->k_shift(*this, cur)) {
-            return false;
-        }
+            if (!cur.rows.empty() && !lctx->k_shift(*this, cur)) {
+                return false;
+            }
 
-        for (const int32_t row : cur.rows) {
-            v_cells[row/get_size()].reset_shift(row%get_size());
+            for (const int32_t row : cur.rows) {
+                v_cells[row/get_size()].reset_shift(row%get_size());
+            }
         }
     }
 
@@ -75,7 +87,9 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
 
     ks.cur = rows;
 
-    if (ks.n_rows != rows.rows.size()) {
+    const auto * exact = rows.exact ? kv.get_k_exact() : nullptr;
+
+    if (ks.n_rows != rows.rows.size() || ks.exact != exact) {
         ks.n_rows = 0;
         ks.res->reset();
 
@@ -88,6 +102,7 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
         }
 
         ks.n_rows = rows.rows.size();
+        ks.exact  = exact;
     }
 
     ks.res->set_inputs(nullptr);

@@ -6,6 +6,7 @@
 
 #include "llama.h"
 #include "llama-graph.h"
+#include "llama-k-exact.h"
 
 #include "ggml-cpp.h"
 
@@ -14,7 +15,10 @@
 
 // the K rows that a K-shift rotates, and by how much
 struct llama_k_shift_rows {
-    std::vector<int32_t>   rows; // cell + stream*kv_size
+    bool exact = false; // read the keys from their exact copies (see llama-k-exact.h)
+
+    std::vector<int32_t>   from; // where each key is read
+    std::vector<int32_t>   rows; // where it is written: cell + stream*kv_size
     std::vector<llama_pos> shift;
 };
 
@@ -26,6 +30,8 @@ struct llama_k_shift {
     llm_graph_result_ptr   res;
     ggml_backend_sched_ptr sched;
 
-    // how many rows the graph is built and allocated for, 0 = none
+    // what the graph is built and allocated for: how many rows (0 = none), from which copies (null = from the cache)
     size_t n_rows = 0;
+
+    const llama_k_exact * exact = nullptr;
 };

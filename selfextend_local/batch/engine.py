@@ -143,7 +143,7 @@ class Engine:
         from selfextend_local.plan import Settings
 
         m = self._job.model
-        return self._peek.plan(Settings(ga_n=m.ga_n, ga_w=m.ga_w, n_ctx=m.context, kv_type=m.kv_type)).capacity
+        return self._peek.plan(Settings(ga_n=m.ga_n, ga_w=m.ga_w, n_ctx=m.context, kv_type=m.kv_type, gpu_layers=m.gpu_layers)).capacity
 
     def need(self, material: Material) -> int:
         """Tokens that the context would have to hold to read this item whole. Needs no weights."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfextend_local.errors import ModelNotFound
 from selfextend_local.model_identity import model_identity
-from selfextend_local.plan import GroupSize
+from selfextend_local.plan import GpuLayers, GroupSize
 from selfextend_local.summarize import Instruction
 
 LAYOUT = 1
@@ -30,7 +30,7 @@ class ModelSettings:
     kv_type: str = "f16"
     context: int | None = None
     threads: int | None = None
-    gpu_layers: int = 0
+    gpu_layers: GpuLayers = 0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from .. import _native
 from ..errors import Interrupted
 from ..model import SelfExtendLlama
+from ..plan import GpuLayers
 from ..positions import MICRO_BATCH
 from .methods import Setup
 from .upstream import UpstreamSchedule
@@ -45,6 +46,7 @@ class Reader:
 
     def __init__(self, llm: SelfExtendLlama, *, should_stop: Callable[[], bool] | None = None) -> None:
         self._llm, self._should_stop = llm, should_stop
+        self._decoder = _native.Decoder(llm.ctx)
         self._setup = Setup()
         self._known: list[int] = []
         self._schedule: UpstreamSchedule | None = None
@@ -140,17 +142,12 @@ class Reader:
     def _decode(self, batch: Sequence[int], position: int, every: bool) -> NDArray[np.float32]:
         guard = _native.abort_when(self._llm.ctx, self._should_stop) if self._should_stop else nullcontext()
         stopped = self._should_stop is not None and self._should_stop()
-        try:
-            with guard:
-                if not stopped:
-                    logits: NDArray[np.float32] = _native.decode(self._llm.ctx, batch, position, every_logit=every)
-                    return logits
-        except RuntimeError as error:
-            status = _native.decode_status(error)
-            if status is None:
-                raise
-            if status is not _native.DecodeStatus.ABORTED:
-                raise _native.decode_error(status, len(self._known), self._llm.plan.n_ctx) from error
+        with guard:
+            status = _native.DecodeStatus.ABORTED if stopped else self._decoder.many(batch, position, every_logit=every)
+        if status is _native.DecodeStatus.OK:
+            return self._decoder.logits(len(batch) if every else 1)
+        if status is not _native.DecodeStatus.ABORTED:
+            raise _native.decode_error(status, len(self._known), self._llm.plan.n_ctx)
         done = len(self._known)
         self.forget()
         raise Interrupted("Stopped; the results so far are kept.", done)
@@ -184,7 +181,7 @@ class Shelf:
         *,
         kv_type: str = "f16",
         n_threads: int | None = None,
-        n_gpu_layers: int = 0,
+        n_gpu_layers: GpuLayers = 0,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         self._model, self._should_stop = model, should_stop

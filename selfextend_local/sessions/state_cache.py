@@ -56,6 +56,8 @@ _MIB = 1 << 20
 class StateCache:
     """States on disk, used by the process's chats and by other processes.
 
+    Opening it tidies the folder: a kill between the steps of a save can leave a temporary file, or one entry too many.
+
     Args:
         root: the folder; None = `sessions` in the user's cache folder, or in $SELFEXTEND_CACHE_DIR.
         max_bytes: its size; None = $SELFEXTEND_CACHE_MAX_BYTES, or 20 GiB, or a tenth of the free disk if that is less.
@@ -68,7 +70,7 @@ class StateCache:
         self.root = state_folder() if root is None else Path(root)
         self._max_bytes = _given_size() if max_bytes is None else max_bytes
         self.notes: list[str] = []
-        sweep(self.root)
+        self.prune()
 
     @property
     def max_bytes(self) -> int:
@@ -141,6 +143,8 @@ class StateCache:
             return False
         for entry in replaced:
             _unlink(entry.path)
+        # Another process may have written into the room that was made.
+        self._evict(self.max_bytes, keep={path})
         return True
 
     def room_for(self, model_path: Path, tokens: Sequence[int]) -> int:

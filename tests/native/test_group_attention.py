@@ -15,24 +15,16 @@ import numpy as np
 import pytest
 from support import reference
 from support.driver import ABORTED, GPU_LAYERS, DecodeFailed, Engine, Token
+from support.logits import CUTS, assert_close, text
 from support.reference import Reference
-from support.tiny_models import N_VOCAB, REFERENCE_KINDS, REFUSED_KINDS, SLIDING_WINDOW, TinyModel
+from support.tiny_models import REFERENCE_KINDS, REFUSED_KINDS, SLIDING_WINDOW, TinyModel
 
 pytestmark = pytest.mark.native
 
 N_TOKENS = 120
 DEFAULT = (4, 32, 16)  # n, w, r
 
-# Largest difference of a logit (standard deviation 2) from the float64 reference with float32 keys; measured 7e-5 over all tests here.
-# On CUDA 0.05: for micro-batches of 4 to 16 tokens it multiplies in TF32, which has ten bits of mantissa (plain model too, see below).
-# On Vulkan 0.04, which multiplies in f16; the plain model errs by as much (test_reference.py).
-F32_BOUND = 0.08 if GPU_LAYERS else 1e-3
-
 Scheme = tuple[int, int, int]
-
-
-def text(n_tokens: int = N_TOKENS, seed: int = 3) -> list[int]:
-    return [int(token) for token in np.random.default_rng(seed).integers(3, N_VOCAB, n_tokens)]
 
 
 def expected_logits(path: Path, tokens: Sequence[int], *stretches: tuple[int, Scheme]) -> np.ndarray:
@@ -49,12 +41,6 @@ def _expected_logits(path: Path, tokens: tuple[int, ...], stretches: tuple[tuple
         start = end
     assert start == len(tokens)
     return Reference(path).logits(tokens, distance)
-
-
-def assert_close(got: np.ndarray, expected: np.ndarray, bound: float = F32_BOUND) -> None:
-    assert got.shape == expected.shape
-    wrong = np.abs(got - expected).max(axis=1)
-    assert wrong.max() < bound, f"first wrong row {np.argmax(wrong >= bound)} of {len(wrong)}, largest difference {wrong.max():.2g}"
 
 
 def grouped(path: Path, scheme: Scheme = DEFAULT, **parameters: Any) -> Engine:
@@ -159,15 +145,6 @@ def test_is_off_until_it_is_set(tiny_model: TinyModel) -> None:
 
 
 # Ways to cut the batches
-
-CUTS: dict[str, tuple[dict[str, Any], list[int] | None]] = {
-    "one batch": ({}, None),
-    "micro-batches that meet the steps": ({"n_ubatch": 16}, None),
-    "small odd batches": ({}, [5, 1, 1, 33, 7]),
-    "token by token after a prompt": ({"n_ubatch": 64}, [70, 1]),
-    "micro-batches that miss the steps": ({"n_ubatch": 23}, [100, 20]),
-}
-
 
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 @pytest.mark.parametrize("cut", CUTS)

@@ -11,6 +11,7 @@ import pytest
 from llama_cpp import Llama, LlamaGrammar
 from support.driver import GPU_LAYERS
 
+from selfextend_local import _native
 from selfextend_local.errors import (
     ContextOverflow,
     GroupAttentionError,
@@ -21,7 +22,7 @@ from selfextend_local.errors import (
     ModelUnsupported,
 )
 from selfextend_local.model import ModelPeek, SelfExtendLlama
-from selfextend_local.plan import Settings
+from selfextend_local.plan import MEMORY_SHARE, Settings
 
 pytestmark = pytest.mark.native
 
@@ -185,6 +186,33 @@ def test_what_cannot_hold_is_refused_before_loading(tiny_model: Tiny, monkeypatc
     with pytest.raises(MemoryBudgetError, match="MiB are available"):
         monkeypatch.setattr("psutil.virtual_memory", lambda: type("M", (), {"available": 1 << 16})())
         SelfExtendLlama(tiny_model("gqa"), n_ctx=1024)
+
+
+def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    types = []
+    with ModelPeek(tiny_model("gqa")) as peek:
+        size = dict(n_ctx=2048, n_batch=512, n_ubatch=512, flash_attn=True)
+        uses = [_native.memory_use(peek._model, kv_type=kv_type, **size) for kv_type in ("f16", "q8_0", "q4_0")]
+    for host, _ in uses:
+        free = int((host.kv_cache + host.compute) / MEMORY_SHARE) + 1024
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: type("M", (), {"available": free})())
+        llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=2048, kv_type="auto")
+        types.append((llm.plan.kv_type, llm.state_settings()["kv_type_k"], llm.state_settings()["kv_type_v"]))
+        assert llm.prefill(tokens(300)).n_evaluated == 300
+        llm.close()
+    assert types == [(t, t, t) for t in ("f16", "q8_0", "q4_0")]
+
+
+def test_layers_go_where_the_plan_says(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "free_gpu_memory", lambda: 1 << 30)
+    with ModelPeek(tiny_model("gqa")) as peek:
+        plan = peek.plan(Settings(n_ctx=512, gpu_layers="auto"))
+    assert plan.gpu_layers == 3
+    assert "3 of 3 layers on the GPU (0 MiB of the 1,024 MiB free there)" in plan.describe()
+    monkeypatch.undo()
+    llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_gpu_layers="auto", plan=plan)
+    assert llm.model_params.n_gpu_layers == 3
+    llm.close()
 
 
 @pytest.mark.parametrize(

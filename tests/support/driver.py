@@ -243,19 +243,36 @@ class Engine:
         """How many micro-batches ran on the graph of the one before, since the context was made."""
         return int(self._api.llama_perf_context(self._ctx).n_reused)
 
+    def memory_use(self) -> int:
+        """Bytes of the cache, on the host and on devices."""
+        uint64_p = ctypes.POINTER(ctypes.c_uint64)
+        report = self._lib.function("llama_get_memory_use", None, ctypes.c_void_p, ctypes.c_bool, uint64_p, uint64_p, uint64_p)
+        total = 0
+        for host in (True, False):
+            parts = [ctypes.c_uint64() for _ in range(3)]
+            report(self._ctx, host, *map(ctypes.byref, parts))
+            total += parts[1].value
+        return total
+
     # Group attention (patched library only)
 
     def set_group_attn(self, n: int, w: int, r: int) -> int:
         """0, or a negative code that tells why not."""
-        int32 = ctypes.c_int32
-        return int(self._lib.function("llama_set_group_attn", int32, ctypes.c_void_p, int32, int32, int32)(self._ctx, n, w, r))
+        return self.set_levels([(n, w, r)])
+
+    def set_levels(self, levels: Sequence[tuple[int, int, int]]) -> int:
+        """As set_group_attn, with a level after the other from the nearest to the farthest."""
+        set_ = self._lib.function("llama_set_group_attn", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
+        return int(set_(self._ctx, (ctypes.c_int32 * 3 * len(levels))(*levels), len(levels)))
 
     def get_group_attn(self) -> tuple[int, int, int]:
-        int32_p = ctypes.POINTER(ctypes.c_int32)
-        n, w, r = ctypes.c_int32(-1), ctypes.c_int32(-1), ctypes.c_int32(-1)
-        get = self._lib.function("llama_get_group_attn", None, ctypes.c_void_p, int32_p, int32_p, int32_p)
-        get(self._ctx, ctypes.byref(n), ctypes.byref(w), ctypes.byref(r))
-        return n.value, w.value, r.value
+        return self.get_levels()[0]
+
+    def get_levels(self) -> list[tuple[int, int, int]]:
+        levels = (ctypes.c_int32 * 3 * 8)()
+        get = self._lib.function("llama_get_group_attn", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
+        count = get(self._ctx, levels, len(levels))
+        return [(n, w, r) for n, w, r in levels[:count]]
 
     # The cache. Negative positions stand for "from the start" and "to the end".
     # seq_cp, seq_add and seq_div tell whether they could do it; the stock library returns nothing there, so only tests of the

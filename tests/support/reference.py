@@ -42,6 +42,23 @@ def stepped_distance(n_tokens: int, n: int, w: int, r: int) -> Array:
     return _each_pair(n_tokens, distance)
 
 
+def progressive_distance(n_tokens: int, levels: Sequence[tuple[int, int, int]]) -> Array:
+    """Several levels (n, w, r), the nearest first: the distance is summed up over the stretches that lie between query and key."""
+    bounds = [(lambda i, w=w, r=r: np.maximum(0, (i - w) // r * r)) for _, w, r in levels]
+
+    def distance(i: Array, j: Array) -> Array:
+        nearest = bounds[0](i)
+        total = i - np.maximum(j, nearest)
+        for k, (n, _, _) in enumerate(levels):
+            upper, lower = bounds[k](i), bounds[k + 1](i) if k + 1 < len(levels) else np.zeros_like(i)
+            # whole groups: from the key's group, or from the first one of this stretch, to the last
+            reached = np.maximum(j, lower) // n
+            total = total + np.where(j < upper, upper // n - reached, 0)
+        return total
+
+    return _each_pair(n_tokens, distance)
+
+
 def custom_distance(n_tokens: int, query: Callable[[int], int], key: Callable[[int, int], int]) -> Array:
     """Any rotations: query(i), and key(i, j) = the rotation of key j as query i sees it."""
     return np.array([[query(i) - key(i, j) if j <= i else 0 for j in range(n_tokens)] for i in range(n_tokens)])
