@@ -4,7 +4,8 @@
 #
 #   docs/benchmarks/vulkan.sh OUT [STEP...]      steps: build test (both without an argument)
 #
-# Debian: mesa-vulkan-drivers libvulkan-dev glslc spirv-headers cmake ninja-build.
+# Debian: mesa-vulkan-drivers libvulkan-dev glslc spirv-headers cmake ninja-build. Debian 12's libvulkan-dev is too old.
+# VULKAN_HEADERS: the folder that has vulkan/vulkan.h, /usr/include by default; unpack Debian 13's libvulkan-dev for it (dpkg-deb -x).
 # GGML_VK_VISIBLE_DEVICES: which device, 0 by default; ggml uses a CPU device only when it is named here.
 # WORK: source, build and libraries, /tmp/selfextend-vulkan by default. JOBS: compile jobs, 2 by default.
 set -eu
@@ -13,15 +14,20 @@ out=$(mkdir -p "$1" && cd "$1" && pwd)
 shift
 steps=${*:-build test}
 work=${WORK:-/tmp/selfextend-vulkan}
+headers=${VULKAN_HEADERS:-/usr/include}
 python=$PWD/.venv/bin/python
 export GGML_VK_VISIBLE_DEVICES="${GGML_VK_VISIBLE_DEVICES:-0}"
 
 log() { echo "$(date +%T) $*"; }
 
 build() {
+    if ! grep -q VK_EXT_layer_settings "$headers/vulkan/vulkan_core.h"; then
+        echo "$headers/vulkan lacks VK_EXT_layer_settings, which llama.cpp needs; set VULKAN_HEADERS to newer headers." >&2
+        exit 1
+    fi
     "$python" patches/tool.py prepare "$work/source"
     log "configure"
-    cmake -S "$work/source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAVA_BUILD=OFF -DGGML_VULKAN=ON \
+    cmake -S "$work/source" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DLLAVA_BUILD=OFF -DGGML_VULKAN=ON -DVulkan_INCLUDE_DIR="$headers" \
         -DCMAKE_PROJECT_llama.cpp_INCLUDE="$PWD/patches/lean.cmake" >"$out/configure.log" 2>&1 || { tail -20 "$out/configure.log"; exit 1; }
     # libllama knows no backend: the one of the installed wheel is the same, and compiling it anew would take as long as the shaders
     log "compile"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.driver import Engine
+from support.driver import GPU_LAYERS, Engine
 from support.nll import token_nll
 from support.tiny_models import TinyModel
 
@@ -35,7 +35,7 @@ def test_likelihoods_are_those_of_the_driver(model: Path, setup: Setup) -> None:
     with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         assert engine.set_group_attn(ga.n, ga.w, ga.r) == 0
         wanted = token_nll(engine, TOKENS)
-    with Shelf(model, n_threads=1) as shelf:
+    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         found = shelf.reader(setup, 1024).nll(TOKENS)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
 
@@ -44,7 +44,7 @@ def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
     n, w = 4, 512
     with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         wanted = token_nll(engine, TOKENS, UpstreamSchedule(engine, n, w))
-    with Shelf(model, n_threads=1) as shelf:
+    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         found = shelf.reader(Setup(GroupAttention(n, w, 512), upstream=True), 1024).nll(TOKENS)
         plain = shelf.reader(Setup(), 1024).nll(TOKENS)
     np.testing.assert_allclose(found, wanted, atol=2e-3)
@@ -57,7 +57,7 @@ def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
 )
 def test_reusing_a_prefix_changes_nothing(model: Path, setup: Setup) -> None:
     other = [*TOKENS[:300], *reversed(TOKENS[300:400])]
-    with Shelf(model, n_threads=1) as shelf:
+    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         reader = shelf.reader(setup, 1024)
         reader.nll(TOKENS[:600])
         reused = reader.nll(other, 320)
@@ -69,7 +69,7 @@ def test_answers_are_those_of_generate(model: Path) -> None:
     llm = SelfExtendLlama(model, n_ctx=512, n_threads=1)
     llm.pin_group_attention(GROUPED.group_attention)
     wanted = [token for token, _ in zip(llm.generate(TOKENS[:400], temp=0.0), range(12), strict=False)]
-    with Shelf(model, n_threads=1) as shelf:
+    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         reader = shelf.reader(GROUPED, 512)
         assert reader.answer(TOKENS[:400], 12, ()) == llm.detokenize(wanted).decode("utf-8", "replace")
         # The same again, all of the prompt but its last token being known.
@@ -81,7 +81,7 @@ def test_answers_are_those_of_generate(model: Path) -> None:
 
 
 def test_weights_are_loaded_again_only_for_other_context_parameters(model: Path) -> None:
-    with Shelf(model, n_threads=1) as shelf:
+    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         first = shelf.reader(Setup(), 512)
         assert shelf.reader(GROUPED, 300) is first
         assert shelf.reader(YARN, 300) is not first
