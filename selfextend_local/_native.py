@@ -582,11 +582,18 @@ def opening_tokens(model: Any) -> list[int]:
 
 
 def memory_use(
-    model: Any, *, n_ctx: int, n_batch: int, n_ubatch: int, kv_type: str, flash_attn: bool
+    model: Any,
+    *,
+    n_ctx: int,
+    n_batch: int,
+    n_ubatch: int,
+    kv_type: str,
+    flash_attn: bool,
+    group_attention: GroupAttention | None = None,
 ) -> tuple[MemoryUse, MemoryUse] | None:
     """What a context on a model opened without weights would take on the host, and on GPUs; None on a library that can't tell.
 
-    Raises ModelError if such a context can't be made.
+    Under group attention a q4_0 cache keeps exact copies of w + 2r keys, which count. Raises ModelError if such a context can't be made.
     """
     llama_cpp = bindings()
     try:
@@ -604,6 +611,9 @@ def memory_use(
     if not context:
         raise ModelError(f"A context of {n_ctx:,} tokens with a {kv_type} KV cache can't be made: {native_reason()}.")
     try:
+        if group_attention is not None:
+            with suppress(ModelUnsupported):  # said where the model is opened
+                set_group_attention(context, group_attention)
         parts = [ctypes.c_uint64() for _ in range(3)]
         report(context, True, *map(ctypes.byref, parts))
         host = MemoryUse(*(part.value for part in parts))

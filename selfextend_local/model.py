@@ -107,7 +107,14 @@ class ModelPeek:
         if settings.kv_type not in (*_native.KV_TYPES, "auto"):
             raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(_native.KV_TYPES)}.")
         memory = Memory(psutil.virtual_memory().available, _native.free_gpu_memory())
-        with _Measurement(self.info.path, self._model, on_gpu=memory.gpu > 0, flash_attn=flash_attn) as measure:
+        info = self.info
+
+        def largest_group(n_ctx: int) -> GroupAttention:
+            return group_attention_for(settings, n_ctx, info.n_ctx_train, info.sliding_window)
+
+        with _Measurement(
+            info.path, self._model, on_gpu=memory.gpu > 0, flash_attn=flash_attn, group_attention=largest_group
+        ) as measure:
             return make_plan(
                 settings,
                 self.info.n_ctx_train,
@@ -136,8 +143,11 @@ class ModelPeek:
 class _Measurement:
     """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
 
-    def __init__(self, path: Path, model: Any, *, on_gpu: bool, flash_attn: bool) -> None:
+    def __init__(
+        self, path: Path, model: Any, *, on_gpu: bool, flash_attn: bool, group_attention: Callable[[int], GroupAttention]
+    ) -> None:
         self._path, self._on_gpu, self._flash_attn = path, on_gpu, flash_attn
+        self._group_attention = group_attention
         self._models = {0: model}
 
     def __call__(self, n_ctx: int, kv_type: str, gpu_layers: int) -> Use | None:
@@ -151,6 +161,7 @@ class _Measurement:
             n_ubatch=MICRO_BATCH,
             kv_type=kv_type,
             flash_attn=self._flash_attn,
+            group_attention=self._group_attention(n_ctx),
         )
         if found is None:
             return None
@@ -606,7 +617,7 @@ class SelfExtendLlama(Llama):
     def _micro_batch(self) -> int:
         # Aligned with the steps of the boundary, so that the library doesn't cut the batches smaller.
         size = int(self.n_batch)
-        return size - self.n_tokens % size if self._ga.enabled else size
+        return size - (self.n_tokens - self._ga.w) % size if self._ga.enabled else size
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"Stopped after {self.n_tokens:,} tokens; they are kept.", int(self.n_tokens))

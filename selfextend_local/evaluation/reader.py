@@ -130,7 +130,8 @@ class Reader:
         logits = np.empty((0, 0), dtype=np.float32)
         while (at := len(self._known)) < len(tokens):
             # Aligned with the steps of the boundary, so that the library doesn't cut the batches smaller.
-            end = min(len(tokens), at + self._batch - at % self._batch)
+            offset = self._setup.group_attention.w if self._setup.group_attention.enabled and not self._schedule else 0
+            end = min(len(tokens), at + self._batch - (at - offset) % self._batch)
             every = collect is not None and end > collect_from
             logits = self._decode(tokens[at:end], self._schedule(at) if self._schedule else at, every)
             self._known += tokens[at:end]

@@ -12,6 +12,7 @@ import pytest
 from support.driver import GPU_LAYERS
 
 from selfextend_local import _native
+from selfextend_local.positions import GroupAttention
 
 pytestmark = pytest.mark.native
 
@@ -60,3 +61,20 @@ def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], 
         # Vulkan adds 32 bytes to a buffer on the host when it allocates it
         assert use.compute == pytest.approx(compute, abs=32 if GPU_LAYERS else 0)
         assert use.weights == pytest.approx(weights, rel=0.01)
+
+
+@pytest.mark.parametrize(("kv_type", "copies"), [("f16", 0), ("q8_0", 0), ("q4_0", 64)])
+def test_exact_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_type: str, copies: int) -> None:
+    """w + 2r keys in f16, beside a cache that would lose by moving them."""
+    model = _native.open_model_without_weights(tiny_model("gqa"))
+    sizes = []
+    try:
+        for ga in (None, GroupAttention(4, 32, 16)):
+            use = _native.memory_use(
+                model, n_ctx=N_CTX, n_batch=64, n_ubatch=64, kv_type=kv_type, flash_attn=True, group_attention=ga
+            )
+            assert use is not None
+            sizes.append(sum(part.kv_cache for part in use))
+    finally:
+        _native.free_model(model)
+    assert sizes[1] - sizes[0] == pytest.approx(N_LAYER * copies * WIDTH * 2, rel=0.02 if GPU_LAYERS else 0)

@@ -22,7 +22,7 @@ from selfextend_local.errors import (
     ModelUnsupported,
 )
 from selfextend_local.model import ModelPeek, SelfExtendLlama
-from selfextend_local.plan import MEMORY_SHARE, Settings
+from selfextend_local.plan import MEMORY_SHARE, Settings, group_attention_for
 
 pytestmark = pytest.mark.native
 
@@ -96,9 +96,10 @@ def test_an_interrupted_prefill_keeps_what_it_has_and_goes_on(tiny_model: Tiny) 
     progress: list[tuple[int, int]] = []
     with pytest.raises(Interrupted) as stopped:
         llm.prefill(tokens(640), expect=700, progress=lambda d, t: progress.append((d, t)), should_stop=lambda: len(progress) >= 4)
-    assert stopped.value.n_done == 192 == llm.n_tokens
+    # the first micro-batch ends where the boundary's first step will be, at w = 16 modulo the micro-batch
+    assert stopped.value.n_done == 16 + 2 * 64 == llm.n_tokens
     rest = llm.prefill(tokens(640), expect=700)
-    assert (rest.n_reused, rest.n_evaluated) == (192, 448)
+    assert (rest.n_reused, rest.n_evaluated) == (144, 496)
     whole = SelfExtendLlama(tiny_model("gqa"), n_ctx=1024, n_batch=64, n_ubatch=64, logits_all=True)
     whole.prefill(tokens(640), expect=700)
     assert np.array_equal(whole.scores[639], llm.scores[639])
@@ -191,7 +192,8 @@ def test_what_cannot_hold_is_refused_before_loading(tiny_model: Tiny, monkeypatc
 def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     types = []
     with ModelPeek(tiny_model("gqa")) as peek:
-        size = dict(n_ctx=2048, n_batch=512, n_ubatch=512, flash_attn=True)
+        grouped = group_attention_for(Settings(), 2048, peek.info.n_ctx_train)
+        size = dict(n_ctx=2048, n_batch=512, n_ubatch=512, flash_attn=True, group_attention=grouped)
         uses = [_native.memory_use(peek._model, kv_type=kv_type, **size) for kv_type in ("f16", "q8_0", "q4_0")]
     for host, _ in uses:
         free = int((host.kv_cache + host.compute) / MEMORY_SHARE) + 1024
