@@ -63,6 +63,7 @@ def command(model: Path | None, prefill_tokens: int, plain_library: Path | None,
         lambda p: _memory(p, plain_library),
         _nll,
         lambda p: _prefill_and_decode(p, prefill_tokens),
+        lambda p: _against_defaults(p, prefill_tokens),
     ]
     for measure in measures:
         found = measure(path)
@@ -96,7 +97,7 @@ def _pin(llm: SelfExtendLlama, n: int, w: int = 512, r: int = 512) -> None:
     llm.pin_group_attention(GroupAttention(n, w, r))
 
 
-def _forget(llm: SelfExtendLlama) -> None:
+def _forget(llm: Llama) -> None:
     llm.reset()  # type: ignore[no-untyped-call]
 
 
@@ -163,7 +164,7 @@ def _memory(path: Path, plain_library: Path | None) -> list[Row]:
 
 _PLAIN_PROGRAM = """
 from llama_cpp import Llama
-llm = Llama(str(path), n_ctx=16384, n_batch=512, n_ubatch=512, flash_attn=True, verbose=False)
+llm = Llama(str(path), n_ctx=16384, n_batch=512, n_ubatch=128, verbose=False)
 """
 
 _GROUPED_PROGRAM = """
@@ -240,6 +241,38 @@ def _prefill_and_decode(path: Path, count: int) -> list[Row]:
             True,
             f"{slow:.1f} against {fast:.1f} tokens/s",
         ),
+    ]
+
+
+def _against_defaults(path: Path, count: int) -> list[Row]:
+    """What a user gets here and from llama_cpp.Llama, each with its own defaults; micro-batches and tokens take turns."""
+    from llama_cpp import Llama
+
+    llms = {"ours": _open(path, count + 512), "theirs": Llama(str(path), n_ctx=count + 512, verbose=False)}
+    tokens = _tokens(llms["ours"], count + _DECODED)
+    for llm in llms.values():
+        llm.eval(tokens[:64])
+        _forget(llm)
+    prefill = dict.fromkeys(llms, 0.0)
+    decode: dict[str, list[float]] = {name: [] for name in llms}
+    for turn, start in enumerate(range(0, count, 512)):
+        for name in sorted(llms, reverse=turn % 2 == 1):
+            prefill[name] += _timed(partial(llms[name].eval, tokens[start : min(start + 512, count)]))
+    for turn, token in enumerate(tokens[count:]):
+        for name in sorted(llms, reverse=turn % 2 == 1):
+            decode[name].append(_timed(partial(llms[name].eval, [token])))
+    for llm in llms.values():
+        llm.close()
+    speeds = {name: (count / prefill[name], 1 / median(decode[name])) for name in llms}
+    return [
+        Row(
+            f"{what} speed at {count:,} tokens against llama_cpp.Llama, both with their defaults",
+            ours / theirs,
+            1.0,
+            True,
+            f"{ours:.1f} against {theirs:.1f} tokens/s",
+        )
+        for what, ours, theirs in zip(("prefill", "decode"), speeds["ours"], speeds["theirs"], strict=True)
     ]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CHUNK = 2048
 """Tokens of one call of llama_decode during a prefill, and the distance of the depths that are recorded."""
+
+Opened = TypeVar("Opened")
 
 _DECODED = 32
 _STEPS = 8
@@ -41,6 +43,11 @@ class Workload:
     window: int
     step: int
     passes: int
+
+    @property
+    def n_steps(self) -> int:
+        """Boundary steps in a prefill of the text."""
+        return max(1, (self.n_tokens - 1 - self.window) // self.step)
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Report:
-    """One run. `start_s`: seconds to open model and context, the first and the second time. Memory in MiB: the peak of the
-    process after the passes with n=1, and after all."""
+    """One run. `start_s`: seconds to open model and context, the first time and warm; `plain_start_s`: warm, of
+    llama_cpp.Llama. Memory in MiB: the peak of the process after the passes with n=1, and after all."""
 
     model: str
     kv_type: str
@@ -77,6 +84,41 @@ class Report:
     memory_mib: tuple[float, float]
     depths: tuple[Depth, ...]
     steps: tuple[Step, ...]
+    plain_start_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """A report as ratios to the plain model in the same run. Speeds by (n, depth): prefill from the start of the text, and
+    decode. Steps by n: milliseconds over those of a decoded token, and the share of all steps in the plain prefill's time."""
+
+    prefill: dict[tuple[int, int], float]
+    decode: dict[tuple[int, int], float]
+    step_in_decode: dict[int, float]
+    steps_in_prefill: dict[int, float]
+    start: float | None
+    memory: float
+
+    @staticmethod
+    def of(report: Report) -> Ratios:
+        work = report.workload
+        plain = {row.depth: row for row in report.depths if row.n == work.group_sizes[0]}
+        rows = [row for row in report.depths if row.n != work.group_sizes[0]]
+        end = plain[work.n_tokens]
+        prefill_ms = 1000 * work.n_tokens / end.prefill_so_far
+        return Ratios(
+            prefill={(row.n, row.depth): row.prefill_so_far / plain[row.depth].prefill_so_far for row in rows},
+            decode={(row.n, row.depth): row.decode / plain[row.depth].decode for row in rows},
+            step_in_decode={step.n: step.decode_ms * end.decode / 1000 for step in report.steps},
+            steps_in_prefill={step.n: step.prefill_ms * work.n_steps / prefill_ms for step in report.steps},
+            start=None if report.plain_start_s is None else report.start_s[1] / report.plain_start_s,
+            memory=report.memory_mib[1] / report.memory_mib[0],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        speeds = [{"n": n, "depth": depth, "prefill": self.prefill[n, depth], "decode": self.decode[n, depth]} for n, depth in self.prefill]
+        steps = [{"n": n, "decode": self.step_in_decode[n], "prefill": self.steps_in_prefill[n]} for n in self.step_in_decode]
+        return {"speeds": speeds, "steps": steps, "start": self.start, "memory": self.memory}
 
 
 class Loop:
@@ -111,19 +153,20 @@ class Loop:
         return time.perf_counter() - started
 
 
-def measure(open_model: Callable[[], SelfExtendLlama], work: Workload, say: Callable[[str], None]) -> Report:
-    """Run the workload. Raises what opening the model raises, and ModelError."""
-    opened, cold = _timed(open_model)
-    opened.close()
-    llm, warm = _timed(open_model)
+def measure(
+    open_model: Callable[[], SelfExtendLlama], open_plain: Callable[[SelfExtendLlama], Any], work: Workload, say: Callable[[str], None]
+) -> Report:
+    """Run the workload. `open_plain` opens the same context with llama_cpp.Llama. Raises what opening the model raises, and
+    ModelError."""
+    llm, cold = _timed(open_model)
+    warm, plain_start = _starts(llm, open_model, open_plain)
     loop = Loop(llm)
     tokens = list(_random_tokens(llm.n_vocab(), work.n_tokens + _DECODED + 2))
     chunks, plain_peak = _prefills(loop, tokens, work, say)
     decodes = _decodes(loop, tokens, work, say)
-    n_steps = max(1, (work.n_tokens - 1 - work.window) // work.step)
     total = {n: sum(chunks[n]) for n in work.group_sizes}
     steps = [
-        Step(n, _step_ms(loop, tokens, work, n), 1000 * (total[n] - total[work.group_sizes[0]]) / n_steps)
+        Step(n, _step_ms(loop, tokens, work, n), 1000 * (total[n] - total[work.group_sizes[0]]) / work.n_steps)
         for n in work.group_sizes
         if n > 1
     ]
@@ -134,6 +177,7 @@ def measure(open_model: Callable[[], SelfExtendLlama], work: Workload, say: Call
         devices=_devices(),
         workload=work,
         start_s=(cold, warm),
+        plain_start_s=plain_start,
         memory_mib=(plain_peak, peak_mib()),
         depths=tuple(_by_depth(work, chunks, decodes)),
         steps=tuple(steps),
@@ -142,10 +186,24 @@ def measure(open_model: Callable[[], SelfExtendLlama], work: Workload, say: Call
     return report
 
 
-def _timed(open_model: Callable[[], SelfExtendLlama]) -> tuple[SelfExtendLlama, float]:
+def _timed(opens: Callable[[], Opened]) -> tuple[Opened, float]:
     started = time.perf_counter()
-    llm = open_model()
+    llm = opens()
     return llm, time.perf_counter() - started
+
+
+def _starts(
+    llm: SelfExtendLlama, open_model: Callable[[], SelfExtendLlama], open_plain: Callable[[SelfExtendLlama], Any]
+) -> tuple[float, float]:
+    """Seconds to open what is in the page cache by now, ours and the plain library's: the least of three each, in turns."""
+    ours: list[float] = []
+    plain: list[float] = []
+    for _ in range(3):
+        for opens, took in ((open_model, ours), (lambda: open_plain(llm), plain)):
+            opened, seconds = _timed(opens)
+            opened.close()
+            took.append(seconds)
+    return min(ours), min(plain)
 
 
 def _random_tokens(n_vocab: int, count: int) -> Iterator[int]:
@@ -239,18 +297,23 @@ def _by_depth(work: Workload, chunks: dict[int, list[float]], decodes: dict[tupl
 def table(report: Report) -> str:
     """Markdown: by depth the speeds with n=1 and the ratios of the others to it; then steps, start and memory."""
     sizes = report.workload.group_sizes
-    at = {(row.n, row.depth): row for row in report.depths}
+    at = {row.depth: row for row in report.depths if row.n == sizes[0]}
+    ratios = Ratios.of(report)
     head = [f"prefill n={sizes[0]}", *(f"n={n}" for n in sizes[1:]), f"decode n={sizes[0]}", *(f"n={n}" for n in sizes[1:])]
     lines = ["| depth | " + " | ".join(head) + " |", "|" + "---|" * (len(head) + 1)]
     for depth in _depths(report.workload):
-        plain = at[sizes[0], depth]
-        cells = [f"{plain.prefill_so_far:,.0f}", *(f"{at[n, depth].prefill_so_far / plain.prefill_so_far:.3f}" for n in sizes[1:])]
-        cells += [f"{plain.decode:,.1f}", *(f"{at[n, depth].decode / plain.decode:.3f}" for n in sizes[1:])]
+        cells = [f"{at[depth].prefill_so_far:,.0f}", *(f"{ratios.prefill[n, depth]:.3f}" for n in sizes[1:])]
+        cells += [f"{at[depth].decode:,.1f}", *(f"{ratios.decode[n, depth]:.3f}" for n in sizes[1:])]
         lines.append(f"| {depth:,} | " + " | ".join(cells) + " |")
     lines += ["", f"Speeds in tokens/s with n={sizes[0]}, the others as ratios to it; prefill from the start of the text to the depth."]
-    lines += [f"Boundary step, n={s.n}: {s.decode_ms:.2f} ms in a decode, {s.prefill_ms:.2f} ms in the prefill." for s in report.steps]
-    (cold, warm), (plain_mib, all_mib) = report.start_s, report.memory_mib
-    lines.append(f"Start: {cold:.2f} s, again {warm:.2f} s. Peak memory: {all_mib:,.0f} MiB, with n={sizes[0]} {plain_mib:,.0f} MiB.")
+    for step in report.steps:
+        of_token, of_prefill = ratios.step_in_decode[step.n], ratios.steps_in_prefill[step.n]
+        lines.append(f"Boundary step, n={step.n}: {step.decode_ms:.2f} ms in a decode, {of_token:.2f} of a token's time; "
+                     f"{step.prefill_ms:.2f} ms in the prefill, {of_prefill:.1%} of its time.")  # fmt: skip
+    (cold, warm), all_mib = report.start_s, report.memory_mib[1]
+    start = "" if ratios.start is None else f", {ratios.start:.2f} times the plain library's"
+    lines.append(f"Start: {cold:.2f} s the first time, warm {warm:.2f} s{start}. "
+                 f"Peak memory: {all_mib:,.0f} MiB, {ratios.memory:.3f} times that with n={sizes[0]}.")  # fmt: skip
     return "\n".join(lines)
 
 
@@ -313,14 +376,22 @@ def command(
 
     def open_model() -> SelfExtendLlama:
         return SelfExtendLlama(
-            path, n_ctx=tokens + MICRO_BATCH, kv_type=kv_type, n_gpu_layers=gpu_layers, n_batch=CHUNK, n_ubatch=MICRO_BATCH
+            path, n_ctx=tokens + MICRO_BATCH, kv_type=kv_type, n_gpu_layers=gpu_layers, n_batch=CHUNK
         )
 
+    def open_plain(llm: SelfExtendLlama) -> Any:
+        from llama_cpp import Llama
+
+        p = llm.context_params
+        same = {name: getattr(p, name) for name in ("n_ctx", "n_batch", "n_ubatch", "type_k", "type_v", "n_threads")}
+        n_gpu_layers = llm.model_params.n_gpu_layers
+        return Llama(str(path), flash_attn=llm.plan.flash_attn, n_gpu_layers=n_gpu_layers, verbose=False, **same)
+
     work = Workload(tokens, (1, *sizes), window, MICRO_BATCH, passes)
-    report = measure(open_model, work, console.say)
+    report = measure(open_model, open_plain, work, console.say)
     if plot_file:
         plot(report, plot_file)
-    click.echo(json.dumps(asdict(report)) if as_json else table(report))
+    click.echo(json.dumps(asdict(report) | {"ratios": Ratios.of(report).as_json()}) if as_json else table(report))
     return 0
 
 

@@ -21,8 +21,21 @@ import psutil
 
 from . import _native
 from .errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
-from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Memory, Settings, Use, group_attention_for, make_plan, next_growth, overflow
-from .positions import MICRO_BATCH, PLAIN, GroupAttention
+from .plan import (
+    ContextPlan,
+    GpuLayers,
+    GroupMode,
+    GroupSize,
+    Memory,
+    Settings,
+    Shape,
+    Use,
+    group_attention_for,
+    make_plan,
+    next_growth,
+    overflow,
+)
+from .positions import CPU_MICRO_BATCH, MICRO_BATCH, PLAIN, GroupAttention
 from .profile import with_profile
 
 _native.bindings()
@@ -98,8 +111,9 @@ class ModelPeek:
         """What the vocabulary puts in front of a text: BOS or nothing."""
         return _native.opening_tokens(self._model)
 
-    def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
-        """Size a context for this model and the memory that is free now. Allocates nothing.
+    def plan(self, settings: Settings, *, flash_attn: bool | None = None) -> ContextPlan:
+        """Size a context for this model and the memory that is free now. Allocates nothing. `flash_attn` None: on a GPU, for
+        quantised caches, and where the memory is short.
 
         Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
         """
@@ -112,9 +126,7 @@ class ModelPeek:
         def largest_group(n_ctx: int) -> GroupAttention:
             return group_attention_for(settings, n_ctx, info.n_ctx_train, info.sliding_window)
 
-        with _Measurement(
-            info.path, self._model, on_gpu=memory.gpu > 0, flash_attn=flash_attn, group_attention=largest_group
-        ) as measure:
+        with _Measurement(info.path, self._model, on_gpu=memory.gpu > 0, group_attention=largest_group) as measure:
             return make_plan(
                 settings,
                 self.info.n_ctx_train,
@@ -122,6 +134,7 @@ class ModelPeek:
                 memory=memory,
                 measure=measure,
                 n_layers=_native.n_layers(self._model) + 1,  # and the output
+                flash_attn=flash_attn,
             )
 
     def close(self) -> None:
@@ -140,28 +153,31 @@ class ModelPeek:
             self.close()
 
 
+def _micro_batch(gpu_layers: int) -> int:
+    """Tokens in a micro-batch. BLAS converts the weights once a micro-batch, so that there large ones are faster."""
+    return MICRO_BATCH if gpu_layers or _native.has_blas() else CPU_MICRO_BATCH
+
+
 class _Measurement:
     """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
 
-    def __init__(
-        self, path: Path, model: Any, *, on_gpu: bool, flash_attn: bool, group_attention: Callable[[int], GroupAttention]
-    ) -> None:
-        self._path, self._on_gpu, self._flash_attn = path, on_gpu, flash_attn
+    def __init__(self, path: Path, model: Any, *, on_gpu: bool, group_attention: Callable[[int], GroupAttention]) -> None:
+        self._path, self._on_gpu = path, on_gpu
         self._group_attention = group_attention
         self._models = {0: model}
 
-    def __call__(self, n_ctx: int, kv_type: str, gpu_layers: int) -> Use | None:
-        layers = gpu_layers if self._on_gpu else 0
+    def __call__(self, shape: Shape) -> Use | None:
+        layers = shape.gpu_layers if self._on_gpu else 0
         if layers not in self._models:
             self._models[layers] = _native.open_model_without_weights(self._path, layers)
         found = _native.memory_use(
             self._models[layers],
-            n_ctx=n_ctx,
+            n_ctx=shape.n_ctx,
             n_batch=MICRO_BATCH,
-            n_ubatch=MICRO_BATCH,
-            kv_type=kv_type,
-            flash_attn=self._flash_attn,
-            group_attention=self._group_attention(n_ctx),
+            n_ubatch=_micro_batch(shape.gpu_layers),
+            kv_type=shape.kv_type,
+            flash_attn=shape.flash_attn,
+            group_attention=self._group_attention(shape.n_ctx),
         )
         if found is None:
             return None
@@ -190,6 +206,7 @@ class SelfExtendLlama(Llama):
         windows if the memory allows.
     kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
     n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
+    flash_attn: None = on a GPU, for quantised caches, and where the memory is short; on a CPU it is slower.
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
@@ -212,7 +229,7 @@ class SelfExtendLlama(Llama):
         kv_type: str = "f16",
         n_gpu_layers: GpuLayers = 0,
         n_threads: int | None = None,
-        flash_attn: bool = True,
+        flash_attn: bool | None = None,
         load_progress: Progress | None = None,
         plan: ContextPlan | None = None,
         verbose: bool = False,
@@ -231,7 +248,8 @@ class SelfExtendLlama(Llama):
         if self.plan.group_attention.enabled:
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
-        batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
+        n_ubatch = _micro_batch(self.plan.gpu_layers)
+        batch = dict(n_batch=MICRO_BATCH, n_ubatch=n_ubatch, n_threads_batch=threads) | llama_kwargs
         type_ = _native.KV_TYPES[self.plan.kv_type]
         _native.native_reason()
         try:
@@ -240,7 +258,7 @@ class SelfExtendLlama(Llama):
                 n_ctx=self.plan.n_ctx,
                 n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
                 n_threads=threads,
-                flash_attn=flash_attn,
+                flash_attn=self.plan.flash_attn,
                 verbose=verbose,
                 **dict(type_k=type_, type_v=type_) | batch,
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import ContextOverflow, MemoryBudgetError, ModelError
@@ -23,7 +23,9 @@ DEFAULT_EXTENSION = 4
 MEMORY_SHARE = 0.9
 """Share of the available memory that a context may take; the rest is for the process itself and its neighbours."""
 
-AUTO_KV_TYPES = ("f16", "q8_0", "q4_0")
+QUANTISED = ("q8_0", "q4_0")
+
+AUTO_KV_TYPES = ("f16", *QUANTISED)
 """What kv_type "auto" means: the first that fits. Each takes about half of the one before, and loses a little more."""
 
 _PADDING = 256
@@ -77,8 +79,18 @@ class Use:
     gpu: int = 0
 
 
-Measure = Callable[[int, str, int], Use | None]
-"""(n_ctx, KV cache type, layers on the GPU) -> what that takes, or None if the library can't tell."""
+@dataclass(frozen=True)
+class Shape:
+    """What decides how much memory a context takes: tokens, KV cache type, layers on the GPU, flash attention."""
+
+    n_ctx: int
+    kv_type: str
+    gpu_layers: int
+    flash_attn: bool
+
+
+Measure = Callable[[Shape], Use | None]
+"""What a context takes, or None if the library can't tell."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,7 @@ class ContextPlan:
     kv_bytes: int | None
     tuned: bool = False
     gpu_layers: int = 0
+    flash_attn: bool = True
     reasons: tuple[str, ...] = ()
 
     def describe(self) -> str:
@@ -150,52 +163,71 @@ def next_growth(
 
 
 def make_plan(
-    settings: Settings, window: int, *, sliding_window: int, memory: Memory, measure: Measure, n_layers: int = 0
+    settings: Settings,
+    window: int,
+    *,
+    sliding_window: int,
+    memory: Memory,
+    measure: Measure,
+    n_layers: int = 0,
+    flash_attn: bool | None = None,
 ) -> ContextPlan:
     """Size a context.
 
-    `window` is the trained one, `n_layers` what can be on a GPU. Raises GroupAttentionError, ContextOverflow,
-    MemoryBudgetError.
+    `window` is the trained one, `n_layers` what can be on a GPU; `flash_attn` None as `_kinds` says. Raises
+    GroupAttentionError, ContextOverflow, MemoryBudgetError.
     """
     most = check_settings(settings, window, sliding_window)
     wanted = settings.n_ctx or settings.need_tokens
     if wanted is not None and wanted > most:
         raise overflow(settings, wanted, most, window, sliding_window)
-    kv_types = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
+    first, *others = _kinds(settings, flash_attn, memory)
     budget = _Budget(settings.gpu_layers, memory, measure, n_layers)
     size = _padded(wanted or min(most, DEFAULT_EXTENSION * window))
-    found = [budget.place(size, kv_type) for kv_type in kv_types[:1]]
-    for kv_type in kv_types[1:]:
+    found = [budget.place(size, *first)]
+    for kind in others:
         if not found[-1].fits:
             with suppress(ModelError):  # not every model takes every type
-                found.append(budget.place(size, kv_type))
+                found.append(budget.place(size, *kind))
     chosen = found[-1]
     if wanted is None:
         chosen = _shrunk(chosen, min(window, most), budget)
     if not chosen.fits:
-        raise budget.refusal(chosen, settings)
-    capacity = min(chosen.n_ctx, most)
+        raise budget.refusal(chosen)
+    capacity = min(chosen.shape.n_ctx, most)
     planned = settings.need_tokens or capacity
     return ContextPlan(
-        n_ctx=chosen.n_ctx,
+        n_ctx=chosen.shape.n_ctx,
         n_ctx_train=window,
         capacity=capacity,
         group_attention=group_attention_for(settings, planned, window, sliding_window),
-        kv_type=chosen.kv_type,
+        kv_type=chosen.shape.kv_type,
         kv_bytes=None if chosen.use is None else chosen.use.kv_cache,
         tuned=settings.tuned,
-        gpu_layers=chosen.layers,
-        reasons=budget.reasons(chosen, found[0]),
+        gpu_layers=chosen.shape.gpu_layers,
+        flash_attn=chosen.shape.flash_attn,
+        reasons=budget.reasons(chosen, found),
     )
+
+
+def _kinds(settings: Settings, flash_attn: bool | None, memory: Memory) -> list[tuple[str, bool]]:
+    """KV cache types with and without flash attention, the best first.
+
+    On a CPU flash attention is slower: on the machine of docs/benchmarks.md half as fast in a decode at 4,096 tokens. It
+    needs less memory, and quantised values need it.
+    """
+    kv_types = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
+    if flash_attn is not None:
+        return [(kv_type, flash_attn) for kv_type in kv_types]
+    on_gpu = memory.gpu > 0 and settings.gpu_layers != 0
+    return [(t, flash) for t in kv_types for flash in ((True,) if on_gpu or t in QUANTISED else (False, True))]
 
 
 @dataclass(frozen=True)
 class _Placed:
-    """A context of a size and a type, its layers on the GPU, what it takes, and whether there is room for it."""
+    """A context, what it takes, and whether there is room for it."""
 
-    n_ctx: int
-    kv_type: str
-    layers: int
+    shape: Shape
     use: Use | None
     fits: bool
 
@@ -207,53 +239,56 @@ class _Budget:
     measure: Measure
     n_layers: int
 
-    def place(self, n_ctx: int, kv_type: str) -> _Placed:
-        layers = self._layers(n_ctx, kv_type)
-        use = self.measure(n_ctx, kv_type, layers)
+    def place(self, n_ctx: int, kv_type: str, flash_attn: bool) -> _Placed:
+        shape = Shape(n_ctx, kv_type, 0, flash_attn)
+        shape = replace(shape, gpu_layers=self._layers(shape))
+        use = self.measure(shape)
         fits = use is None or (use.host <= MEMORY_SHARE * self.memory.host and self._fits_gpu(use))
-        return _Placed(n_ctx, kv_type, layers, use, fits)
+        return _Placed(shape, use, fits)
 
     def _fits_gpu(self, use: Use) -> bool:
         return use.gpu <= MEMORY_SHARE * self.memory.gpu
 
-    def _layers(self, n_ctx: int, kv_type: str) -> int:
+    def _layers(self, shape: Shape) -> int:
         if self.gpu_layers != "auto":
             return self.n_layers if self.gpu_layers < 0 else self.gpu_layers
-        return self._most_layers(n_ctx, kv_type)
+        return self._most_layers(shape)
 
-    def _most_layers(self, n_ctx: int, kv_type: str) -> int:
+    def _most_layers(self, shape: Shape) -> int:
         if not self.memory.gpu:
             return 0
         low, high = 0, self.n_layers
         while low < high:
             middle = (low + high + 1) // 2
-            use = self.measure(n_ctx, kv_type, middle)
+            use = self.measure(replace(shape, gpu_layers=middle))
             low, high = (middle, high) if use is not None and self._fits_gpu(use) else (low, middle - 1)
         return low
 
-    def reasons(self, chosen: _Placed, first: _Placed) -> tuple[str, ...]:
+    def reasons(self, chosen: _Placed, tried: list[_Placed]) -> tuple[str, ...]:
         """What was chosen from the memory at hand, with the figures."""
-        found = []
-        if chosen.kv_type != first.kv_type and first.use is not None:
-            found.append(f"since with {first.kv_type} {_mib(first.use.host)} were needed and {_mib(self.memory.host)} are free")
+        reasons = []
+        first = [one for one in tried if one.shape.kv_type == tried[0].shape.kv_type][-1]
+        if chosen.shape.kv_type != first.shape.kv_type and first.use is not None:
+            needed = f"with {first.shape.kv_type} {_mib(first.use.host)} were needed"
+            reasons.append(f"since {needed} and {_mib(self.memory.host)} are free")
         if self.gpu_layers == "auto" and self.memory.gpu and chosen.use is not None:
             taken = f"{_mib(chosen.use.gpu)} of the {_mib(self.memory.gpu)} free there"
-            found.append(f"{chosen.layers} of {self.n_layers} layers on the GPU ({taken})")
-        return tuple(found)
+            reasons.append(f"{chosen.shape.gpu_layers} of {self.n_layers} layers on the GPU ({taken})")
+        return tuple(reasons)
 
-    def refusal(self, placed: _Placed, settings: Settings) -> MemoryBudgetError:
+    def refusal(self, placed: _Placed) -> MemoryBudgetError:
         """The error for a context that doesn't fit, with the figures and a setting that would."""
-        use = placed.use
+        use, shape = placed.use, placed.shape
         assert use is not None  # what can't be measured isn't refused
         if not self._fits_gpu(use):
-            there = self._most_layers(placed.n_ctx, placed.kv_type)
+            there = self._most_layers(shape)
             return MemoryBudgetError(
-                f"{placed.layers} layers on the GPU need {_mib(use.gpu)} there with a context of {placed.n_ctx:,} tokens, "
+                f"{shape.gpu_layers} layers on the GPU need {_mib(use.gpu)} there with a context of {shape.n_ctx:,} tokens, "
                 f"{_mib(self.memory.gpu)} are free. Take --gpu-layers {there} or auto, or a shorter text."
             )
         return MemoryBudgetError(
-            f"A context of {placed.n_ctx:,} tokens needs {_mib(use.host)} ({_mib(use.kv_cache)} of KV cache, "
-            f"{placed.kv_type}), {_mib(self.memory.host)} are available. {_cheaper(placed.kv_type)}"
+            f"A context of {shape.n_ctx:,} tokens needs {_mib(use.host)} ({_mib(use.kv_cache)} of KV cache, "
+            f"{shape.kv_type}), {_mib(self.memory.host)} are available. {_cheaper(shape.kv_type)}"
         )
 
 
@@ -275,10 +310,10 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
 
 
 def _shrunk(placed: _Placed, least: int, budget: _Budget) -> _Placed:
-    while not placed.fits and placed.n_ctx > least:
-        placed = budget.place(max(_padded(placed.n_ctx // 2), _padded(least)), placed.kv_type)
-        if placed.n_ctx == _padded(least):
-            break
+    n_ctx = placed.shape.n_ctx
+    while not placed.fits and n_ctx > _padded(least):
+        n_ctx = max(_padded(n_ctx // 2), _padded(least))
+        placed = budget.place(n_ctx, placed.shape.kv_type, placed.shape.flash_attn)
     return placed
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
-from selfextend_local.plan import ContextPlan, Memory, Settings, Use, make_plan
+from selfextend_local.plan import ContextPlan, Memory, Settings, Shape, Use, make_plan
 
 GIB = 1 << 30
 WINDOW = 8192
@@ -18,10 +20,11 @@ SIZES = {"f16": 1.0, "q8_0": 34 / 64, "q4_0": 18 / 64}
 
 
 def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> ContextPlan:
-    def measure(n_ctx: int, kv_type: str, layers: int) -> Use:
-        kv_cache = int(n_ctx * BYTES_PER_TOKEN * SIZES[kv_type])
-        on_gpu = kv_cache * min(layers, 30) // 30
-        return Use(kv_cache, kv_cache - on_gpu + COMPUTE, on_gpu + layers * LAYER_BYTES if gpu else 0)
+    def measure(shape: Shape) -> Use:
+        kv_cache = int(shape.n_ctx * BYTES_PER_TOKEN * SIZES[shape.kv_type])
+        on_gpu = kv_cache * min(shape.gpu_layers, 30) // 30
+        compute = COMPUTE if shape.flash_attn else 2 * COMPUTE
+        return Use(kv_cache, kv_cache - on_gpu + compute, on_gpu + shape.gpu_layers * LAYER_BYTES if gpu else 0)
 
     return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, gpu), n_layers=31, measure=measure)
 
@@ -85,13 +88,21 @@ def test_what_no_type_holds_is_refused_with_the_figures_of_the_last() -> None:
 
 
 def test_a_type_that_a_model_doesn_t_take_is_passed_over() -> None:
-    def measure(n_ctx: int, kv_type: str, layers: int) -> Use:
-        if kv_type != "f16":
+    def measure(shape: Shape) -> Use:
+        if shape.kv_type != "f16":
             raise ModelError("K can't be q8_0")
         return Use(GIB, GIB)
 
     with pytest.raises(MemoryBudgetError, match="f16"):
         make_plan(Settings(n_ctx=512, kv_type="auto"), WINDOW, sliding_window=0, memory=Memory(GIB), measure=measure)
+
+
+def test_flash_attention_is_for_gpus_quantised_caches_and_short_memory() -> None:
+    settings = Settings(n_ctx=32_768, kv_type="auto", gpu_layers="auto")
+    kinds = [(made.kv_type, made.flash_attn) for made in (plan(settings, free) for free in (GIB, 960 << 20, GIB // 2))]
+    assert kinds == [("f16", False), ("f16", True), ("q4_0", True)]
+    assert plan(settings, gpu=GIB).flash_attn
+    assert not plan(replace(settings, gpu_layers=0), gpu=GIB).flash_attn
 
 
 @pytest.mark.parametrize(

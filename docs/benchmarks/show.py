@@ -11,6 +11,7 @@ from selfextend_cli.speed import Depth, Report, Step, Workload, table
 
 def load(file: Path) -> Report:
     values = json.loads(file.read_text(encoding="utf-8"))
+    values.pop("ratios", None)  # they follow from the rest
     values["workload"] = Workload(**values["workload"] | {"group_sizes": tuple(values["workload"]["group_sizes"])})
     values["depths"] = tuple(Depth(**row) for row in values["depths"])
     values["steps"] = tuple(Step(**row) for row in values["steps"])
