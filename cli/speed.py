@@ -342,6 +342,7 @@ def plot(report: Report, file: Path) -> None:
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--passes", default=2, show_default=True, type=click.IntRange(1), help="Prefills of the text for each group size.")
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the speeds as a picture (svg, png, pdf).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout instead of the table.")
@@ -353,6 +354,7 @@ def command(
     window: int,
     kv_type: str,
     gpu_layers: Any,
+    threads: int | None,
     passes: int,
     plot_file: Path | None,
     as_json: bool,
@@ -376,7 +378,7 @@ def command(
 
     def open_model() -> SelfExtendLlama:
         return SelfExtendLlama(
-            path, n_ctx=tokens + MICRO_BATCH, kv_type=kv_type, n_gpu_layers=gpu_layers, n_batch=CHUNK
+            path, n_ctx=tokens + MICRO_BATCH, kv_type=kv_type, n_gpu_layers=gpu_layers, n_threads=threads, n_batch=CHUNK
         )
 
     def open_plain(llm: SelfExtendLlama) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -60,6 +61,25 @@ def test_nothing_of_the_parent_runs_between_tokens(llm: SelfExtendLlama, monkeyp
         monkeypatch.setattr(Llama, method, lambda *a, **k: pytest.fail("the slow way"))
     monkeypatch.setattr(SelfExtendLlama, "eval", lambda *a: pytest.fail("the way for many tokens"))
     assert len(list(islice(drawn, 4))) == 4
+
+
+def test_a_token_costs_few_calls(llm: SelfExtendLlama) -> None:
+    """Calls of Python and C functions between two tokens: the driver's cost, counted, the same on every machine."""
+    drawn = llm.generate(PROMPT[:40], temp=0.0)
+    next(drawn)
+    calls = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        for _ in range(8):
+            next(drawn)
+    finally:
+        sys.setprofile(None)
+    assert calls <= 8 * 16
 
 
 def test_the_group_grows_while_tokens_are_drawn(llm: SelfExtendLlama) -> None:
