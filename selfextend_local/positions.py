@@ -100,14 +100,14 @@ class GroupAttention:
     def largest_rotation(self, n_tokens: int) -> int:
         """The largest position that any of the first `n_tokens` tokens is rotated for while it is read.
 
-        Rotations fall back at each step of a border, so the maximum is the last token's or that of a token just before
-        the last step of a level.
+        Rotations fall back at each step of a border, so the maximum is the last token's, that of a token just before the
+        last step of a level, or of a level's last step before one of those.
         """
         if n_tokens < 1:
             return 0
-        last = n_tokens - 1
-        steps = zip(self.levels, self.borders(last), strict=True)
-        peaks = [last, *(border + level.w - 1 for level, border in steps if border > 0)]
+        peaks = {n_tokens - 1}
+        for _ in self.levels:
+            peaks |= {b + level.w - 1 for i in peaks for level, b in zip(self.levels, self.borders(i), strict=True) if b > 0}
         return max(self.rotation(i, self.borders(i)) for i in peaks)
 
     def capacity(self, window: int) -> int:
