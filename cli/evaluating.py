@@ -15,7 +15,7 @@ import click
 
 from . import console
 from .edge import EXIT_INTERRUPTED
-from .options import GPU_LAYERS_HELP, GpuLayersType
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.methods import Method
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from selfextend_local.model import ModelPeek
 
 F = TypeVar("F", bound=Callable[..., Any])
-GROUP_MODES = ("auto", "two-level", "progressive")
 METHOD_NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
 KV_TYPES = ("f16", "q8_0", "q4_0")
 
@@ -131,7 +130,7 @@ _SHARED = (
     ),
     click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
-    click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP),
+    click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Default: eval-TASK.jsonl."),
     click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw a PNG, SVG or PDF."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),

@@ -19,8 +19,13 @@ Overflow = Literal["error", "trim", "select", "summarize"]
 ALL_PAGES = "all"
 
 
-class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class NumberOrAuto(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """A whole number from `least` on, or "auto". `meaning`: what `least` stands for, for the error."""
+
     name = "N|auto"
+
+    def __init__(self, least: int, meaning: str = "") -> None:
+        self._least, self._meaning = least, meaning
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         if value == "auto":
@@ -29,26 +34,14 @@ class GroupSizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             number = int(value)
         except ValueError:
             self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if number < 1:
-            self.fail(f"{number} is below 1", param, ctx)
+        if number < self._least:
+            self.fail(f"{number} is below {self._least}{self._meaning}", param, ctx)
         return number
 
 
-class GpuLayersType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto":
-            return "auto"
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if number < -1:
-            self.fail(f"{number} is below -1, which means all", param, ctx)
-        return number
-
-
+GROUP_SIZE = NumberOrAuto(1)
+GPU_LAYERS = NumberOrAuto(-1, ", which means all")
+GROUP_MODES = ("auto", "two-level", "progressive")
 KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])
 
 KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."

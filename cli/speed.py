@@ -20,7 +20,7 @@ import click
 
 from . import console
 from .edge import boundary
-from .options import GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES, GpuLayersType
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
@@ -341,7 +341,7 @@ def plot(report: Report, file: Path) -> None:
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
-@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
+@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--passes", default=2, show_default=True, type=click.IntRange(1), help="Prefills of the text for each group size.")
 @click.option("--plot", "plot_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the speeds as a picture (svg, png, pdf).")

@@ -19,7 +19,7 @@ from selfextend_local import __version__
 
 from . import console
 from .edge import EXIT_INTERRUPTED, boundary
-from .options import GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES, GpuLayersType, GroupSizeType
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_SIZE, KV_TYPE_HELP, KV_TYPES
 from .schema import SchemaFile
 from .tally import Tally
 
@@ -97,12 +97,12 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Default: 512, or what --max-words needs.")
 @click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
 @click.option("--model", metavar="FILE", help="GGUF model; with --endpoint its name there. Default: the embedded one.")
-@click.option("--ga-n", type=GroupSizeType(), default="auto", show_default=True, help="Group size of SelfExtend.")
+@click.option("--ga-n", type=GROUP_SIZE, default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--context", type=click.IntRange(256), metavar="TOKENS", help="Largest window. Default: 4 trained ones, memory allowing.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
+@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Readers; requests to each --endpoint.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose workers do the work.")
 @click.option("--shared-paths", is_flag=True, help="Dask workers read the files themselves, at the same paths.")

@@ -14,12 +14,11 @@ import click
 
 from . import console
 from .edge import EXIT_ERROR, EXIT_INTERRUPTED, boundary
-from .options import GPU_LAYERS_HELP, GpuLayersType
+from .options import GPU_LAYERS, GPU_LAYERS_HELP
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.tune import Trial, Tuning
     from selfextend_local.model import ModelPeek
-    from selfextend_local.plan import GroupMode
 
 
 @click.command("tune", context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, metavar="M")
 @click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=GpuLayersType(), default="auto", show_default=True, help=GPU_LAYERS_HELP)
+@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--dry-run", is_flag=True, help="Show what was found, keep nothing for later chats.")
 @click.option("--forget", is_flag=True, help="Delete this model's profile and go back to the built-in settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -112,19 +111,18 @@ def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path:
     evidence += [
         f"{t.stage}: {t.setting}, {t.length:,} tokens: {t.found} of {t.asked} found" for t in tuning.trials
     ]
-    mode: GroupMode = "progressive" if tuning.ga.progressive else "two-level"
-    profile = Profile(peek.info.name, tuning.fraction, tuning.ga.w, target, date.today().isoformat(), tuple(evidence), mode)
+    profile = Profile(peek.info.name, tuning.fraction, tuning.ga.w, target, date.today().isoformat(), tuple(evidence), tuning.ga.mode)
     return save_profile(path, profile)
 
 
 def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None:
-    from selfextend_local.evaluation.tune import describe, describe_setting
+    from selfextend_local.evaluation.tune import describe
 
     if as_json:
         found = {
             "ga_n": tuning.ga.n,
             "ga_w": tuning.ga.w,
-            "ga_mode": "progressive" if tuning.ga.progressive else "two-level",
+            "ga_mode": tuning.ga.mode,
             "ga_fraction": tuning.fraction,
             "target_tokens": target,
             "verified": tuning.verified,
@@ -138,7 +136,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
 
     print_trials(describe(tuning.trials))
     word = "works" if tuning.verified else "is the best guess, NOT seen to work"
-    setting = describe_setting(tuning.ga) if tuning.ga.enabled else "The plain model"
+    setting = tuning.ga.words if tuning.ga.enabled else "The plain model"
     click.echo(f"{setting} {word} at {target:,} tokens; the model is relied on for {tuning.fraction:.1%} of")
     click.echo(f"its window. Why: {tuning.reason}.")
     if kept:

@@ -129,8 +129,8 @@ class ModelPeek:
         with _Measurement(info.path, self._model, on_gpu=memory.gpu > 0, group_attention=largest_group) as measure:
             return make_plan(
                 settings,
-                self.info.n_ctx_train,
-                sliding_window=self.info.sliding_window,
+                info.n_ctx_train,
+                sliding_window=info.sliding_window,
                 memory=memory,
                 measure=measure,
                 n_layers=_native.n_layers(self._model) + 1,  # and the output
@@ -633,9 +633,8 @@ class SelfExtendLlama(Llama):
         return length
 
     def _micro_batch(self) -> int:
-        # Aligned with the steps of the boundary, so that the library doesn't cut the batches smaller.
         size = int(self.n_batch)
-        return size - (self.n_tokens - self._ga.w) % size if self._ga.enabled else size
+        return self._ga.batch(int(self.n_tokens), size) if self._ga.enabled else size
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(f"Stopped after {self.n_tokens:,} tokens; they are kept.", int(self.n_tokens))

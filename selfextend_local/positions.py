@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from .errors import GroupAttentionError
 
@@ -68,6 +69,21 @@ class GroupAttention:
     @property
     def enabled(self) -> bool:
         return self.n > 1
+
+    @property
+    def mode(self) -> Literal["two-level", "progressive"]:
+        """The form by name."""
+        return "progressive" if self.progressive else "two-level"
+
+    @property
+    def words(self) -> str:
+        """Such as "n=16, w=512, progressive", or "n=1"."""
+        return f"n={self.n}, w={self.w}" + (", progressive" if self.progressive else "") if self.enabled else "n=1"
+
+    def batch(self, start: int, size: int) -> int:
+        """Tokens of a batch that begins at position `start`, at most `size`: it ends where steps will be, so that the library
+        doesn't cut the batches smaller."""
+        return size - (start - (self.w if self.enabled else 0)) % size
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -154,11 +170,14 @@ def default_neighbours(window: int, sliding_window: int = 0, progressive: bool =
 
     Models with sliding-window layers keep at least that window exact, so that their local layers see no group.
     """
-    step = default_step(window)
-    if progressive:
-        step = max(1, step // 2)
-    w = max(min(window // (32 if progressive else 8), 4096), sliding_window, step)
-    return -(-w // step) * step
+    return rounded_neighbours(min(window // (32 if progressive else 8), 4096), window, sliding_window, progressive)
+
+
+def rounded_neighbours(w: int, window: int, sliding_window: int = 0, progressive: bool = False) -> int:
+    """The least neighbour window from `w` on that lies on the grid of steps (progressive: of half steps) and holds the sliding
+    window of local layers, so that they see no group."""
+    grid = max(1, default_step(window) // (2 if progressive else 1))
+    return -(-max(w, sliding_window, grid) // grid) * grid
 
 
 def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressive: bool = False) -> GroupAttention:

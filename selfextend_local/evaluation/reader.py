@@ -18,7 +18,7 @@ from .. import _native
 from ..errors import Interrupted
 from ..model import SelfExtendLlama
 from ..plan import GpuLayers
-from ..positions import MICRO_BATCH
+from ..positions import MICRO_BATCH, PLAIN
 from .methods import Setup
 from .upstream import UpstreamSchedule
 
@@ -129,9 +129,8 @@ class Reader:
         """Evaluate what isn't known yet; `collect(place, logits)` sees each batch that reaches `collect_from`."""
         logits = np.empty((0, 0), dtype=np.float32)
         while (at := len(self._known)) < len(tokens):
-            # Aligned with the steps of the boundary, so that the library doesn't cut the batches smaller.
-            offset = self._setup.group_attention.w if self._setup.group_attention.enabled and not self._schedule else 0
-            end = min(len(tokens), at + self._batch - (at - offset) % self._batch)
+            ga = PLAIN if self._schedule else self._setup.group_attention
+            end = min(len(tokens), at + ga.batch(at, self._batch))
             every = collect is not None and end > collect_from
             logits = self._decode(tokens[at:end], self._schedule(at) if self._schedule else at, every)
             self._known += tokens[at:end]

@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SelfExtendError
-from ..plan import GroupMode
-from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, default_step, fixed
+from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, default_step, fixed, rounded_neighbours
 from .items import TaskError
 from .methods import Method, Rotary
 from .results import Results, Row
@@ -59,7 +58,7 @@ class Trial:
 
     @property
     def setting(self) -> str:
-        return describe_setting(self.ga)
+        return self.ga.words if self.ga.enabled else "plain"
 
     @property
     def passed(self) -> bool:
@@ -80,11 +79,6 @@ class Tuning:
     verified: bool
     trials: tuple[Trial, ...]
     reason: str
-
-
-def describe_setting(ga: GroupAttention) -> str:
-    """Such as "n=16, w=512, progressive", or "plain"."""
-    return f"n={ga.n}, w={ga.w}" + (", progressive" if ga.progressive else "") if ga.enabled else "plain"
 
 
 class _OutOfTime(Exception):
@@ -213,8 +207,7 @@ def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttent
     step = default_step(window)
     found = set()
     for progressive, parts in ((False, (4, 8, 16, 32)), (True, (16, 32))):
-        grid = step // 2 if progressive else step
-        for w in (-(-max(window // part, rotary.sliding_window, grid) // grid) * grid for part in parts):
+        for w in (rounded_neighbours(window // part, window, rotary.sliding_window, progressive) for part in parts):
             n = 2
             while n <= MAX_GROUP_SIZE:
                 if w + max(step, n) <= window:
@@ -238,8 +231,7 @@ def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
         while usable > 1 / 32:
             for ga in [ga for ga in candidates(target, rotary, usable) if ga not in tried][:_CANDIDATES]:
                 tried.add(ga)
-                mode: GroupMode = "progressive" if ga.progressive else "two-level"
-                method = Method("selfextend", ga.n, ga.w, ga_mode=mode)
+                method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode)
                 trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
                 if trial.passed:
                     failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
