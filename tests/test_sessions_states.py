@@ -64,6 +64,15 @@ def test_the_longest_common_start_wins(cache: StateCache, model: Path) -> None:
     assert llm.tokens == [*TEXT[:1000], 1, 2]
 
 
+def test_of_equal_starts_the_shortest_state_wins(cache: StateCache, model: Path) -> None:
+    """A longer one, such as a kill between two steps of a save leaves beside it, would have to be turned back."""
+    for tail in (700, 50, 300, 2, 900, 120):
+        cache.save(fake(model, [*TEXT[:1000], *[7 + tail] * tail]))
+    llm = fake(model, [])
+    assert cache.restore(llm, TEXT) == 1000
+    assert llm.tokens == [*TEXT[:1000], 9, 9]
+
+
 @pytest.mark.parametrize("held", [2900, 3000])
 def test_what_is_in_memory_is_not_loaded(cache: StateCache, model: Path, held: int) -> None:
     cache.save(fake(model, TEXT))

@@ -105,7 +105,8 @@ class StateCache:
         if identity is None:
             return 0
         found = [(e.common_prefix(wanted), e) for e in self.entries() if e.identity.model == identity.model]
-        useful = sorted(((c, e) for c, e in found if c >= least), key=lambda pair: pair[0], reverse=True)
+        # Of states with the same start the shortest: keys behind it would be turned back, which costs a rounding each.
+        useful = sorted(((c, e) for c, e in found if c >= least), key=lambda pair: (-pair[0], pair[1].n_tokens))
         obstacles = [_obstacle(e, c, llm, identity, wanted, expect or 0) for c, e in useful]
         for (common, entry), obstacle in zip(useful, obstacles, strict=True):
             if obstacle is None and self._load(llm, entry):
