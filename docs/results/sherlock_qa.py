@@ -1,6 +1,9 @@
 """Questions about the twelve stories of *The Adventures of Sherlock Holmes*, each with its story as the document: LongBench's format.
 
-    python docs/results/sherlock_qa.py sherlock-holmes.txt >sherlock-qa.jsonl        (Project Gutenberg 1661, not in this repository)
+    python docs/results/sherlock_qa.py sherlock-holmes.txt [STORIES] >sherlock-qa.jsonl
+
+The text is Project Gutenberg 1661 and isn't in this repository. With STORIES each document holds so many stories, the one that is
+asked about at another place in each.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ QUESTIONS: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
         ("Of which country is the client king?", ("Bohemia",)),
     ),
     (
-        ("What did Jabez Wilson have to copy for the League?", ("the Encyclopaedia Britannica", "the Encyclopaedia")),
+        ("What did Jabez Wilson have to copy for the League?", ("the Encyclopædia Britannica", "the Encyclopaedia Britannica", "the Encyclopædia")),
         ("Under which name did John Clay work as Wilson's assistant?", ("Vincent Spaulding", "Spaulding")),
     ),
     (
@@ -73,10 +76,18 @@ def stories(text: str) -> list[str]:
     return [body[start:end].strip() for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
 
 
+def documents(texts: list[str], count: int) -> list[str]:
+    """For each story a run of `count` stories that holds it, as the first, the second, … and the first again."""
+    firsts = [index - index % count for index in range(len(texts))]
+    return ["\n\n".join(texts[(first + offset) % len(texts)] for offset in range(count)) for first in firsts]
+
+
 def main() -> None:
-    for story, questions in zip(stories(Path(sys.argv[1]).read_text(encoding="utf-8")), QUESTIONS, strict=True):
+    texts = stories(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    for context, questions in zip(documents(texts, count), QUESTIONS, strict=True):
         for question, answers in questions:
-            print(json.dumps({"context": story, "input": question, "answers": answers}, ensure_ascii=False))
+            print(json.dumps({"context": context, "input": question, "answers": answers}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
