@@ -63,7 +63,7 @@ class ChatCommand(click.Command):
 @click.option("--ga-n", type=GROUP_SIZE, default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
 @click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True,
-              help="progressive: the farther a token, the larger its group. auto: as tuned, else two-level.")  # fmt: skip
+              help="progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto.")  # fmt: skip
 @click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)

@@ -126,7 +126,7 @@ _SHARED = (
         type=ListOf("MODES", one_of(GROUP_MODES)),
         default="auto",
         show_default=True,
-        help="two-level, progressive (the farther, the larger the group), auto: as tuned, else two-level.",
+        help="two-level, progressive (the farther, the larger the group), auto: as tuned, else progressive with --ga-n auto.",
     ),
     click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),

@@ -198,9 +198,9 @@ class SelfExtendLlama(Llama):
 
     ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
         then 2, 4, 8, … as the text grows.
-    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window
-        (progressive: a thirty-second).
-    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else two-level.
+    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
+        an automatic n and two-level with an n that is given.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.

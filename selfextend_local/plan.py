@@ -36,7 +36,7 @@ _MIB = 1 << 20
 class Settings:
     """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
 
-    `ga_mode` "auto" is as tuned, else two-level.
+    `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `tuned`: a profile of this model filled in what the user left open.
     """
@@ -54,7 +54,7 @@ class Settings:
     @property
     def progressive(self) -> bool:
         """Whether groups grow with the distance."""
-        return self.ga_mode == "progressive"
+        return self.ga_mode == "progressive" or (self.ga_mode == "auto" and self.ga_n == "auto")
 
     @property
     def fraction(self) -> float:

@@ -51,7 +51,8 @@ class GroupAttention:
 
     progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w rotations each.
 
-    Raises GroupAttentionError if n or w is below 1, r is not a multiple of n, or n of the progressive form no power of two.
+    Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, or n of the progressive form
+    no power of two.
     """
 
     n: int = 1
@@ -62,12 +63,12 @@ class GroupAttention:
     def __post_init__(self) -> None:
         if self.n < 1 or self.w < 1 or self.r < 1:
             raise GroupAttentionError(f"ga_n={self.n}, ga_w={self.w}: both must be 1 or more.")
-        if self.r % self.n:
+        if self.progressive and self.n & (self.n - 1):
+            raise GroupAttentionError(f"ga_n={self.n}: progressive groups double, so take a power of two.")
+        if self.r % self.levels[0].n:
             raise GroupAttentionError(
                 f"ga_n={self.n} doesn't divide the boundary step of {self.r} tokens; take a power of two up to {self.r}."
             )
-        if self.progressive and self.n & (self.n - 1):
-            raise GroupAttentionError(f"ga_n={self.n}: progressive groups double, so take a power of two.")
 
     @property
     def enabled(self) -> bool:
@@ -143,12 +144,16 @@ class GroupAttention:
         return low
 
 
+_NEAREST = 4
+"""Size of the nearest groups of the progressive form."""
+
+
 @cache
 def _levels(ga: GroupAttention) -> tuple[Level, ...]:
     if not ga.progressive:
         return (Level(ga.n, ga.w, ga.r),)
     # A step of a far border moves all nearer keys too, so it comes four times as seldom as one of the border before.
-    n, start, step = min(4, ga.n), ga.w, ga.r
+    n, start, step = min(_NEAREST, ga.n), ga.w, ga.r
     levels = [Level(n, start, step)]
     while n < ga.n:
         start, step, n = start + n * ga.w, 4 * step, min(4 * n, ga.n)
@@ -167,13 +172,17 @@ def default_step(window: int) -> int:
     return step
 
 
-def default_neighbours(window: int, sliding_window: int = 0, progressive: bool = False) -> int:
-    """The neighbour window w for a trained window: an eighth of it, 4,096 at most, a multiple of the step. The progressive form,
-    whose nearest groups are small, takes a thirty-second, a multiple of half the step.
+def step_for(n: int, window: int, progressive: bool = False) -> int:
+    """The boundary step for groups of n: the default one, or the size of the (nearest) groups if that is larger."""
+    return max(default_step(window), min(n, _NEAREST) if progressive else n)
+
+
+def default_neighbours(window: int, sliding_window: int = 0) -> int:
+    """The neighbour window w for a trained window: an eighth of it, 4,096 at most, a multiple of the step.
 
     Models with sliding-window layers keep at least that window exact, so that their local layers see no group.
     """
-    return rounded_neighbours(min(window // (32 if progressive else 8), 4096), window, sliding_window, progressive)
+    return rounded_neighbours(min(window // 8, 4096), window, sliding_window)
 
 
 def rounded_neighbours(w: int, window: int, sliding_window: int = 0, progressive: bool = False) -> int:
@@ -188,9 +197,8 @@ def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressi
 
     Raises GroupAttentionError, before any model is loaded, if they are invalid or the trained window can't hold them.
     """
-    step = default_step(window)
-    neighbours = default_neighbours(window, sliding_window, progressive)
-    ga = GroupAttention(n, neighbours if w is None else w, max(step, n), progressive)
+    neighbours = default_neighbours(window, sliding_window)
+    ga = GroupAttention(n, neighbours if w is None else w, step_for(n, window, progressive), progressive)
     if ga.enabled and ga.w + ga.r > window:
         raise GroupAttentionError(
             f"ga_w={ga.w} doesn't fit the trained window of {window:,} tokens: with steps of {ga.r} it can be at most "
@@ -218,9 +226,16 @@ def choose(
     usable = max(1, int(window * fraction))
     if n_tokens <= usable:
         return fixed(1, w, window, sliding_window, progressive)
+
+    def rotation(n: int) -> int:
+        return fixed(n, w, window, sliding_window, progressive).largest_rotation(n_tokens)
+
     n = 2
-    while n < MAX_GROUP_SIZE and fixed(n, w, window, sliding_window, progressive).largest_rotation(n_tokens) >= usable:
+    while n < MAX_GROUP_SIZE and rotation(n) >= usable:
         n *= 2
+    # Far groups change nothing where the text doesn't reach them.
+    while progressive and n > 2 and rotation(n // 2) == rotation(n):
+        n //= 2
     return fixed(n, w, window, sliding_window, progressive)
 
 

@@ -32,7 +32,7 @@ def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> Context
 def test_the_context_is_sized_from_the_need_and_said_in_one_line() -> None:
     made = plan(Settings(need_tokens=12_900))
     assert made.n_ctx == 13_056
-    assert made.describe() == "trained 8,192 → up to 13,056 tokens (n=8, w=1024), KV cache 287 MiB f16"
+    assert made.describe() == "trained 8,192 → up to 13,056 tokens (n=16, w=1024, progressive), KV cache 287 MiB f16"
 
 
 def test_a_short_text_needs_no_groups() -> None:
@@ -59,7 +59,7 @@ def test_a_text_too_long_for_a_fixed_n_names_the_n_that_fits() -> None:
 
 
 def test_a_text_beyond_every_n_says_so() -> None:
-    with pytest.raises(ContextOverflow, match="At most 428,024 tokens can be read with a trained window of 8,192"):
+    with pytest.raises(ContextOverflow, match="At most 283,520 tokens can be read with a trained window of 8,192"):
         plan(Settings(need_tokens=1_000_000))
 
 

@@ -77,6 +77,15 @@ def test_the_automatic_choice_grows_with_the_text_and_stays_plain_while_it_fits(
         assert ga.largest_rotation(n_tokens) < window * RELIABLE_FRACTION
 
 
+@given(st.integers(1, 200_000), st.integers(256, 32_768))
+def test_progressive_groups_grow_with_the_text_as_far_as_it_reaches(n_tokens: int, window: int) -> None:
+    ga = choose(n_tokens, window, progressive=True)
+    assert ga.enabled == (n_tokens > int(window * RELIABLE_FRACTION))
+    assert choose(n_tokens + 1, window, progressive=True).n >= ga.n
+    if ga.enabled and ga.largest_rotation(n_tokens) >= window * RELIABLE_FRACTION:
+        assert ga.largest_rotation(n_tokens) == fixed(MAX_GROUP_SIZE, None, window, progressive=True).largest_rotation(n_tokens)
+
+
 def test_the_design_s_figures() -> None:
     # Largest rotations behind the passkey table of the design: the first three found every key, the last lost half.
     assert GroupAttention(8, 512, 512).largest_rotation(16_384) == 2943

@@ -21,7 +21,7 @@ QUESTIONS: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
         ("Of which country is the client king?", ("Bohemia",)),
     ),
     (
-        ("What did Jabez Wilson have to copy for the League?", ("the Encyclopædia Britannica", "the Encyclopaedia Britannica", "the Encyclopædia")),
+        ("What did Jabez Wilson have to copy for the League?", ("the Encyclopædia Britannica", "the Encyclopaedia")),
         ("Under which name did John Clay work as Wilson's assistant?", ("Vincent Spaulding", "Spaulding")),
     ),
     (

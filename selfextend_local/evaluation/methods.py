@@ -82,6 +82,11 @@ class Method:
         mode = " progressive" if self.ga_mode == "progressive" else ""
         return f"{self.name}{mode} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
 
+    def _mode(self, tuned: Settings) -> GroupMode:
+        if self.name == "upstream":
+            return "two-level"
+        return tuned.ga_mode if self.ga_mode == "auto" else self.ga_mode
+
     def setup(self, length: int, rotary: Rotary) -> Setup:
         """What this method does for a text of `length` tokens. Raises GroupAttentionError."""
         stretch = max(1.0, length / rotary.window)
@@ -91,7 +96,7 @@ class Method:
                 ga_n=self.ga_n,
                 ga_w=tuned.ga_w if self.ga_w is None else self.ga_w,
                 ga_fraction=tuned.ga_fraction if self.ga_fraction is None else self.ga_fraction,
-                ga_mode=tuned.ga_mode if self.ga_mode == "auto" and self.name == "selfextend" else self.ga_mode,
+                ga_mode=self._mode(tuned),
             )
             ga = group_attention_for(settings, length, rotary.window, rotary.sliding_window)
             if self.name == "selfextend":

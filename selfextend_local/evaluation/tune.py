@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SelfExtendError
-from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, default_step, fixed, rounded_neighbours
+from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, fixed, rounded_neighbours, step_for
 from .items import TaskError
 from .methods import Method, Rotary
 from .results import Results, Row
@@ -204,13 +204,12 @@ def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttent
     """Settings of both forms whose rotations stay within `fraction` of the window at `target` tokens. Those that use most of it
     come first: the finer the positions, the better the likelihood."""
     window = rotary.window
-    step = default_step(window)
     found = set()
-    for progressive, parts in ((False, (4, 8, 16, 32)), (True, (16, 32))):
+    for progressive, parts in ((False, (4, 8, 16, 32)), (True, (8, 16, 32))):
         for w in (rounded_neighbours(window // part, window, rotary.sliding_window, progressive) for part in parts):
             n = 2
             while n <= MAX_GROUP_SIZE:
-                if w + max(step, n) <= window:
+                if w + step_for(n, window, progressive) <= window:
                     found.add(fixed(n, w, window, rotary.sliding_window, progressive))
                 n *= 2
     reaching = [(ga.largest_rotation(target), ga) for ga in found]
