@@ -20,7 +20,7 @@ import click
 
 from . import console
 from .edge import boundary
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, KV_TYPE_HELP, KV_TYPES
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, KV_TYPE_HELP, KV_TYPES
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
@@ -36,13 +36,14 @@ _STEPS = 8
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured: a text of `n_tokens` random tokens, group sizes (1 first), w and r in tokens, passes of each."""
+    """What is measured: a text of `n_tokens` random tokens, group sizes (1 first), w and r in tokens, the form, passes of each."""
 
     n_tokens: int
     group_sizes: tuple[int, ...]
     window: int
     step: int
     passes: int
+    progressive: bool = False
 
     @property
     def n_steps(self) -> int:
@@ -132,10 +133,10 @@ class Loop:
         self._ctx: Any = llm.ctx
         self._memory: Any = self._api.llama_get_memory(self._ctx)
 
-    def group(self, n: int, w: int, r: int) -> None:
+    def group(self, n: int, work: Workload) -> None:
         from selfextend_local.positions import GroupAttention
 
-        self._llm.pin_group_attention(GroupAttention(n, w, r))
+        self._llm.pin_group_attention(GroupAttention(n, work.window, work.step, work.progressive))
 
     def rewind(self, position: int) -> None:
         self._api.llama_memory_seq_rm(self._memory, 0, position, -1)
@@ -236,12 +237,12 @@ def _prefills(loop: Loop, tokens: list[int], work: Workload, say: Callable[[str]
     starts = range(0, work.n_tokens, CHUNK)
     best: dict[int, list[float]] = {}
     plain_peak = 0.0
-    loop.group(1, work.window, work.step)
+    loop.group(1, work)
     loop.seconds(tokens[:CHUNK])  # the first graphs of a context are slower
     for turn in range(work.passes):
         for n in work.group_sizes if turn % 2 == 0 else work.group_sizes[::-1]:
             loop.rewind(0)
-            loop.group(n, work.window, work.step)
+            loop.group(n, work)
             took = [loop.seconds(tokens[at : min(at + CHUNK, work.n_tokens)]) for at in starts]
             best[n] = [min(pair) for pair in zip(took, best.get(n, took), strict=True)]
             plain_peak = plain_peak or peak_mib()
@@ -256,7 +257,7 @@ def _decodes(loop: Loop, tokens: list[int], work: Workload, say: Callable[[str],
         for turn in range(2 * work.passes):
             for n in work.group_sizes if turn % 2 == 0 else work.group_sizes[::-1]:
                 loop.rewind(depth)
-                loop.group(n, work.window, work.step)
+                loop.group(n, work)
                 loop.seconds(tokens[depth : depth + 1])  # moves the keys to this grouping
                 times = [loop.seconds([token]) for token in tokens[depth + 1 : depth + _DECODED]]
                 took.setdefault((n, depth), []).extend(times)
@@ -272,7 +273,7 @@ def _depths(work: Workload) -> list[int]:
 def _step_ms(loop: Loop, tokens: list[int], work: Workload, n: int) -> float:
     """One boundary step in a decode: tokens that cross the boundary less tokens that don't, the median of each."""
     loop.rewind(0)
-    loop.group(n, work.window, work.step)
+    loop.group(n, work)
     crossing, other = [], []
     done = 0
     for at in range(work.window + 2 * work.step, work.n_tokens - 4, work.step)[:_STEPS]:
@@ -340,6 +341,7 @@ def plot(report: Report, file: Path) -> None:
 @click.option("--tokens", default=4 * CHUNK, show_default=True, type=click.IntRange(2 * CHUNK), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
+@click.option("--ga-mode", "mode", type=click.Choice(GROUP_MODES[1:]), default="two-level", show_default=True, help="Form of the groups.")
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
@@ -352,6 +354,7 @@ def command(
     tokens: int,
     sizes: tuple[int, ...],
     window: int,
+    mode: str,
     kv_type: str,
     gpu_layers: Any,
     threads: int | None,
@@ -369,8 +372,8 @@ def command(
     """
     from selfextend_local.default_model import model_or_default
     from selfextend_local.evaluation.plots import check_plot
-    from selfextend_local.model import SelfExtendLlama
-    from selfextend_local.positions import MICRO_BATCH
+    from selfextend_local.model import ModelPeek, SelfExtendLlama
+    from selfextend_local.positions import MICRO_BATCH, default_step
 
     if plot_file:
         check_plot(plot_file)
@@ -389,7 +392,9 @@ def command(
         n_gpu_layers = llm.model_params.n_gpu_layers
         return Llama(str(path), flash_attn=llm.plan.flash_attn, n_gpu_layers=n_gpu_layers, verbose=False, **same)
 
-    work = Workload(tokens, (1, *sizes), window, MICRO_BATCH, passes)
+    with ModelPeek(path) as peek:
+        step = default_step(peek.info.n_ctx_train)
+    work = Workload(tokens, (1, *sizes), window, step, passes, progressive=mode == "progressive")
     report = measure(open_model, open_plain, work, console.say)
     if plot_file:
         plot(report, plot_file)
