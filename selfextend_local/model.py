@@ -344,8 +344,9 @@ class SelfExtendLlama(Llama):
         All of the prefix is kept or none of it, so that what is read next doesn't depend on what was read before.
         """
         wanted = list(prefix)
-        keeps = self._ga == self._group_attention_for(expect) and self._common_prefix(wanted) == len(wanted)
-        if keeps and self._truncate(len(wanted)) == len(wanted):
+        # Keys that a border has passed were rotated there and back, which rounds them.
+        untouched = self._ga == self._group_attention_for(expect) and self._ga.boundary(int(self.n_tokens) - 1) == 0
+        if untouched and self._common_prefix(wanted) == len(wanted) and self._truncate(len(wanted)) == len(wanted):
             return len(wanted)
         self.reset()  # type: ignore[no-untyped-call]
         self.prefill(wanted, expect=expect)
