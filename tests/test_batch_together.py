@@ -38,7 +38,7 @@ def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sa
     under_way: dict[int, int] = {}
     waiting = list(range(len(prompts)))
     while waiting or under_way:
-        while waiting and together.takes(150):
+        while waiting and together.takes(40):
             number = waiting.pop(0)
             under_way[together.begin(prompts[number], samplings[number])] = number
         for seat, answer in together.step():
