@@ -1,13 +1,14 @@
 """Several prompts answered side by side by one model: read one after the other, then written a token each at a time.
 
-Each has a KV cache of its own, so that an answer doesn't depend on its company. Only the plain model: group attention needs
-one cache for all. Must not know documents, files or the terminal.
+Each has a KV cache of its own, and every step computes all seats, taken or not: so kernels and cells are the same whatever
+the others are, and an answer doesn't depend on its company. Only the plain model: group attention needs one cache for all.
+Must not know documents, files or the terminal.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class _Seat:
-    """A prompt that is read and its answer in the making; `token` is drawn and not yet evaluated, `position` is its place."""
+    """A prompt that is read and its answer in the making; `token` is drawn and not yet evaluated."""
 
     writing: Writing
     sampler: Any
     group: GroupAttention
-    position: int
     cached: int
     prefill_s: float
     decode_s: float = 0.0
@@ -54,6 +54,7 @@ class Together:
         self._sequences = _native.Sequences(llm._model.model, llm.context_params, seats, capacity)
         self._taken: dict[int, _Seat] = {}
         self._prefixes: list[list[int]] = [[] for _ in range(seats)]  # what each sequence begins with, and may keep
+        self._lengths = [0] * seats
 
     def takes(self, tokens: int) -> bool:
         """Whether a seat is free, and right for a text of that many tokens, its answer included."""
@@ -66,7 +67,6 @@ class Together:
         """Read a prompt that `takes` has a seat for; the number of the seat. Raises ContextOverflow, Interrupted."""
         tokens = self._model.tokens(prompt)
         writing = self._model.writing(sampling, len(tokens), self.capacity)
-        # The lowest, since neighbouring sequences are computed in one go.
         seat = next(i for i in range(len(self._prefixes)) if i not in self._taken)
         started = time.perf_counter()
         prefix = self._model.shared(prompt, tokens)
@@ -79,7 +79,7 @@ class Together:
         self._llm.set_seed(sampling.seed)
         sampler = self._llm._init_sampler(**writing.chain)
         group = self._llm.group_attention_for(len(tokens))
-        taken = _Seat(writing, sampler, group, len(tokens), cached, time.perf_counter() - started)
+        taken = _Seat(writing, sampler, group, cached, time.perf_counter() - started)
         taken.take(self._sequences.draw(sampler.sampler, -1))
         self._taken[seat] = taken
         return seat
@@ -93,8 +93,10 @@ class Together:
                 self._sequences.forget(seat, 0)
                 self._sequences.copy(source, seat)
             if self._sequences.forget(seat, len(prefix)):
+                self._lengths[seat] = len(prefix)
                 return True
         self._sequences.forget(seat, 0)
+        self._lengths[seat] = 0
         return False
 
     def _read(
@@ -112,6 +114,7 @@ class Together:
                     raise Interrupted("Stopped while reading; it is dropped.", place)
                 if status is not _native.DecodeStatus.OK:
                     raise _native.decode_error(status, place, self.capacity)
+                self._lengths[seat] = place + len(chunk)
         if progress:
             progress(len(tokens), total)
 
@@ -120,7 +123,7 @@ class Together:
 
         Raises ModelError: none of them can go on.
         """
-        going = [(seat, taken) for seat, taken in sorted(self._taken.items()) if not taken.writing.is_over]
+        going = {seat: taken for seat, taken in self._taken.items() if not taken.writing.is_over}
         if going:
             self._write(going)
         complete = [(seat, taken.answer()) for seat, taken in self._taken.items() if taken.writing.is_over]
@@ -128,21 +131,29 @@ class Together:
             self.drop(seat)
         return complete
 
-    def _write(self, going: Sequence[tuple[int, _Seat]]) -> None:
+    def _write(self, going: Mapping[int, _Seat]) -> None:
         started = time.perf_counter()
-        status = self._sequences.step([(seat, taken.token, taken.position) for seat, taken in going])
+        tokens = [(seat, going[seat].token if seat in going else 0, length) for seat, length in enumerate(self._lengths)]
+        status = self._sequences.step(tokens)
         if status is not _native.DecodeStatus.OK:
-            raise _native.decode_error(status, max(taken.position for _, taken in going), self.capacity)
-        for row, (_, taken) in enumerate(going):
-            taken.position += 1
-            taken.take(self._sequences.draw(taken.sampler.sampler, row))
+            raise _native.decode_error(status, max(self._lengths), self.capacity)
+        for seat, taken in going.items():
+            taken.take(self._sequences.draw(taken.sampler.sampler, seat))
+        for seat, length in enumerate(self._lengths):
+            if seat in going:
+                self._lengths[seat] += 1
+            elif not self._sequences.forget(seat, length):
+                self._has(seat, [])
         share = (time.perf_counter() - started) / len(going)
-        for _, taken in going:
+        for taken in going.values():
             taken.decode_s += share
 
     def drop(self, seat: int) -> None:
-        """Give an answer up."""
+        """Free a seat, whether its answer is complete or not."""
         self._taken.pop(seat).sampler.close()
+        prefix = self._prefixes[seat]
+        if self._has(seat, prefix):
+            self._prefixes[seat] = prefix
 
     def close(self) -> None:
         """Free the context; the model stays."""
