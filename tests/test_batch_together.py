@@ -97,9 +97,11 @@ def test_the_very_logits_are_the_same_in_any_company(llm: SelfExtendLlama) -> No
 
 def test_a_full_seat_does_not_end_the_others(tiny_model: TinyModel) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_threads=1)
-    together = Together(llm, LocalModel(llm), 2, 256)
+    model = LocalModel(llm)
+    model._prompts.stop_tokens = frozenset()
+    together = Together(llm, model, 2, 256)
     for text in ("x" * 40, "y"):
-        together.begin(Prompt((("user", text),)), Sampling(max_tokens=1000, repeat_penalty=1.0))
+        together.begin(Prompt((("user", text),)), Sampling(max_tokens=1000))
     answers = [answer for _ in range(256) for _, answer in together.step()]
     assert [a.prompt_tokens + a.completion_tokens for a in answers] == [256, 256]
     together.close()
