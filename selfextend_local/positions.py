@@ -26,8 +26,11 @@ MAX_GROUP_SIZE = 64
 """The largest n that the automatic choice takes."""
 
 MICRO_BATCH = 512
-"""Tokens in a batch, and in a micro-batch of a GPU. The boundary moves in steps of at most this, so that prefill is not cut
+"""Tokens in a batch, and in a micro-batch of a GPU. Larger steps of the boundary are multiples of it, so that prefill is not cut
 smaller."""
+
+LARGEST_STEP = 2048
+"""Tokens between two steps of the boundary, at most. A step moves w + r keys, so few large steps cost less than many small ones."""
 
 CPU_MICRO_BATCH = 128
 """Tokens in a micro-batch on a CPU, which is as fast with fewer, and needs less memory for them. Divides MICRO_BATCH."""
@@ -157,8 +160,8 @@ PLAIN = GroupAttention(n=1)
 
 
 def default_step(window: int) -> int:
-    """The boundary step for a trained window: a power of two, a sixteenth of the window, one micro-batch at most."""
-    step = MICRO_BATCH
+    """The boundary step for a trained window: a power of two, a sixteenth of the window, LARGEST_STEP at most."""
+    step = LARGEST_STEP
     while step > 1 and step > window // 16:
         step //= 2
     return step

@@ -247,6 +247,23 @@ def test_no_index(place: Workplace, capsys: pytest.CaptureFixture[str], monkeypa
     )
 
 
+def test_pip_is_not_told_of_the_backend_that_calls_it(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip runs us with the folder of this backend in its environment; the pip that we run would look for scikit-build-core there."""
+    monkeypatch.delenv(sdist.SDIST_VARIABLE)
+    monkeypatch.setenv("_PYPROJECT_HOOKS_BACKEND_PATH", str(PATCHES))
+    given: dict[str, str] = {}
+
+    def run(command: list[str], *, env: dict[str, str], **_: Any) -> subprocess.CompletedProcess[str]:
+        given.update(env)
+        Path(command[command.index("--dest") + 1], place.sdist.name).write_bytes(place.sdist.read_bytes())
+        return subprocess.CompletedProcess(command, 0, stdout="")
+
+    monkeypatch.setattr(sdist.subprocess, "run", run)
+    sdist.fetch_sdist(read_pin(place.folder / "pin"))
+    assert given["PATH"] == os.environ["PATH"]
+    assert not [name for name in given if name.startswith("_PYPROJECT")]
+
+
 def test_the_index_has_another_file(
     place: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

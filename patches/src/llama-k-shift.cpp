@@ -39,6 +39,10 @@ llama_k_shift_rows llama_kv_cache::get_k_shift_rows(size_t n_max, bool exact) co
         }
     }
 
+    const bool ropes = type_k() == GGML_TYPE_F32 || type_k() == GGML_TYPE_F16;
+
+    res.in_place = ropes && !res.rows.empty() && res.rows.back() - res.rows.front() + 1 == (int32_t) res.rows.size();
+
     return res;
 }
 
@@ -88,8 +92,9 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
     ks.cur = rows;
 
     const auto * exact = rows.exact ? kv.get_k_exact() : nullptr;
+    const auto   first = rows.in_place ? rows.rows.front() : -1;
 
-    if (ks.n_rows != rows.rows.size() || ks.exact != exact) {
+    if (ks.n_rows != rows.rows.size() || ks.exact != exact || ks.first != first) {
         ks.n_rows = 0;
         ks.res->reset();
 
@@ -103,6 +108,7 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
 
         ks.n_rows = rows.rows.size();
         ks.exact  = exact;
+        ks.first  = first;
     }
 
     ks.res->set_inputs(nullptr);

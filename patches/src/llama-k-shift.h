@@ -15,7 +15,8 @@
 
 // the K rows that a K-shift rotates, and by how much
 struct llama_k_shift_rows {
-    bool exact = false; // read the keys from their exact copies (see llama-k-exact.h)
+    bool exact    = false; // read the keys from their exact copies (see llama-k-exact.h)
+    bool in_place = false; // rotate the rows where they are: they lie side by side, in a type that RoPE takes
 
     std::vector<int32_t>   from; // where each key is read
     std::vector<int32_t>   rows; // where it is written: cell + stream*kv_size
@@ -30,8 +31,10 @@ struct llama_k_shift {
     llm_graph_result_ptr   res;
     ggml_backend_sched_ptr sched;
 
-    // what the graph is built and allocated for: how many rows (0 = none), from which copies (null = from the cache)
-    size_t n_rows = 0;
+    // what the graph is built and allocated for: how many rows (0 = none), from which copies (null = from the cache), and in
+    // place from which row on (-1 = any rows)
+    size_t  n_rows = 0;
+    int32_t first  = -1;
 
     const llama_k_exact * exact = nullptr;
 };

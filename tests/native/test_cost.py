@@ -23,6 +23,7 @@ WINDOW = STEP = 32
 GROUPED = (4, WINDOW, STEP)
 PLAIN = (1, WINDOW, STEP)
 KV_TYPES = ["f16", "q8_0", "q4_0"]
+APART = "f16 apart"
 
 Kind = tuple[str, str, tuple[str, ...]]
 
@@ -40,7 +41,9 @@ class Recorder:
 
     def __init__(self, path: Path, scheme: tuple[int, int, int], kv_type: str = "f16") -> None:
         self._nodes: list[Node] = []
-        self._engine = Engine(path, type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, on_node=self._nodes.append)
+        self._engine = Engine(
+            path, type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, n_seq_max=2, on_node=self._nodes.append
+        )
         self._engine.set_group_attn(*scheme)
 
     def __enter__(self) -> Recorder:
@@ -54,21 +57,29 @@ class Recorder:
         self._engine.decode(text(n_tokens))
         return list(self._nodes)
 
+    def decode_other(self) -> None:
+        """A token of another sequence, whose cell comes between those of this one."""
+        self._engine.decode(text(1), seq=1)
 
-def step_of(path: Path, kv_type: str) -> list[Node]:
-    """The operations that the first boundary step adds to the decode of its token: they run before the others."""
-    with Recorder(path, GROUPED, kv_type) as grouped:
-        grouped.decode(WINDOW + STEP)
+
+def step_of(path: Path, cache: str) -> list[Node]:
+    """The operations that the first boundary step adds to the decode of its token: they run before the others. `cache`: a KV
+    cache type, or APART."""
+    with Recorder(path, GROUPED, cache.split()[0]) as grouped:
+        grouped.decode(WINDOW)
+        if cache == APART:
+            grouped.decode_other()
+        grouped.decode(STEP)
         with_step, without = grouped.decode(1), grouped.decode(1)
     step, rest = with_step[: -len(without)], with_step[-len(without) :]
     assert rest == without
     return step
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("cache", [*KV_TYPES, APART])
 @pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa", "qkv-bias"])
-def test_a_step_adds_the_documented_operations(tiny_model: TinyModel, model: str, kv_type: str) -> None:
-    assert set(kinds(step_of(tiny_model(model), kv_type))) == documented("boundary step", kv_type)
+def test_a_step_adds_the_documented_operations(tiny_model: TinyModel, model: str, cache: str) -> None:
+    assert set(kinds(step_of(tiny_model(model), cache))) == documented("boundary step", cache)
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
@@ -81,25 +92,26 @@ def test_a_token_without_a_step_costs_what_it_costs_without_groups(tiny_model: T
     assert set(with_groups - without) == documented("micro-batch", kv_type)
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_a_step_runs_where_the_keys_are(tiny_model: TinyModel, kv_type: str) -> None:
+@pytest.mark.parametrize("cache", [*KV_TYPES, APART])
+def test_a_step_runs_where_the_keys_are(tiny_model: TinyModel, cache: str) -> None:
     """On a GPU (SELFEXTEND_TEST_GPU_LAYERS): what the backend can't compute, the scheduler would have computed by the CPU."""
-    step = step_of(tiny_model("gqa"), kv_type)
-    keys = {node.buffer for node in step if node.operation == "SET_ROWS"}
+    step = step_of(tiny_model("gqa"), cache)
+    keys = {node.buffer for node in step if node.type == cache.split()[0]}
     assert len(keys) == 1
     assert (keys == {"CPU"}) is not bool(GPU_LAYERS)
     assert {(node.operation, node.buffer) for node in step if node.buffer not in keys} == set()
 
 
-def documented(when: str, kv_type: str) -> set[Kind]:
-    """The rows of the table in docs/backends.md that hold for this KV cache type."""
+def documented(when: str, cache: str) -> set[Kind]:
+    """The rows of the table in docs/backends.md that hold for this KV cache type, or for APART."""
+    kv_type = cache.split()[0]
     page = (ROOT / "docs" / "backends.md").read_text(encoding="utf-8").partition(f"<!-- operations of a {when}")[2]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.partition("\n\n")[0].splitlines()[3:]]
     assert rows
     return {
         (operation, result.replace("type of K", kv_type), tuple(operands.replace("type of K", kv_type).split(", ")))
         for operation, result, operands, caches, _ in rows
-        if caches == "all" or kv_type in caches.split(", ")
+        if caches == "all" or cache in caches.split(", ")
     }
 
 
@@ -165,7 +177,9 @@ def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, suppor
 
     for kv_type in KV_TYPES:
         asked.clear()
-        with Engine(tiny_model(model), type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, on_node=ask) as engine:
+        with Engine(
+            tiny_model(model), type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, n_seq_max=2, on_node=ask
+        ) as engine:
             engine.set_group_attn(*GROUPED)
             engine.decode(text(WINDOW + STEP))
             state = engine.save(0)
@@ -173,7 +187,12 @@ def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, suppor
             engine.clear()
             engine.load(state, 0)  # keeps no exact copies: the step reads the keys themselves
             engine.decode(text(1))
-        wanted = documented("boundary step", kv_type) | documented("micro-batch", kv_type) | {("GET_ROWS", "f32", (kv_type, "i32"))}
+            engine.clear()
+            engine.decode(text(WINDOW))
+            engine.decode(text(1), seq=1)
+            engine.decode(text(STEP + 1))
+        rows = {row for cache in (kv_type, f"{kv_type} apart") for row in documented("boundary step", cache)}
+        wanted = rows | documented("micro-batch", kv_type) | {("GET_ROWS", "f32", (kv_type, "i32"))}
         assert wanted <= asked | refused
         assert {operation for operation, _, _ in refused} == ({"MUL_MAT"} if "without" in name else set()), kv_type
 

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.native
 TOKENS = [3 + (37 * i * i + 11 * i) % 250 for i in range(700)]
 # as the package chooses for f16 keys: on a GPU only
 FLASH = GPU_LAYERS > 0
+# Of a token's likelihood. Logits differ by up to 0.02 on CUDA, see test_group_attention.py.
+BOUND = 0.04 if GPU_LAYERS else 2e-3
 GROUPED = Setup(GroupAttention(4, 32, 16))
 YARN = Setup(context={"rope_scaling_type": 2, "rope_freq_scale": 0.2, "yarn_orig_ctx": 128})
 
@@ -39,7 +41,7 @@ def test_likelihoods_are_those_of_the_driver(model: Path, setup: Setup) -> None:
         wanted = token_nll(engine, TOKENS)
     with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         found = shelf.reader(setup, 1024).nll(TOKENS)
-    np.testing.assert_allclose(found, wanted, atol=2e-3)
+    np.testing.assert_allclose(found, wanted, atol=BOUND)
 
 
 def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
@@ -49,8 +51,8 @@ def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
     with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         found = shelf.reader(Setup(GroupAttention(n, w, 512), upstream=True), 1024).nll(TOKENS)
         plain = shelf.reader(Setup(), 1024).nll(TOKENS)
-    np.testing.assert_allclose(found, wanted, atol=2e-3)
-    np.testing.assert_allclose(found[:511], plain[:511], atol=2e-3)
+    np.testing.assert_allclose(found, wanted, atol=BOUND)
+    np.testing.assert_allclose(found[:511], plain[:511], atol=BOUND)
     assert np.abs(found[600:] - plain[600:]).max() > 0.01
 
 
@@ -64,7 +66,7 @@ def test_reusing_a_prefix_changes_nothing(model: Path, setup: Setup) -> None:
         reader.nll(TOKENS[:600])
         reused = reader.nll(other, 320)
         reader.forget()
-        np.testing.assert_allclose(reused, reader.nll(other, 320), atol=5e-3)
+        np.testing.assert_allclose(reused, reader.nll(other, 320), atol=max(BOUND, 5e-3))
 
 
 def test_answers_are_those_of_generate(model: Path) -> None:

@@ -52,6 +52,14 @@ def continued(llm: SelfExtendLlama, tokens: list[int], expect: int) -> np.ndarra
     return np.array(llm.scores[done.n_reused : len(tokens)])
 
 
+def assert_same(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Bit for bit; on a GPU, whose runs differ among themselves in the order of their sums, within the bound of its logits."""
+    if GPU_LAYERS:
+        np.testing.assert_allclose(found, wanted, atol=0.08)
+    else:
+        assert np.array_equal(found, wanted)
+
+
 SIZES = {"plain": (1, 128, 80, 120), "n=4": (4, 384, 300, 380), "auto": ("auto", 768, 300, 700)}
 
 
@@ -67,7 +75,7 @@ def test_a_restored_state_goes_on_bit_for_bit(load: Any, cache: StateCache, kind
     assert cache.restore(again, TEXT[:end], expect=cut + 8) == cut
     assert again.group_attention == live.group_attention
     # With "auto" the group grows between the two calls, from the keys that were restored.
-    assert np.array_equal(continued(again, TEXT[:end], end), continued(live, TEXT[:end], end))
+    assert_same(continued(again, TEXT[:end], end), continued(live, TEXT[:end], end))
     assert again.group_attention == live.group_attention
     assert cache.notes == []
 
@@ -85,7 +93,7 @@ def test_a_restored_state_is_cut_back_bit_for_bit(load: Any, cache: StateCache, 
         prompt = [*TEXT[: cut - back], *[other] * (back + 20)]
         if back == 10:
             assert cache.restore(again, prompt, expect=n_ctx) == cut - back
-        assert np.array_equal(continued(again, prompt, n_ctx), continued(live, prompt, n_ctx))
+        assert_same(continued(again, prompt, n_ctx), continued(live, prompt, n_ctx))
 
 
 def test_a_larger_context_and_other_threads_take_the_state(load: Any, cache: StateCache) -> None:
@@ -94,7 +102,7 @@ def test_a_larger_context_and_other_threads_take_the_state(load: Any, cache: Sta
     cache.save(live)
     larger = load("gqa", ga_n=4, n_ctx=440, n_threads=2)
     assert cache.restore(larger, TEXT[:310]) == 300
-    assert np.array_equal(continued(larger, TEXT[:310], 310), continued(live, TEXT[:310], 310))
+    assert_same(continued(larger, TEXT[:310], 310), continued(live, TEXT[:310], 310))
 
 
 def test_a_smaller_context_does_not(load: Any, cache: StateCache) -> None:
@@ -169,7 +177,7 @@ def test_what_a_stopped_micro_batch_left_is_not_saved(load: Any, cache: StateCac
     cache.save(live)
     again = load("gqa", ga_n=4, n_batch=64, n_ubatch=64)
     assert cache.restore(again, TEXT[:300]) == live.n_tokens
-    assert np.array_equal(continued(again, TEXT[:300], 300), continued(live, TEXT[:300], 300))
+    assert_same(continued(again, TEXT[:300], 300), continued(live, TEXT[:300], 300))
 
 
 def test_a_state_that_llama_cpp_refuses_leaves_an_empty_model_that_works(
@@ -187,7 +195,7 @@ def test_a_state_that_llama_cpp_refuses_leaves_an_empty_model_that_works(
         again = load(kind, ga_n=4)
         assert cache.restore(again, TEXT[:300]) == 0
         assert "llama.cpp refuses the state" in cache.notes[0]
-        assert np.array_equal(continued(again, TEXT[:300], 300), np.array(live.scores[:300]))
+        assert_same(continued(again, TEXT[:300], 300), np.array(live.scores[:300]))
         cache.prune(0)
         cache.notes.clear()
 
