@@ -148,6 +148,10 @@ class Together:
         for taken in going.values():
             taken.decode_s += share
 
+    def spent(self, seat: int) -> float:
+        """Seconds of work on a seat: its prefill, and its share of the steps."""
+        return self._taken[seat].prefill_s + self._taken[seat].decode_s
+
     def drop(self, seat: int) -> None:
         """Free a seat, whether its answer is complete or not."""
         self._taken.pop(seat).sampler.close()

@@ -147,6 +147,12 @@ def test_those_that_take_too_long_fail_and_the_others_do_not(fixture_model: Path
     assert len(run(fixture_model, items, 4, 60)) == 4
 
 
+def test_the_time_of_writing_counts(fixture_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Together, "spent", lambda *_: 61.0)
+    found = run(fixture_model, requests("Who was Moses?", "Who was Ruth?"), 2, 60)
+    assert [f.outcome.code for f in found.values() if isinstance(f.outcome, Failure)] == ["timeout", "timeout"]
+
+
 def test_a_stop_ends_those_under_way(fixture_model: Path) -> None:
     runner = LocalRunner(Job(Instruction(), ModelSettings(fixture_model, threads=1, together=4)))
     stopped: list[bool] = []
