@@ -2,7 +2,7 @@
 
     python docs/benchmarks/batch_kill.py [--kills N] [--seed N]
 
-Real runs of the command on the default model: twelve short documents of the sample folder's texts, and its three broken files. A
+Real runs of the command on the default model, with one thread: twelve short documents of the sample folder's texts, and its three broken files. A
 run that ends before its kill is followed by one that begins anew, until there were that many kills.
 """
 
@@ -54,7 +54,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         names, out = write_documents(Path(place) / "docs"), Path(place) / "out.jsonl"
         code = "from selfextend_cli.summarize import main; main()"
-        command = [sys.executable, "-c", code, str(Path(place) / "docs"), "-o", str(out), "--max-words", "8"]
+        command = [sys.executable, "-c", code, str(Path(place) / "docs"), "-o", str(out), "--max-words", "8", "--threads", "1"]
 
         def run() -> subprocess.Popen[bytes]:
             return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
