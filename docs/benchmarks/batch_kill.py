@@ -2,8 +2,8 @@
 
     python docs/benchmarks/batch_kill.py [--kills N] [--seed N]
 
-Real runs of the command on the default model, with one thread: twelve short documents of the sample folder's texts, and its three broken files. A
-run that ends before its kill is followed by one that begins anew, until there were that many kills.
+Real runs of the command on the default model, with one thread: twelve short documents of the sample folder's texts, and its
+three broken files. A run that ends before its kill is followed by one that begins anew, until there were that many kills.
 """
 
 from __future__ import annotations
