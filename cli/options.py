@@ -40,6 +40,7 @@ class NumberOrAuto(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 GROUP_SIZE = NumberOrAuto(1)
+TOGETHER = NumberOrAuto(1)
 GPU_LAYERS = NumberOrAuto(-1, ", which means all")
 GROUP_MODES = ("auto", "two-level", "progressive")
 KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])

@@ -19,7 +19,7 @@ from selfextend_local import __version__
 
 from . import console
 from .edge import EXIT_INTERRUPTED, boundary
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_SIZE, KV_TYPE_HELP, KV_TYPES
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_SIZE, KV_TYPE_HELP, KV_TYPES, TOGETHER
 from .schema import SchemaFile
 from .tally import Tally
 
@@ -54,6 +54,7 @@ class Options:
     threads: int | None
     gpu_layers: Any
     jobs: int
+    together: Any
     scheduler: str | None
     shared_paths: bool
     tls_ca: str | None
@@ -104,6 +105,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Readers; requests to each --endpoint.")
+@click.option("--together", type=TOGETHER, default="auto", show_default=True, help="Short documents answered side by side; 1 = none.")
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose workers do the work.")
 @click.option("--shared-paths", is_flag=True, help="Dask workers read the files themselves, at the same paths.")
 @click.option("--tls-ca", metavar="FILE", help="With tls:// addresses: the authority,")
@@ -190,7 +192,14 @@ def _job(options: Options) -> Job:
     return Job(
         Instruction(options.prompt, template, options.max_words, options.max_tokens, options.schema),
         ModelSettings(
-            _model(options), options.ga_n, options.ga_w, options.kv_type, options.context, options.threads, options.gpu_layers
+            _model(options),
+            options.ga_n,
+            options.ga_w,
+            options.kv_type,
+            options.context,
+            options.threads,
+            options.gpu_layers,
+            options.together,
         ),
         Limits(options.read_timeout, options.read_memory, options.timeout),
     )
@@ -294,8 +303,9 @@ def _write_table(options: Options, collected: list[Result]) -> None:
 
 def _dry_run(batch: Batch, stop: StopOnSignals) -> int:
     """A line for each document on stdout: what would be done with it."""
+    from selfextend_local.batch.local import LocalRunner
     from selfextend_local.batch.outcome import Failure
-    from selfextend_local.batch.runner import LocalRunner, ReadAhead
+    from selfextend_local.batch.runner import ReadAhead
 
     engine = batch.runner.engine if isinstance(batch.runner, LocalRunner) else None
     pending = [item for item, _ in batch.todo().pending]

@@ -369,6 +369,74 @@ class Decoder:
         return int(self._sample(chain, self._context, -1))
 
 
+class Sequences:
+    """A context of its own on a loaded model: `count` sequences, each with a KV cache of its own for `n_ctx` tokens, so that
+    none reads or moves what another one holds. No group attention.
+
+    Raises ModelError if it can't be made.
+    """
+
+    def __init__(self, model: Any, params: Any, count: int, n_ctx: int) -> None:
+        self._api = bindings()
+        own = type(params).from_buffer_copy(params)
+        own.n_seq_max, own.n_ctx, own.kv_unified = count, count * n_ctx, False
+        native_reason()
+        self.context = self._api.llama_init_from_model(model, own)
+        if not self.context:
+            raise ModelError(f"A context for {count} sequences of {n_ctx:,} tokens can't be made: {native_reason()}.")
+        self._memory = self._api.llama_get_memory(self.context)
+        self._tokens, self._positions, self._ids = ((ctypes.c_int32 * count)() for _ in range(3))
+        self._all = (ctypes.c_int8 * count)(*[1] * count)
+        width = ctypes.sizeof(ctypes.c_int32)
+        pointers = [_int32_pointer(ctypes.addressof(self._ids) + i * width) for i in range(count)]
+        self._step = self._api.llama_batch(
+            token=self._tokens,
+            pos=self._positions,
+            n_seq_id=(ctypes.c_int32 * count)(*[1] * count),
+            seq_id=(ctypes.POINTER(ctypes.c_int32) * count)(*pointers),
+            logits=self._all,
+        )
+
+    def read(self, sequence: int, tokens: Sequence[int], position: int) -> DecodeStatus:
+        """Evaluate tokens of one sequence, the first at `position`; logits are kept of the last one."""
+        n = len(tokens)
+        of = ctypes.pointer(ctypes.c_int32(sequence))
+        batch = self._api.llama_batch(
+            n_tokens=n,
+            token=(ctypes.c_int32 * n)(*tokens),
+            pos=(ctypes.c_int32 * n)(*range(position, position + n)),
+            n_seq_id=(ctypes.c_int32 * n)(*[1] * n),
+            seq_id=(ctypes.POINTER(ctypes.c_int32) * n)(*[of] * n),
+        )
+        return _status(self._api.llama_decode(self.context, batch))
+
+    def step(self, tokens: Sequence[tuple[int, int, int]]) -> DecodeStatus:
+        """Evaluate one token each of some sequences: (sequence, token, position), sequences ascending."""
+        for i, (sequence, token, position) in enumerate(tokens):
+            self._ids[i], self._tokens[i], self._positions[i] = sequence, token, position
+        self._step.n_tokens = len(tokens)
+        return _status(self._api.llama_decode(self.context, self._step))
+
+    def draw(self, chain: Any, row: int) -> int:
+        """The next token, drawn by a sampler chain from the logits of the `row`-th token of the last step, -1 = the last one."""
+        return int(self._api.llama_sampler_sample(chain, self.context, row))
+
+    def forget(self, sequence: int, first: int) -> bool:
+        """Drop a sequence from position `first` on; False if this memory can't drop a part."""
+        return bool(self._api.llama_memory_seq_rm(self._memory, sequence, first, -1))
+
+    def copy(self, source: int, target: int) -> None:
+        """Have an empty sequence hold what `source` holds."""
+        self._api.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+
+    def close(self) -> None:
+        self._api.llama_free(self.context)
+
+
+def _int32_pointer(address: int) -> Any:
+    return ctypes.cast(address, ctypes.POINTER(ctypes.c_int32))
+
+
 def _status(code: int) -> DecodeStatus:
     try:
         return DecodeStatus(code)

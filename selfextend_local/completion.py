@@ -18,6 +18,7 @@ from selfextend_local.prompts import ModelVocabulary, Prompts
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.positions import GroupAttention
 
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -105,83 +106,95 @@ class LocalModel:
         return self._prompts.count(text)
 
     def size(self, prompt: Prompt) -> int:
-        return len(self._tokens(prompt))
+        return len(self.tokens(prompt))
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, *, progress: Progress | None = None, should_stop: ShouldStop | None = None
     ) -> Answer:
-        tokens = self._tokens(prompt)
-        if len(tokens) >= self.capacity:
-            raise ContextOverflow(
-                f"The prompt has {len(tokens):,} tokens and the context holds {self.capacity:,}.", len(tokens), self.capacity
-            )
+        tokens = self.tokens(prompt)
+        writing = self.writing(sampling, len(tokens), self.capacity)
         expect = min(self.capacity, len(tokens) + sampling.max_tokens)
-        grammar = grammar_of(sampling.schema)
         started = time.perf_counter()
-        prefix = self._shared(prompt, tokens)
+        prefix = self.shared(prompt, tokens)
         kept = self._llm.restart(prefix, expect=expect) if prefix else 0
         done = self._llm.prefill(tokens, progress=progress, should_stop=should_stop, expect=expect)
         read = time.perf_counter()
-        writing = _Writing(self._llm, self._prompts, sampling, min(sampling.max_tokens, self.capacity - len(tokens)))
-        text = writing.run(tokens, grammar, should_stop)
-        group = self._llm.group_attention
-        cached = kept if prefix else done.n_reused
-        return Answer(
-            text, writing.finish, len(tokens), cached, len(writing.tokens), read - started, time.perf_counter() - read, group.n, group.w
-        )
+        self._llm.set_seed(sampling.seed)
+        for token in self._llm.generate(tokens, **writing.chain):
+            if should_stop and should_stop():
+                raise Interrupted("Stopped while writing the answer; it is dropped.", int(self._llm.n_tokens))
+            writing.take(token)
+            if writing.is_over:
+                break
+        return writing.answer(kept if prefix else done.n_reused, read - started, time.perf_counter() - read, self._llm.group_attention)
 
-    def _tokens(self, prompt: Prompt) -> list[int]:
+    def tokens(self, prompt: Prompt) -> list[int]:
+        """The prompt as the model reads it."""
         return self._prompts.tokens([self._prompts.message(role, text) for role, text in prompt.messages])
 
-    def _shared(self, prompt: Prompt, tokens: list[int]) -> list[int]:
+    def writing(self, sampling: Sampling, n_prompt: int, capacity: int) -> Writing:
+        """An answer to a prompt of `n_prompt` tokens, yet to be drawn. Raises ContextOverflow, SelfExtendError."""
+        if n_prompt >= capacity:
+            raise ContextOverflow(f"The prompt has {n_prompt:,} tokens and the context holds {capacity:,}.", n_prompt, capacity)
+        return Writing(self._llm, self._prompts, sampling, n_prompt, min(sampling.max_tokens, capacity - n_prompt))
+
+    def shared(self, prompt: Prompt, tokens: list[int]) -> list[int]:
         """The tokens that every prompt with the same beginning starts with."""
         *before, (role, text) = prompt.messages
         # Two continuations with nothing in common show where the shared tokens end.
-        twins = [self._tokens(Prompt((*before, (role, text[: prompt.shared] + other)))) for other in ("Zq", "7")]
+        twins = [self.tokens(Prompt((*before, (role, text[: prompt.shared] + other)))) for other in ("Zq", "7")]
         for index, (a, b, c) in enumerate(zip(tokens[:-1], *twins, strict=False)):
             if not a == b == c:
                 return tokens[:index]
         return []
 
 
-class _Writing:
-    """One answer in the making."""
+class Writing:
+    """One answer in the making: takes tokens until it is over.
 
-    def __init__(self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, limit: int) -> None:
+    Attributes:
+        chain: how the tokens are to be drawn, as arguments of `Llama.generate`.
+        is_over: whether it wants no more.
+    """
+
+    def __init__(self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, n_prompt: int, limit: int) -> None:
         self._llm = llm
         self._prompts = prompts
         self._sampling = sampling
+        self._n_prompt = n_prompt
         self._limit = limit
-        self.tokens: list[int] = []
-        self.finish: Finish = "length"
+        self._data = bytearray()
+        self._count = 0
+        self._finish: Finish = "length"
+        self.is_over = False
+        self.chain = {
+            "temp": sampling.temperature,
+            "top_p": sampling.top_p,
+            "repeat_penalty": 1.0 if sampling.schema else sampling.repeat_penalty,
+            "grammar": grammar_of(sampling.schema),
+        }
 
-    def run(self, prompt: list[int], grammar: Any, should_stop: ShouldStop | None) -> str:
-        s = self._sampling
-        data = bytearray()
-        self._llm.set_seed(s.seed)
-        penalty = 1.0 if s.schema else s.repeat_penalty
-        drawn = self._llm.generate(prompt, temp=s.temperature, top_p=s.top_p, repeat_penalty=penalty, grammar=grammar)
-        for token in drawn:
-            if should_stop and should_stop():
-                raise Interrupted("Stopped while writing the answer; it is dropped.", int(self._llm.n_tokens))
-            if token in self._prompts.stop_tokens:
-                self.finish = "stop"
-                break
-            self.tokens.append(token)
-            data += self._llm.detokenize([token])
-            if self._is_over(data) or len(self.tokens) >= self._limit:
-                break
-        text = data.decode("utf-8", "replace").strip()
+    def take(self, token: int) -> None:
+        """The next token."""
+        if token in self._prompts.stop_tokens:
+            self._finish, self.is_over = "stop", True
+            return
+        self._count += 1
+        self._data += self._llm.detokenize([token])
+        if any(stop.encode() in self._data for stop in self._prompts.stop_texts):
+            self._finish, self.is_over = "stop", True
+        words = self._sampling.max_words
+        too_long = words is not None and not self._sampling.schema and len(self._data.split()) > words
+        self.is_over = self.is_over or too_long or self._count >= self._limit
+
+    def answer(self, cached_tokens: int, prefill_s: float, decode_s: float, group: GroupAttention) -> Answer:
+        """What was written, and what it took."""
+        text = self._data.decode("utf-8", "replace").strip()
         for stop in self._prompts.stop_texts:
             text = text.split(stop.strip())[0].rstrip()
-        return text if s.max_words is None or s.schema else within(text, s.max_words)
-
-    def _is_over(self, data: bytearray) -> bool:
-        if any(stop.encode() in data for stop in self._prompts.stop_texts):
-            self.finish = "stop"
-            return True
-        words = self._sampling.max_words
-        return words is not None and not self._sampling.schema and len(data.split()) > words
+        if self._sampling.max_words is not None and not self._sampling.schema:
+            text = within(text, self._sampling.max_words)
+        return Answer(text, self._finish, self._n_prompt, cached_tokens, self._count, prefill_s, decode_s, group.n, group.w)
 
 
 def within(text: str, max_words: int) -> str:

@@ -293,11 +293,11 @@ class SelfExtendLlama(Llama):
         if self.plan.capacity <= self.plan.n_ctx_train and not self.plan.group_attention.enabled:
             return
         try:
-            self._set_group_attention(self._group_attention_for(self.plan.capacity))
+            self._set_group_attention(self.group_attention_for(self.plan.capacity))
         except SelfExtendError:
             self.close()
             raise
-        self._set_group_attention(self._group_attention_for(1))
+        self._set_group_attention(self.group_attention_for(1))
 
     @property
     def group_attention(self) -> GroupAttention:
@@ -344,8 +344,9 @@ class SelfExtendLlama(Llama):
         All of the prefix is kept or none of it, so that what is read next doesn't depend on what was read before.
         """
         wanted = list(prefix)
-        keeps = self._ga == self._group_attention_for(expect) and self._common_prefix(wanted) == len(wanted)
-        if keeps and self._truncate(len(wanted)) == len(wanted):
+        # Keys that a border has passed were rotated there and back, which rounds them.
+        untouched = self._ga == self.group_attention_for(expect) and self._ga.boundary(int(self.n_tokens) - 1) == 0
+        if untouched and self._common_prefix(wanted) == len(wanted) and self._truncate(len(wanted)) == len(wanted):
             return len(wanted)
         self.reset()  # type: ignore[no-untyped-call]
         self.prefill(wanted, expect=expect)
@@ -478,7 +479,7 @@ class SelfExtendLlama(Llama):
         """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
         with a smaller n, from which the group grows as it does in a conversation; or with the next larger n, which a text
         gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
-        wanted = self._group_attention_for(n_tokens)
+        wanted = self.group_attention_for(n_tokens)
         if ga == wanted:
             return True
         alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
@@ -571,7 +572,8 @@ class SelfExtendLlama(Llama):
         self._set_group_attention(ga)
         self._pinned = ga
 
-    def _group_attention_for(self, n_tokens: int) -> GroupAttention:
+    def group_attention_for(self, n_tokens: int) -> GroupAttention:
+        """The (n, w, r) that a text of `n_tokens` is read with."""
         if self._pinned is not None:
             return self._pinned
         return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
@@ -594,7 +596,7 @@ class SelfExtendLlama(Llama):
         # While keys are kept the group only grows: going back would not give the plain model's very bits.
         if self.n_tokens > 0 and n_tokens < self._grows_at:
             return
-        wanted = self._group_attention_for(n_tokens)
+        wanted = self.group_attention_for(n_tokens)
         if self.n_tokens == 0 or wanted.n > self._ga.n:
             self._set_group_attention(wanted)
         growth = self.next_growth()
@@ -602,7 +604,7 @@ class SelfExtendLlama(Llama):
 
     def _plain_again_if_it_fits(self, n_tokens: int) -> None:
         # A short text after a long one: drop the regrouped keys, so that the results are those of the plain model.
-        if self._ga.enabled and not self._group_attention_for(max(n_tokens, self._expected)).enabled:
+        if self._ga.enabled and not self.group_attention_for(max(n_tokens, self._expected)).enabled:
             self.reset()  # type: ignore[no-untyped-call]
 
     def _common_prefix(self, tokens: list[int]) -> int:

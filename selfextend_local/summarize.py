@@ -149,13 +149,23 @@ def summarize_with(
     given = (documents,) if isinstance(documents, Document) else tuple(documents)
     work = _Work(model, instruction, progress, should_stop)
     prompt = document_prompt(instruction, given)
-    pages = sum(d.page_count - len(d.unreadable_pages) for d in given if d.paged)
+    pages = pages_read(given)
     if need(model, prompt, instruction) <= model.capacity:
         work.left = model.size(prompt)
         text = work.answer(prompt, instruction.sampling())
         return work.summary(text, "whole", (), pages)
     parts = work.notes(given)
     return work.summary(work.merged(parts, instruction.sampling()), "parts", tuple(parts), pages)
+
+
+def read_whole(answer: Answer, pages: int) -> Summary:
+    """The summary that a single answer is."""
+    return Summary(answer.text, "whole", (), pages, Usage().plus(answer), answer.finish, answer.ga_n, answer.ga_w)
+
+
+def pages_read(documents: Sequence[Document]) -> int:
+    """Pages with text in them, 0 for documents without pages."""
+    return sum(d.page_count - len(d.unreadable_pages) for d in documents if d.paged)
 
 
 def check(instruction: Instruction) -> None:

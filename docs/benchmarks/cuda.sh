@@ -1,7 +1,7 @@
 #!/bin/sh
 # Build the patched library for the GPU of this machine, test it and measure it. Results and libraries go to OUT.
 #
-#   sh cuda.sh OUT [STEP...]      steps: build test bench (all of them without an argument)
+#   sh cuda.sh OUT [STEP...]      steps: build test bench together (the first three without an argument)
 #
 # BACKEND: cuda (default) or cpu, which rehearses everything on a machine without a GPU.
 # LIBRARIES: a folder with libraries of an earlier build, instead of the step build.
@@ -69,9 +69,20 @@ run_tests() {
     tail -40 "$out/tests.log"
 }
 
+shaped() { # SHAPE
+    [ -f "$models/$1.gguf" ] || { log "write $1"; python3 "$work/checkout/docs/benchmarks/shaped_model.py" "$1" "$models/$1.gguf"; }
+}
+
+together() { # SHAPE
+    shaped "$1"
+    log "several sequences of $1"
+    python3 "$work/checkout/docs/benchmarks/together.py" --model "$models/$1.gguf" --gpu-layers "$layers" --counts 1,2,4,8,16 |
+        tee "$out/together-$1.txt"
+}
+
 bench() { # NAME SHAPE TOKENS GROUP_SIZE WINDOW KV_TYPE
     file=$models/$2.gguf
-    [ -f "$file" ] || { log "write $file"; python3 "$work/checkout/docs/benchmarks/shaped_model.py" "$2" "$file"; }
+    shaped "$2"
     log "bench $1"
     python3 -m selfextend_cli.speed --model "$file" --tokens "$3" --ga-n "$4" --ga-w "$5" --kv-type "$6" \
         --gpu-layers "$layers" --passes "${PASSES:-3}" --json >"$out/bench-$1.json" 2>"$out/bench-$1.log" || tail -5 "$out/bench-$1.log"
@@ -91,6 +102,10 @@ for step in $steps; do
         bench smollm2-32k-q8_0 smollm2 "${TOKENS:-32768}" 8 512 q8_0
         bench mistral-32k mistral-7b "${TOKENS:-32768}" 8 1024 f16
         bench smollm2-64k smollm2 "${TOKENS:-65536}" 16 512 f16
+        ;;
+    together)
+        together smollm2
+        together mistral-7b
         ;;
     *) echo "unknown step $step" >&2; exit 2 ;;
     esac

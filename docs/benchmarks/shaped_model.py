@@ -32,6 +32,7 @@ class Shape:
 
 SHAPES = {
     "smollm2": Shape(30, 576, 1536, 9, 3, 49_152, 8192, 100_000.0, GGMLQuantizationType.Q8_0),
+    "tinyllama": Shape(22, 2048, 5632, 32, 4, 32_000, 8192, 10_000.0, GGMLQuantizationType.Q4_K),
     "mistral-7b": Shape(32, 4096, 14_336, 32, 8, 32_000, 8192, 10_000.0, GGMLQuantizationType.Q4_K),
 }
 

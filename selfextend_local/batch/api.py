@@ -15,8 +15,9 @@ from pathlib import Path
 from selfextend_local.batch.batch import Batch
 from selfextend_local.batch.items import from_paths
 from selfextend_local.batch.job import Job, Limits, ModelSettings
+from selfextend_local.batch.local import LocalRunner
 from selfextend_local.batch.outcome import Result
-from selfextend_local.batch.runner import READERS, LocalRunner, Runner
+from selfextend_local.batch.runner import READERS, Runner
 from selfextend_local.completion import ShouldStop
 from selfextend_local.default_model import model_or_default
 from selfextend_local.errors import BatchError

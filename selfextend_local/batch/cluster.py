@@ -17,7 +17,8 @@ from typing import Any
 from distributed import Client, Future, Security, Worker, WorkerPlugin, get_worker, wait
 from distributed.scheduler import KilledWorker
 
-from selfextend_local.batch.engine import Engine, Material
+from selfextend_local.batch.answering import Material
+from selfextend_local.batch.engine import Engine
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, fingerprint
 from selfextend_local.batch.outcome import Failure, failure

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from selfextend_local.batch.engine import Material, carry_out
+from selfextend_local.batch.answering import Material, carry_out
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job
 from selfextend_local.batch.outcome import Failure

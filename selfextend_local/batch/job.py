@@ -10,6 +10,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from selfextend_local.errors import ModelNotFound
 from selfextend_local.model_identity import model_identity
@@ -22,7 +23,8 @@ LAYOUT = 1
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How to load the model. `context`: the largest window in tokens; None = four trained windows, if the memory allows."""
+    """How to load the model. `context`: the largest window in tokens; None = four trained windows, if the memory allows.
+    `together`: short items that are answered side by side on this machine."""
 
     path: Path
     ga_n: GroupSize = "auto"
@@ -31,6 +33,7 @@ class ModelSettings:
     context: int | None = None
     threads: int | None = None
     gpu_layers: GpuLayers = 0
+    together: int | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,27 @@
-"""What carries items out: the form that all runners share, and the one that uses this machine.
+"""What carries items out: the form that all runners share, and the reading, which goes ahead in processes of its own.
 
-Reading goes ahead of the model, in processes of its own. Knows the order of the work. Must not know the results file.
+Must not know models nor the results file.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Protocol
 
-from selfextend_local.batch.engine import Engine, Material
+from selfextend_local.batch.answering import Material
 from selfextend_local.batch.items import Item
-from selfextend_local.batch.job import Job, Limits, fingerprint
+from selfextend_local.batch.job import Limits
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.reader import Reader
 from selfextend_local.completion import ShouldStop
 from selfextend_local.documents import Document
-from selfextend_local.errors import Interrupted
 from selfextend_local.summarize import Summary
 
 READERS = 2
-_WINDOW = 16
+WINDOW = 16
 """Documents that are read ahead and then taken in order of their length."""
 
 
@@ -92,7 +89,7 @@ class ReadAhead:
     """
 
     def __init__(
-        self, items: Sequence[Item], limits: Limits, should_stop: ShouldStop, *, readers: int = READERS, window: int = _WINDOW
+        self, items: Sequence[Item], limits: Limits, should_stop: ShouldStop, *, readers: int = READERS, window: int = WINDOW
     ) -> None:
         self._rest = iter(items)
         self._caller_stops = should_stop
@@ -137,49 +134,3 @@ class ReadAhead:
             finally:
                 self._idle.append(reader)
         return Read(item, found, time.monotonic() - started)
-
-
-class LocalRunner:
-    """One model on this machine, one item at a time.
-
-    Raises what Engine raises.
-    """
-
-    def __init__(self, job: Job, *, readers: int = READERS) -> None:
-        self._job = job
-        self._readers = readers
-        self._watcher = Watcher()
-        self._numbers = itertools.count()
-        self.fingerprint = fingerprint(job.model.path)
-        self.engine = Engine(job, on_load=lambda plan: self._watcher.say(plan))
-        self.model_name = self.engine.name
-
-    def run(self, items: Sequence[Item], watcher: Watcher, should_stop: ShouldStop) -> Iterator[Finished]:
-        self._watcher = watcher
-        if self.engine.warning:
-            watcher.say(f"warning: {self.engine.warning}")
-        # Short ones first: results come early, the context grows at most a few times, and similar lengths share a group size.
-        ordered = sorted(items, key=lambda item: item.size)
-        ready: list[tuple[int, int, Material, Read]] = []
-        with ReadAhead(ordered, self._job.limits, should_stop, readers=self._readers) as ahead:
-            while not should_stop():
-                while len(ready) < _WINDOW and (got := ahead.next(block=not ready)):
-                    if isinstance(got.material, Failure):
-                        yield Finished(got.item, got.material, seconds=got.seconds)
-                    else:
-                        # The number keeps the order of equals, and documents can't be compared.
-                        heappush(ready, (self.engine.need(got.material), next(self._numbers), got.material, got))
-                if not ready:
-                    return
-                self.engine.make_room(max(ready)[0])
-                tokens, _, material, got = heappop(ready)
-                watcher.begin(got.item, tokens)
-                started = time.monotonic()
-                try:
-                    outcome = self.engine.run(material, watcher.progress, should_stop)
-                except Interrupted:
-                    return
-                yield Finished(got.item, outcome, got.title, got.seconds + time.monotonic() - started)
-
-    def close(self) -> None:
-        self.engine.close()

@@ -1,4 +1,4 @@
-"""A folder of short documents of several kinds, as a batch meets them: the report's chapters, and three broken files.
+"""A folder of short documents of several kinds, as a batch meets them: the report's chapters, three broken files, and two harmful ones.
 
 Knows file formats in their simplest form. Must not know models or tokens.
 """
@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.sample import logbook, prose
+from selfextend_local.sample import harmful, logbook, prose
 
 _ENTRIES = 6
 _MARKDOWN = (prose.FOREWORD, prose.STATION, prose.PEOPLE, prose.METHODS)
@@ -24,8 +24,11 @@ _DOCX = (prose.CLOSING,)
 _PDF_MONTHS = (1, 5, 9)
 
 
-def write_folder(target: str | os.PathLike[str]) -> list[Path]:
+def write_folder(target: str | os.PathLike[str], *, with_harmful: bool = False) -> list[Path]:
     """Write twelve documents, and three that can't be read, into `target`; return their paths.
+
+    Args:
+        with_harmful: also one that unpacks to 600 MiB, and one that would keep its reader for ever.
 
     Raises:
         SelfExtendError: fpdf2 is missing, or `target` cannot be written.
@@ -34,7 +37,8 @@ def write_folder(target: str | os.PathLike[str]) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in sorted(_files().items()):
+        files = _files() | (_harmful() if with_harmful else {})
+        for name, data in sorted(files.items()):
             (folder / name).write_bytes(data)
             written.append(folder / name)
     except OSError as error:
@@ -59,6 +63,10 @@ def _files() -> dict[str, bytes]:
         "broken-empty.pdf": b"",
         "broken-encrypted.pdf": chapter_pdf(prose.THANKS, password="secret"),
     }
+
+
+def _harmful() -> dict[str, bytes]:
+    return {"broken-bomb.pdf": harmful.bomb_pdf(), "broken-hanging.pdf": harmful.hanging_pdf()}
 
 
 def _stem(chapter: prose.Chapter) -> str:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from selfextend_local.batch.items import Item
+from selfextend_local.batch.job import Job, ModelSettings
+from selfextend_local.batch.local import LocalRunner
+from selfextend_local.batch.runner import Watcher
 from selfextend_local.sample.folder import write_folder
+from selfextend_local.summarize import Instruction, Summary
 
 pytest.importorskip("fpdf")
 pytestmark = pytest.mark.model
@@ -40,3 +45,16 @@ def test_a_killed_batch_is_finished_by_the_same_command(default_model: Path, tmp
     # The instruction was read once by each of the two processes.
     cached = [body["usage"]["prompt_tokens_details"]["cached_tokens"] for body in done_well.values()]
     assert sum(count > 30 for count in cached) >= len(cached) - 2
+
+
+def test_eight_documents_side_by_side_are_answered_as_one_at_a_time(default_model: Path, story: str) -> None:
+    texts = [story[2000 * i : 2000 * i + 500 + 50 * i] for i in range(8)]
+    messages = [[{"role": "user", "content": f"Summarize this in a sentence.\n\n{text}"}] for text in texts]
+    items = [Item(str(i), body={"messages": each, "max_tokens": 24}) for i, each in enumerate(messages)]
+    found = []
+    for together in (1, 8):
+        runner = LocalRunner(Job(Instruction(), ModelSettings(default_model, together=together)))
+        outcomes = {f.item.custom_id: f.outcome for f in runner.run(items, Watcher(), lambda: False)}
+        runner.close()
+        found.append({name: (o.text, o.finish) for name, o in outcomes.items() if isinstance(o, Summary)})
+    assert len(found[0]) == 8 and found[0] == found[1]

@@ -89,7 +89,7 @@ def test_the_group_grows_while_tokens_are_drawn(llm: SelfExtendLlama) -> None:
     assert sizes[0] == 1
     assert sizes == sorted(sizes)
     assert sizes[-1] > 4
-    assert llm.group_attention == llm._group_attention_for(llm.n_tokens)
+    assert llm.group_attention == llm.group_attention_for(llm.n_tokens)
 
 
 def test_it_ends_with_the_context(llm: SelfExtendLlama) -> None:

@@ -142,7 +142,7 @@ def test_a_coarser_state_does_not_serve_a_short_text(load: Any, cache: StateCach
 def test_a_state_with_room_for_a_conversation_serves_one_question(load: Any, cache: StateCache) -> None:
     """Read for a conversation, the text has a group one step larger than a single question needs: it isn't read again."""
     live = load("gqa", n_ctx=1024)
-    needed = {n: next(t for t in range(60, 1024) if live._group_attention_for(t).n == n) for n in (2, 4, 8)}
+    needed = {n: next(t for t in range(60, 1024) if live.group_attention_for(t).n == n) for n in (2, 4, 8)}
     live.prefill(TEXT[:60], expect=needed[4])
     cache.save(live)
     once = load("gqa", n_ctx=1024)
