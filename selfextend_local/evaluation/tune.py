@@ -10,7 +10,7 @@ Knows tasks, the runner and positions. It knows no terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ COPIES_AS_WELL = 0.5
 """A repeated passage counts as found if it gains this share of what it gains in the shortest text."""
 
 _CANDIDATES = 4
-_SMALLER = 0.75
+_SMALLER, _LEAST_SHARE = 0.75, 1 / 32
 
 
 class TuneError(SelfExtendError):
@@ -218,28 +218,38 @@ def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttent
     return [ga for _, ga in fitting]
 
 
+def _in_order(target: int, rotary: Rotary, fraction: float) -> Iterator[tuple[float, GroupAttention]]:
+    """All candidates, each with the share of the window that it was chosen by: a few that use most of it, a few that use less,
+    and so on, since the time may not do for all; then the others."""
+    tried: set[GroupAttention] = set()
+    usable = fraction
+    while usable > _LEAST_SHARE:
+        for ga in [ga for ga in candidates(target, rotary, usable) if ga not in tried][:_CANDIDATES]:
+            tried.add(ga)
+            yield usable, ga
+        usable *= _SMALLER
+    for ga in candidates(target, rotary, fraction):
+        if ga not in tried:
+            yield fraction, ga
+
+
 def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
     rotary = probe.subject.rotary
     if target <= fraction * rotary.window:
         plain = GroupAttention(n=1, w=default_neighbours(rotary.window, rotary.sliding_window))
         return Tuning(fraction, plain, True, probe.trials, f"{why}, which {target:,} tokens fit")
     best: tuple[float, float, GroupAttention] | None = None
-    usable, reason = fraction, why
-    tried: set[GroupAttention] = set()
     try:
-        while usable > 1 / 32:
-            for ga in [ga for ga in candidates(target, rotary, usable) if ga not in tried][:_CANDIDATES]:
-                tried.add(ga)
-                method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode)
-                trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
-                if trial.passed:
-                    failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
-                    halfway = (trial.share + min(failed)) / 2 if failed else 1.0
-                    return Tuning(_fraction_for(ga, target, rotary, min(usable, halfway)), ga, True, probe.trials, why)
-                score = trial.found / trial.planned
-                if best is None or score > best[0]:
-                    best = (score, usable, ga)
-            usable *= _SMALLER
+        for usable, ga in _in_order(target, rotary, fraction):
+            method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode)
+            trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
+            if trial.passed:
+                failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
+                halfway = (trial.share + min(failed)) / 2 if failed else 1.0
+                return Tuning(_fraction_for(ga, target, rotary, min(usable, halfway)), ga, True, probe.trials, why)
+            score = trial.found / trial.planned
+            if best is None or score > best[0]:
+                best = (score, usable, ga)
         reason = f"{why}; at {target:,} tokens nothing found all of them"
     except _OutOfTime:
         reason = f"{why}; the budget ended before a setting was seen to work at {target:,} tokens"
