@@ -185,10 +185,10 @@ def default_neighbours(window: int, sliding_window: int = 0) -> int:
     return rounded_neighbours(min(window // 8, 4096), window, sliding_window)
 
 
-def rounded_neighbours(w: int, window: int, sliding_window: int = 0, progressive: bool = False) -> int:
-    """The least neighbour window from `w` on that lies on the grid of steps (progressive: of half steps) and holds the sliding
-    window of local layers, so that they see no group."""
-    grid = max(1, default_step(window) // (2 if progressive else 1))
+def rounded_neighbours(w: int, window: int, sliding_window: int = 0) -> int:
+    """The least neighbour window from `w` on that lies on the grid of half steps and holds the sliding window of local layers,
+    so that they see no group."""
+    grid = max(1, default_step(window) // 2)
     return -(-max(w, sliding_window, grid) // grid) * grid
 
 

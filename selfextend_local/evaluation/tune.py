@@ -206,7 +206,7 @@ def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttent
     window = rotary.window
     found = set()
     for progressive, parts in ((False, (4, 8, 16, 32)), (True, (8, 16, 32))):
-        for w in (rounded_neighbours(window // part, window, rotary.sliding_window, progressive) for part in parts):
+        for w in (rounded_neighbours(window // part, window, rotary.sliding_window) for part in parts):
             n = 2
             while n <= MAX_GROUP_SIZE:
                 if w + step_for(n, window, progressive) <= window:
