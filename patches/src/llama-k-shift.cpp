@@ -10,6 +10,14 @@
 #include <algorithm>
 
 //
+// llama_k_shift
+//
+
+void llama_k_shift::set(ggml_tensor * dst, const std::vector<int32_t> & src) const {
+    ggml_backend_tensor_set_async(ggml_backend_sched_get_tensor_backend(sched.get(), dst), dst, src.data(), 0, ggml_nbytes(dst));
+}
+
+//
 // llama_kv_cache
 //
 
@@ -52,6 +60,8 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
 
     const size_t n_rows_max = std::max<size_t>(1, n_bytes_max/(sizeof(float)*hparams.n_embd_k_gqa_max()));
 
+    bool again = false;
+
     for (const bool exact : { true, false }) {
         bool more = k_exact || !exact;
 
@@ -60,8 +70,12 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
 
             more = cur.rows.size() == n_rows_max;
 
-            if (!cur.rows.empty() && !lctx->k_shift(*this, cur)) {
-                return false;
+            if (!cur.rows.empty()) {
+                if (!lctx->k_shift(*this, cur, again)) {
+                    return false;
+                }
+
+                again = true;
             }
 
             for (const int32_t row : cur.rows) {
@@ -77,7 +91,7 @@ bool llama_kv_cache::k_shift(llama_context * lctx) {
 // llama_context
 //
 
-bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows & rows) {
+bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows & rows, bool again) {
     auto & ks = k_shifts[&kv];
 
     if (!ks.sched) {
@@ -87,6 +101,11 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
         ks.res  .reset(new llm_graph_result(max_nodes));
         ks.sched.reset(ggml_backend_sched_new(
                     backend_ptrs.data(), backend_buft.data(), backend_ptrs.size(), 2*max_nodes, false, cparams.op_offload));
+    }
+
+    if (again) {
+        // the inputs are still in use. else a graph of the context, which waits for the device, has run since
+        ggml_backend_sched_synchronize(ks.sched.get());
     }
 
     ks.cur = rows;
@@ -101,7 +120,7 @@ bool llama_context::k_shift(const llama_kv_cache & kv, const llama_k_shift_rows 
         ggml_backend_sched_reset(ks.sched.get());
         ggml_backend_sched_set_eval_callback(ks.sched.get(), cparams.cb_eval, cparams.cb_eval_user_data);
 
-        if (!ggml_backend_sched_alloc_graph(ks.sched.get(), kv.build_graph_shift(ks.res.get(), this, ks.cur))) {
+        if (!ggml_backend_sched_alloc_graph(ks.sched.get(), kv.build_graph_shift(this, ks))) {
             LLAMA_LOG_ERROR("%s: failed to allocate compute graph for K-shift\n", __func__);
             return false;
         }

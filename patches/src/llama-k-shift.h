@@ -37,4 +37,7 @@ struct llama_k_shift {
     int32_t first  = -1;
 
     const llama_k_exact * exact = nullptr;
+
+    // fill an input of the graph. it lies where it is read, so the device is told in order instead of waited for
+    void set(ggml_tensor * dst, const std::vector<int32_t> & src) const;
 };

@@ -79,7 +79,8 @@ class Method:
         if self.name not in ("selfextend", "upstream"):
             return self.name
         size = "auto" if self.ga_n == "auto" else f"n={self.ga_n}"
-        mode = " progressive" if self.ga_mode == "progressive" else ""
+        # Without a word: what the automatic choice takes, and two levels where n is given.
+        mode = f" {self.ga_mode}" if self.ga_mode == "progressive" or (self.ga_mode == "two-level" and self.ga_n == "auto") else ""
         return f"{self.name}{mode} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
 
     def _mode(self, tuned: Settings) -> GroupMode:
