@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.driver import GPU_LAYERS
 from support.tiny_models import TinyModel
 
 from selfextend_local import _native
+from selfextend_local.batch.engine import Engine
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.local import LocalRunner
@@ -162,3 +164,14 @@ def test_a_stop_ends_those_under_way(fixture_model: Path) -> None:
     assert isinstance(first.outcome, Summary)
     assert len(list(work)) < 4
     runner.close()
+
+
+def test_a_cpu_answers_one_at_a_time_unless_told_otherwise(fixture_model: Path) -> None:
+    """docs/batch.md: computing empty seats costs a CPU more than it gains."""
+    if GPU_LAYERS:
+        pytest.skip("for a CPU")
+    for together, opens in (("auto", False), (2, True)):
+        engine = Engine(Job(Instruction(), ModelSettings(fixture_model, threads=1, together=together)))
+        engine.make_room(100)
+        assert engine.takes(100) is opens
+        engine.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from selfextend_local.batch.batch import Batch
 from selfextend_local.batch.items import from_paths
@@ -40,6 +41,7 @@ def summarize(
     ga_w: int | None = None,
     kv_type: str = "f16",
     context: int | None = None,
+    together: int | Literal["auto"] = "auto",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
     should_stop: ShouldStop = lambda: False,
 ) -> Iterator[Result]:
@@ -51,6 +53,7 @@ def summarize(
         scheduler: the address of a Dask scheduler, whose workers then do the work.
         endpoints: servers with the OpenAI API, which then do the work.
         jobs: readers here, or requests to each endpoint at a time.
+        together: short documents that this machine answers side by side; "auto": 8 on a GPU, else 1.
 
     Raises:
         BatchError, ModelNotFound, ModelError, LibraryError, GroupAttentionError, MemoryBudgetError: before any result.
@@ -60,7 +63,7 @@ def summarize(
     file = Path(output) if output is not None else None
     items = from_paths(paths, leave_out=[file] if file else [])
     name = Path(model) if model is not None else Path() if endpoints else model_or_default()
-    job = Job(wanted, ModelSettings(name, ga_n, ga_w, kv_type, context), limits)
+    job = Job(wanted, ModelSettings(name, ga_n, ga_w, kv_type, context, together=together), limits)
     runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs)
     try:
         yield from Batch(job, items, runner, output=file, retry_errors=retry_errors).run(should_stop)

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _SMALLEST_CONTEXT = 2048
 
 SEATS = 8
-"""Items that are answered side by side, unless the job says otherwise. docs/batch.md has what was measured."""
+"""Items that are answered side by side on a GPU, unless the job says otherwise. On a CPU one at a time is as fast, or faster
+where the seats aren't always taken. docs/batch.md has what was measured."""
 
 SEAT_TOKENS = 2048
 """The longest of them, answer included. Of longer ones nearly all the time is prefill, which company doesn't speed up."""
@@ -129,6 +130,9 @@ class Engine:
 
         assert self._llm is not None and self._model is not None
         plan = self._llm.plan
+        if self._job.model.together == "auto" and not plan.gpu_layers:
+            self.seats = 1
+            return
         free = _native.free_gpu_memory() if plan.gpu_layers else psutil.virtual_memory().available
         seat = SEAT_TOKENS * (plan.kv_bytes or 0) / plan.n_ctx
         self.seats = min(self.seats, int(MEMORY_SHARE * free / max(1, seat)))

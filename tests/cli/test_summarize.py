@@ -113,7 +113,7 @@ def test_the_results_do_not_depend_on_the_order_or_on_what_came_before(model: st
         assert alone["response"]["body"]["choices"][0] == choice
 
 
-@pytest.mark.parametrize("together", ["1", "auto"])
+@pytest.mark.parametrize("together", ["1", "8", "auto"])
 def test_the_shared_instruction_is_read_once(fixture_model: Path, folder: Path, together: str) -> None:
     for number in range(3):
         (folder / "docs" / f"d{number}.txt").write_text(f"{number} {WORDS}")
