@@ -83,6 +83,11 @@ class Method:
         mode = f" {self.ga_mode}" if self.ga_mode == "progressive" or (self.ga_mode == "two-level" and self.ga_n == "auto") else ""
         return f"{self.name}{mode} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
 
+    def label_for(self, rotary: Rotary) -> str:
+        """The label, and whether a profile of the model decides what it means."""
+        decides = self.name == "selfextend" and self.ga_n == "auto" and rotary.tuned.tuned
+        return self.label + (", tuned" if decides else "")
+
     def _mode(self, tuned: Settings) -> GroupMode:
         if self.name == "upstream":
             return "two-level"

@@ -70,7 +70,7 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
     return {
         "task": task.name,
         **subject.record,
-        "method": method.label + (", tuned" if method.name == "selfextend" and method.ga_n == "auto" and subject.rotary.tuned.tuned else ""),
+        "method": method.label_for(subject.rotary),
         "ga": [ga.n, ga.w, ga.r, *(["progressive"] if ga.progressive else [])] if ga.enabled else None,
         "context": dict(setup.context),
         "length": length,
