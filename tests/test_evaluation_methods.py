@@ -44,6 +44,16 @@ def test_rotary_from_metadata_and_its_defaults() -> None:
     assert Rotary.of(metadata, 8192) == SMOL
 
 
+def test_labels_name_what_decides() -> None:
+    tuned = replace(SMOL, tuned=Settings(ga_w=256, ga_fraction=0.2, ga_mode="progressive", tuned=True))
+    assert Method("selfextend").label_for(SMOL) == "selfextend auto"
+    assert Method("selfextend").label_for(tuned) == "selfextend auto, tuned"
+    assert Method("upstream").label_for(tuned) == "upstream auto"
+    assert Method("selfextend", 8).label_for(tuned) == "selfextend n=8"
+    assert Method("selfextend", ga_mode="two-level").label == "selfextend two-level auto"
+    assert Method("selfextend", 8, ga_mode="progressive").label == "selfextend progressive n=8"
+
+
 def test_grouping_methods_come_once_for_each_size_and_window() -> None:
     found = methods(["plain", "selfextend", "upstream"], ["auto", 8], [None, 512])
     assert [method.label for method in found] == [
