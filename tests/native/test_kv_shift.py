@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support import reference
 from support.driver import GPU_LAYERS, Engine, Node
+from support.processes import assert_runs
 from support.reference import Reference
 from support.tiny_models import HEAD_DIM, N_HEAD_KV, N_VOCAB, TinyModel
 
@@ -172,13 +168,3 @@ def test_unsupported_models_return_an_error(tiny_model: TinyModel, operation: st
             assert np.abs(engine.decode(tokens[20:]) - expected).max() < 1e-3
     """
     assert_runs(script, tiny_model("mrope"))
-
-
-def assert_runs(script: str, *arguments: object) -> None:
-    support = str(Path(__file__).resolve().parents[1])
-    python_path = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": python_path, "GGML_NO_BACKTRACE": "1"}
-    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.driver import GPU_LAYERS
+from support.processes import assert_runs
 
 from selfextend_local import _native
 from selfextend_local.positions import GroupAttention
@@ -78,3 +80,30 @@ def test_exact_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_t
     finally:
         _native.free_model(model)
     assert sizes[1] - sizes[0] == pytest.approx(N_LAYER * copies * WIDTH * 2, rel=0.02 if GPU_LAYERS else 0)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux") or GPU_LAYERS > 0, reason="pages of the host, on Linux")
+def test_cells_that_hold_nothing_take_no_memory(tiny_model: Callable[[str], Path]) -> None:
+    """262,144 cells of 1 KiB: in a process of its own, whose memory nothing else has touched."""
+    script = """
+        import sys
+        from pathlib import Path
+        import numpy as np
+        import psutil
+        from support.driver import Engine
+
+        tokens, resident = list(range(3, 103)), psutil.Process().memory_info
+        with Engine(Path(sys.argv[1]), n_ctx=512, type_k="f16", type_v="f16") as engine:
+            expected = engine.decode(tokens)
+        before = resident().rss
+        with Engine(Path(sys.argv[1]), n_ctx=262_144, type_k="f16", type_v="f16") as engine:
+            assert engine.memory_use() >= 256 << 20
+            for _ in range(2):
+                assert np.array_equal(engine.decode(tokens), expected)
+                print((resident().rss - before) >> 20, "MiB")
+                assert resident().rss - before < 64 << 20
+                engine.clear()
+                assert np.array_equal(engine.decode(tokens[:50]), expected[:50])
+                engine.clear()
+    """
+    assert_runs(script, tiny_model("gqa"))
