@@ -63,6 +63,7 @@ def command(
     from selfextend_local.evaluation.results import Results
     from selfextend_local.evaluation.tune import tune
     from selfextend_local.model import ModelPeek
+    from selfextend_local.positions import default_neighbours
     from selfextend_local.profile import profile_path
 
     from .evaluating import subject_of
@@ -89,7 +90,14 @@ def command(
             console.say("Stopped; what was tried is kept. Run the same command again to go on.")
             return EXIT_INTERRUPTED
         kept = None if dry_run or not tuning.verified else _keep(peek, path, tuning, target_tokens)
+        usual = default_neighbours(peek.info.n_ctx_train, peek.info.sliding_window)
     _show(tuning, target_tokens, kept, as_json)
+    if kept and tuning.ga.enabled and tuning.ga.w < usual:
+        # docs/results.md: SmolLM2 answers hardly any question with the window that finds every key.
+        console.say(
+            f"A window of {tuning.ga.w} is narrower than the usual {usual}. It finds keys; a small model may answer worse with it. "
+            "Try your own questions (selfextend eval qa), and selfextend tune --forget if they say so."
+        )
     return 0 if tuning.verified else EXIT_ERROR
 
 
