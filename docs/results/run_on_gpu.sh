@@ -29,17 +29,30 @@ measure() {
     echo "$task $*: $(date +%T), $(wc -l <"$out/gpu-$task.jsonl") results"
 }
 
-measure passkey --lengths 16k,32k,64k --methods selfextend --ga-w 512,1024
-measure ppl --text "$text" --lengths 16k,32k --methods plain,yarn,selfextend,upstream --ga-n 8 --ga-w 1024
-measure ppl --text "$text" --lengths 32k --methods selfextend --ga-n 8 --ga-w 2048 --kv-type f16,q8_0,q4_0
-measure ppl --text "$text" --lengths 8k,32k --methods selfextend --ga-n auto
-tune 16384
-tune 32768
-measure passkey --lengths 8k,16k,32k --methods plain,yarn,ntk,linear,upstream
-measure passkey --lengths 32k --methods selfextend --ga-n 8,16,32,64 --ga-w 256,512 --no-introduction
-measure passkey --lengths 16k,32k --methods selfextend --kv-type q8_0,q4_0 --repeats 2
-measure ppl --text "$text" --lengths 8k,16k,32k --methods ntk,linear
-measure ppl --text "$text" --lengths 16k,32k --methods plain --window 1x
-measure copy --text "$text" --lengths 8k,16k,32k --methods plain,selfextend,yarn,upstream
-measure passkey --lengths 64k --methods plain,yarn,upstream --depths 4
-measure passkey --lengths 64k --methods selfextend --ga-n 16,32,64 --ga-w 512,1024 --depths 4
+python=${PYTHON:-python3}
+here=$(cd "$(dirname "$0")" && pwd)
+for stories in 1 2; do
+    "$python" "$here/sherlock_qa.py" "$text" $stories >"$out/qa$stories.jsonl"
+done
+
+measure passkey --lengths 8k,16k,32k --methods plain,yarn,ntk,linear,upstream,selfextend --repeats 3
+measure passkey --lengths 64k --methods plain,yarn,upstream,selfextend
+measure ppl --text "$text" --lengths 4k,8k,16k,32k --methods plain,yarn,ntk,linear,upstream,selfextend
+measure ppl --text "$text" --lengths 16k,32k --methods upstream,selfextend --ga-n 8 --ga-w 1024,2048
+measure ppl --text "$text" --lengths 16k,32k --methods selfextend --kv-type q8_0,q4_0
+measure qa --data "$out/qa1.jsonl" --lengths 16k --methods plain,yarn,upstream,selfextend
+measure qa --data "$out/qa2.jsonl" --lengths 32k --methods plain,yarn,selfextend
+measure copy --text "$text" --lengths 8k,16k,32k --methods plain,yarn,upstream,selfextend
+for n in 8 16 32 64; do
+    measure passkey --lengths 8k,16k,32k --methods selfextend --ga-mode progressive --ga-n $n --ga-w 256,512,1024 --repeats 3
+    measure ppl --text "$text" --lengths 8k,16k,32k --methods selfextend --ga-mode progressive --ga-n $n --ga-w 256,512,1024,2048
+    measure qa --data "$out/qa1.jsonl" --lengths 16k --methods selfextend --ga-mode progressive --ga-n $n --ga-w 256,512,1024,2048
+done
+measure passkey --lengths 32k --methods selfextend --ga-mode two-level --ga-n 16,32,64 --ga-w 256 --repeats 3
+for target in 16384 32768 65536; do
+    tune $target
+done
+for task in "needle" "instructions" "tsort --text $text" "bestanswer --text $text"; do
+    # shellcheck disable=SC2086
+    measure $task --lengths 4k,16k --methods plain,yarn,selfextend
+done
