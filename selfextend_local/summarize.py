@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from selfextend_local.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, Sizes, TextModel, grammar_of
+from selfextend_local.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, TextModel, grammar_of
 from selfextend_local.documents import Document
 from selfextend_local.errors import ContextOverflow, SelfExtendError
 from selfextend_local.sections import Section, page_names, split
@@ -150,8 +150,9 @@ def summarize_with(
     work = _Work(model, instruction, progress, should_stop)
     prompt = document_prompt(instruction, given)
     pages = pages_read(given)
-    if need(model, prompt, instruction) <= model.capacity:
-        work.left = model.size(prompt)
+    size = model.size(prompt)
+    if size + instruction.sampling().max_tokens <= model.capacity:
+        work.left = size
         text = work.answer(prompt, instruction.sampling())
         return work.summary(text, "whole", (), pages)
     parts = work.notes(given)
@@ -173,11 +174,6 @@ def check(instruction: Instruction) -> None:
     if instruction.template is not None:
         _templated(instruction, {"document": "", "title": "", "pages": ""})
     grammar_of(instruction.schema)
-
-
-def need(model: Sizes, prompt: Prompt, instruction: Instruction) -> int:
-    """Tokens that the context has to hold for this prompt and its answer."""
-    return model.size(prompt) + instruction.sampling().max_tokens
 
 
 def document_prompt(instruction: Instruction, documents: Sequence[Document], section: Section | None = None) -> Prompt:
