@@ -12,10 +12,10 @@ from support.scripted import Scripted, ScriptedShelf, Words, subject
 from selfextend_local.errors import ModelError
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
-from selfextend_local.evaluation.tune import TuneError, Tuning, candidates, tune
+from selfextend_local.evaluation.tune import TuneError, Tuning, _in_order, candidates, tune
 from selfextend_local.model_identity import model_identity
 from selfextend_local.plan import Memory, Settings, group_attention_for, make_plan
-from selfextend_local.positions import choose
+from selfextend_local.positions import GroupAttention, choose
 from selfextend_local.profile import Profile, load_profile, profile_path, save_profile, with_profile
 
 WINDOW = 4096
@@ -92,6 +92,16 @@ def test_candidates_stay_within_the_fraction_and_begin_with_the_smallest_group()
     reached = [ga.largest_rotation(32_768) for ga in found]
     assert reached == sorted(reached, reverse=True)
     assert {ga.progressive for ga in found} == {True, False}
+
+
+def test_every_candidate_has_its_turn() -> None:
+    rotary = replace(subject(Words(), 8192).rotary, sliding_window=0)
+    order = [ga for _, ga in _in_order(32_768, rotary, 0.5)]
+    assert len(order) == len(set(order)) and set(order) == set(candidates(32_768, rotary, 0.5))
+    assert order[:4] == candidates(32_768, rotary, 0.5)[:4]
+    assert order[4].largest_rotation(32_768) < 0.375 * 8192  # not the fifth: sooner to one that leaves more of the window unused
+    # The one that reads 32,768 tokens with SmolLM2 (docs/results.md).
+    assert GroupAttention(64, 256, 512) in order
 
 
 @pytest.fixture
