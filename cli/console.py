@@ -160,13 +160,14 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Keys pressed meanwhile aren't echoed into what is being drawn; they wait for the next prompt. Ctrl-C works."""
+    """Keys pressed meanwhile aren't echoed into what is being drawn; they wait for the next prompt. Ctrl-C works, and
+    doesn't throw away what the terminal has yet to show."""
     if termios is None or not sys.stdin.isatty():
         yield
         return
     before = termios.tcgetattr(sys.stdin)
     quiet = list(before)
-    quiet[3] &= ~termios.ECHO
+    quiet[3] = quiet[3] & ~termios.ECHO | termios.NOFLSH
     termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
     try:
         yield
@@ -215,7 +216,10 @@ def write_answer(piece: str) -> None:
 
 
 class StopOnInterrupt:
-    """While active, the first Ctrl-C asks the work to stop; a second one before it has stopped leaves with 130."""
+    """While active, the first Ctrl-C asks the work to stop; a second one before it has stopped leaves with 130.
+
+    Within another one it starts as that one stands: what was stopped before it began doesn't begin.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -224,6 +228,8 @@ class StopOnInterrupt:
     def __enter__(self) -> StopOnInterrupt:
         self.requested = False
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        outer = getattr(self._previous, "__self__", None)
+        self.requested |= isinstance(outer, StopOnInterrupt) and outer.requested
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -236,3 +242,13 @@ class StopOnInterrupt:
 
     def __call__(self) -> bool:
         return self.requested
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt here, even in a program that a shell started in the background, deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -39,9 +39,9 @@ class View(Protocol):
 
 @contextmanager
 def view(*, plain: bool, thoughts: bool) -> Iterator[View]:
-    """The view that suits where stdout goes. `thoughts`: show them too, dimmed."""
+    """The view that suits where stdout goes. `thoughts`: show them too, dimmed. One Ctrl-C never leaves half a drawing."""
     chosen: View = PlainView(thoughts) if plain or not console.draws(sys.stdout) else MarkdownView(thoughts)
-    with console.keys_unseen():
+    with console.keys_unseen(), console.StopOnInterrupt():
         try:
             yield chosen
         finally:

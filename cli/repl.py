@@ -5,7 +5,6 @@ Knows the order. No error ends it, and no single key does.
 
 from __future__ import annotations
 
-import signal
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from .reply import say_what_it_took, show
 if TYPE_CHECKING:
     from .desk import Desk
     from .journal import Journal
+    from .prompt import Reader
     from .reply import Ask, Reply
 
 _REGISTERED = (document_commands, session_commands)
@@ -40,22 +40,26 @@ class Repl:
 
     def run(self) -> int:
         """Converse; returns the exit code."""
-        # A shell that starts programs in the background has them ignore Ctrl-C; a conversation has to hear it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
         lines = reader(partial(commands.complete, self))
         if sys.stdin.isatty():
             console.mutter("Ask away; /help lists the commands, Ctrl-D leaves.")
+        # Between two prompts Ctrl-C never ends the conversation, not even when it comes a moment too late to stop anything.
+        with console.StopOnInterrupt() as stop:
+            return self._converse(lines, stop)
+
+    def _converse(self, lines: Reader, stop: console.StopOnInterrupt) -> int:
         warned = False
         while True:
             try:
-                line = lines.read()
+                with console.interruptible():
+                    line = lines.read()
             except KeyboardInterrupt:
                 if warned:
                     return EXIT_INTERRUPTED
                 warned = True
                 console.say("Press Ctrl-C again to leave; what was read stays.")
                 continue
-            warned = False
+            warned = stop.requested = False
             if line is None:
                 return 0
             try:
@@ -78,11 +82,12 @@ class Repl:
     def ask(self, ask: Ask) -> None:
         """Ask, show the answer, and keep the chat."""
         options = self.desk.options
-        try:
-            with view(plain=options.as_text, thoughts=options.think == "show") as shown:
-                self.last = show(self.desk.chat, ask, shown)
-        finally:
-            self.journal.keep(self.desk)
-            for note in self.desk.notes():
-                console.say(note)
-        say_what_it_took(self.last, self.desk.citations(self.last.answer) if options.cite else [])
+        with console.keys_unseen():
+            try:
+                with view(plain=options.as_text, thoughts=options.think == "show") as shown:
+                    self.last = show(self.desk.chat, ask, shown)
+            finally:
+                self.journal.keep(self.desk)
+                for note in self.desk.notes():
+                    console.say(note)
+            say_what_it_took(self.last, self.desk.citations(self.last.answer) if options.cite else [])

@@ -23,8 +23,9 @@ SCRIPTS = {
     "5": [f"word{i} " for i in range(250)],
     "6": ["| 名前 | 値 |\n", "|---|---|\n", "| 全角 | 12 |\n\n",
           "日本語", "の", "長い", "文章", "が", "ここ", "で", "折り返", "される", "かどうか"],  # fmt: skip
+    "7": [*(f"tale{i} " for i in range(100)), ...],
 }
-"""What the scripted model answers to a question that ends in this digit."""
+"""What the scripted model answers to a question that ends in this digit; the seventh goes on until it is stopped."""
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 pytestmark = pytest.mark.native
 
 CTRL_C = "\x03"
+ENDLESS = ("--max-tokens", "2500")
 Start = Callable[..., Any]
 
 
@@ -42,16 +43,16 @@ def test_a_stopped_prefill_goes_on_where_it_was(terminal: Start, long_document: 
 
 
 def test_a_stopped_answer_is_kept(terminal: Start) -> None:
-    talk = terminal()
+    talk = terminal(*ENDLESS)
     talk.wait_idle()
-    talk.type("Tell me a story 5\r")
-    talk.wait("word20 ")
+    talk.type("Tell me a story 7\r")
+    talk.wait("tale20 ")
     talk.type(CTRL_C)
     talk.wait("(stopped)")
     talk.wait_idle()
     assert talk.cursor_is_shown
     assert "1 question and answer" in "\n".join(talk.run("/context"))
-    assert "word20 word21" in "\n".join(talk.lines)
+    assert "tale20 tale21" in "\n".join(talk.lines)
     assert talk.run("Which key? 1")[0] == "The key is 48213 [page 2]."
 
 
@@ -69,10 +70,10 @@ def test_a_stopped_regen_keeps_the_answer_before(terminal: Start, long_document:
 
 
 def test_what_was_said_before_a_hasty_leave_is_kept(terminal: Start) -> None:
-    talk = terminal()
+    talk = terminal(*ENDLESS)
     talk.wait_idle()
-    talk.type("Tell me a story 5\r")
-    talk.wait("word20 ")
+    talk.type("Tell me a story 7\r")
+    talk.wait("tale20 ")
     talk.type(CTRL_C)
     talk.wait("(stopped)")
     talk.wait_idle()
@@ -80,15 +81,15 @@ def test_what_was_said_before_a_hasty_leave_is_kept(terminal: Start) -> None:
     assert talk.end() == 130
     again = terminal("--continue")
     again.wait_idle()
-    assert "word20" in again.text
+    assert "tale20" in again.text
     assert "1 question and answer" in "\n".join(again.run("/context"))
 
 
 @pytest.mark.parametrize("when", ["prefill", "answer"])
 def test_one_shot_leaves_with_130(terminal: Start, long_document: Path, when: str) -> None:
-    question = ("--doc", str(long_document), "-p", "Which key? 1") if when == "prefill" else ("-p", "Tell me a story 5")
-    talk = terminal(*question, "--no-cache")
-    talk.wait("Reading the prompt" if when == "prefill" else "word20 ")
+    question = ("--doc", str(long_document), "-p", "Which key? 1") if when == "prefill" else ("-p", "Tell me a story 7")
+    talk = terminal(*question, "--no-cache", *ENDLESS)
+    talk.wait("Reading the prompt" if when == "prefill" else "tale20 ")
     talk.type(CTRL_C)
     assert talk.end() == 130
     assert talk.cursor_is_shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 
 import gguf
 import numpy as np
@@ -36,22 +37,24 @@ def _byte(value: int) -> int:
 
 def make_scripted_model(
     path: Path,
-    scripts: Mapping[str, Sequence[str]],
+    scripts: Mapping[str, Sequence[str | EllipsisType]],
     *,
     default: Sequence[str] = ("I ", "don't ", "know."),
     template: str = TEMPLATE,
     trained_window: int = 2048,
     name: str = "scripted",
 ) -> Path:
-    """Write a model that answers a question ending in a key of `scripts` with the pieces there, others with `default`."""
+    """Write a model that answers a question ending in a key of `scripts` with the pieces there, others with `default`.
+    A script that ends in `...` begins again and never ends."""
     tokens = list(_BASE)
     follows: dict[int, int] = {}
     starts = {}
     for key, pieces in {"": default, **scripts}.items():
         first = len(tokens)
-        tokens += [piece.replace(" ", "\u2581") for piece in pieces]
+        tokens += [piece.replace(" ", "\u2581") for piece in pieces if isinstance(piece, str)]
         starts[key] = first if pieces else _END
-        follows |= {token: token + 1 for token in range(first, len(tokens) - 1)} | {len(tokens) - 1: _END}
+        follows |= {token: token + 1 for token in range(first, len(tokens) - 1)}
+        follows[len(tokens) - 1] = first if ... in pieces else _END
     if twice := {t for t in tokens if tokens.count(t) > 1}:
         raise ValueError(f"a vocabulary has no two tokens of the same text; cut these otherwise: {sorted(twice)}")
     follows = {_byte(b): starts.get(chr(b), starts[""]) for b in range(256)} | follows

@@ -1,0 +1,89 @@
+"""Ctrl-C between the prompts: it stops what was asked for, and never the conversation."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from selfextend_cli import repl
+from selfextend_cli.console import StopOnInterrupt, interruptible
+from selfextend_cli.render import view
+
+from selfextend_local.thinking import Part
+
+
+def ctrl_c(*_: Any) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def converse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """converse(line, …, asked=f) types the lines at a desk whose `asked` is f, then Ctrl-D; returns the exit code."""
+
+    def run(*lines: str | Callable[[], None], asked: Callable[..., None]) -> int:
+        keys = iter(lines)
+
+        def read() -> str | None:
+            line = next(keys, None)
+            return line() if callable(line) else line  # type: ignore[func-returns-value]
+
+        monkeypatch.setattr(repl, "reader", lambda _: SimpleNamespace(read=read))
+        return repl.Repl(SimpleNamespace(asked=asked), None).run()  # type: ignore[arg-type]
+
+    return run
+
+
+def test_one_that_comes_too_late_stops_nothing(converse: Callable[..., int]) -> None:
+    heard: list[str] = []
+
+    def asked(text: str, _: object) -> None:
+        heard.append(text)
+        ctrl_c()  # the answer stands there; it is about to be kept
+
+    assert converse("one", "two", asked=asked) == 0
+    assert heard == ["one", "two"]
+
+
+def test_two_of_them_leave(converse: Callable[..., int]) -> None:
+    def asked(*_: object) -> None:
+        ctrl_c()
+        ctrl_c()
+
+    with pytest.raises(KeyboardInterrupt):
+        converse("one", asked=asked)
+
+
+def test_at_the_prompt_the_second_leaves(converse: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert converse(ctrl_c, "one", ctrl_c, asked=ctrl_c) == 0
+    assert capsys.readouterr().err.count("again to leave") == 2
+    assert converse(ctrl_c, ctrl_c, "one", asked=ctrl_c) == 130
+
+
+def test_work_that_was_stopped_before_it_began_does_not_begin() -> None:
+    with StopOnInterrupt() as outer:
+        ctrl_c()
+        with StopOnInterrupt() as work:
+            assert work()
+        outer.requested = False
+        with StopOnInterrupt() as work:
+            assert not work()
+            ctrl_c()
+        assert not outer()
+
+
+def test_where_a_key_may_end_it_it_does() -> None:
+    with StopOnInterrupt() as stop:
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            ctrl_c()
+        ctrl_c()
+        assert stop()
+
+
+def test_an_answer_is_drawn_to_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with view(plain=True, thoughts=False) as shown:
+        shown.write(Part("all of it", thought=False))
+        ctrl_c()
+    assert capsys.readouterr().out == "all of it\n"
