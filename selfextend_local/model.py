@@ -35,7 +35,7 @@ from .plan import (
     next_growth,
     overflow,
 )
-from .positions import CPU_MICRO_BATCH, MICRO_BATCH, PLAIN, GroupAttention
+from .positions import MICRO_BATCH, PLAIN, GroupAttention
 from .profile import with_profile
 
 _native.bindings()
@@ -111,9 +111,8 @@ class ModelPeek:
         """What the vocabulary puts in front of a text: BOS or nothing."""
         return _native.opening_tokens(self._model)
 
-    def plan(self, settings: Settings, *, flash_attn: bool | None = None) -> ContextPlan:
-        """Size a context for this model and the memory that is free now. Allocates nothing. `flash_attn` None: on a GPU, for
-        quantised caches, and where the memory is short.
+    def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
+        """Size a context for this model and the memory that is free now. Allocates nothing.
 
         Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
         """
@@ -153,11 +152,6 @@ class ModelPeek:
             self.close()
 
 
-def _micro_batch(gpu_layers: int) -> int:
-    """Tokens in a micro-batch. BLAS converts the weights once a micro-batch, so that there large ones are faster."""
-    return MICRO_BATCH if gpu_layers or _native.has_blas() else CPU_MICRO_BATCH
-
-
 class _Measurement:
     """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
 
@@ -174,7 +168,7 @@ class _Measurement:
             self._models[layers],
             n_ctx=shape.n_ctx,
             n_batch=MICRO_BATCH,
-            n_ubatch=_micro_batch(shape.gpu_layers),
+            n_ubatch=MICRO_BATCH,
             kv_type=shape.kv_type,
             flash_attn=shape.flash_attn,
             group_attention=self._group_attention(shape.n_ctx),
@@ -206,7 +200,7 @@ class SelfExtendLlama(Llama):
         windows if the memory allows.
     kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
     n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
-    flash_attn: None = on a GPU, for quantised caches, and where the memory is short; on a CPU it is slower.
+    flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
     load_progress: called with (percent done, 100) while the weights are loaded.
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
@@ -229,7 +223,7 @@ class SelfExtendLlama(Llama):
         kv_type: str = "f16",
         n_gpu_layers: GpuLayers = 0,
         n_threads: int | None = None,
-        flash_attn: bool | None = None,
+        flash_attn: bool = True,
         load_progress: Progress | None = None,
         plan: ContextPlan | None = None,
         verbose: bool = False,
@@ -248,8 +242,7 @@ class SelfExtendLlama(Llama):
         if self.plan.group_attention.enabled:
             _native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
-        n_ubatch = _micro_batch(self.plan.gpu_layers)
-        batch = dict(n_batch=MICRO_BATCH, n_ubatch=n_ubatch, n_threads_batch=threads) | llama_kwargs
+        batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
         type_ = _native.KV_TYPES[self.plan.kv_type]
         _native.native_reason()
         try:

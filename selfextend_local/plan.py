@@ -23,9 +23,7 @@ DEFAULT_EXTENSION = 4
 MEMORY_SHARE = 0.9
 """Share of the available memory that a context may take; the rest is for the process itself and its neighbours."""
 
-QUANTISED = ("q8_0", "q4_0")
-
-AUTO_KV_TYPES = ("f16", *QUANTISED)
+AUTO_KV_TYPES = ("f16", "q8_0", "q4_0")
 """What kv_type "auto" means: the first that fits. Each takes about half of the one before, and loses a little more."""
 
 _PADDING = 256
@@ -168,25 +166,25 @@ def make_plan(
     memory: Memory,
     measure: Measure,
     n_layers: int = 0,
-    flash_attn: bool | None = None,
+    flash_attn: bool = True,
 ) -> ContextPlan:
     """Size a context.
 
-    `window` is the trained one, `n_layers` what can be on a GPU; `flash_attn` None as `_kinds` says. Raises
-    GroupAttentionError, ContextOverflow, MemoryBudgetError.
+    `window` is the trained one, `n_layers` what can be on a GPU. Raises GroupAttentionError, ContextOverflow,
+    MemoryBudgetError.
     """
     most = check_settings(settings, window, sliding_window)
     wanted = settings.n_ctx or settings.need_tokens
     if wanted is not None and wanted > most:
         raise overflow(settings, wanted, most, window, sliding_window)
-    first, *others = _kinds(settings, flash_attn, memory)
-    budget = _Budget(settings.gpu_layers, memory, measure, n_layers)
+    first, *others = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
+    budget = _Budget(settings.gpu_layers, memory, measure, n_layers, flash_attn)
     size = _padded(wanted or min(most, DEFAULT_EXTENSION * window))
-    found = [budget.place(size, *first)]
-    for kind in others:
+    found = [budget.place(size, first)]
+    for kv_type in others:
         if not found[-1].fits:
             with suppress(ModelError):  # not every model takes every type
-                found.append(budget.place(size, *kind))
+                found.append(budget.place(size, kv_type))
     chosen = found[-1]
     if wanted is None:
         chosen = _shrunk(chosen, min(window, most), budget)
@@ -208,19 +206,6 @@ def make_plan(
     )
 
 
-def _kinds(settings: Settings, flash_attn: bool | None, memory: Memory) -> list[tuple[str, bool]]:
-    """KV cache types with and without flash attention, the best first.
-
-    On a CPU flash attention is slower: on the machine of docs/benchmarks.md half as fast in a decode at 4,096 tokens. It
-    needs less memory, and quantised values need it.
-    """
-    kv_types = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
-    if flash_attn is not None:
-        return [(kv_type, flash_attn) for kv_type in kv_types]
-    on_gpu = memory.gpu > 0 and settings.gpu_layers != 0
-    return [(t, flash) for t in kv_types for flash in ((True,) if on_gpu or t in QUANTISED else (False, True))]
-
-
 @dataclass(frozen=True)
 class _Placed:
     """A context, what it takes, and whether there is room for it."""
@@ -236,9 +221,10 @@ class _Budget:
     memory: Memory
     measure: Measure
     n_layers: int
+    flash_attn: bool
 
-    def place(self, n_ctx: int, kv_type: str, flash_attn: bool) -> _Placed:
-        shape = Shape(n_ctx, kv_type, 0, flash_attn)
+    def place(self, n_ctx: int, kv_type: str) -> _Placed:
+        shape = Shape(n_ctx, kv_type, 0, self.flash_attn)
         shape = replace(shape, gpu_layers=self._layers(shape))
         use = self.measure(shape)
         fits = use is None or (use.host <= MEMORY_SHARE * self.memory.host and self._fits_gpu(use))
@@ -265,7 +251,7 @@ class _Budget:
     def reasons(self, chosen: _Placed, tried: list[_Placed]) -> tuple[str, ...]:
         """What was chosen from the memory at hand, with the figures."""
         reasons = []
-        first = [one for one in tried if one.shape.kv_type == tried[0].shape.kv_type][-1]
+        first = tried[0]
         if chosen.shape.kv_type != first.shape.kv_type and first.use is not None:
             needed = f"with {first.shape.kv_type} {_mib(first.use.host)} were needed"
             reasons.append(f"since {needed} and {_mib(self.memory.host)} are free")
@@ -311,7 +297,7 @@ def _shrunk(placed: _Placed, least: int, budget: _Budget) -> _Placed:
     n_ctx = placed.shape.n_ctx
     while not placed.fits and n_ctx > _padded(least):
         n_ctx = max(_padded(n_ctx // 2), _padded(least))
-        placed = budget.place(n_ctx, placed.shape.kv_type, placed.shape.flash_attn)
+        placed = budget.place(n_ctx, placed.shape.kv_type)
     return placed
 
 

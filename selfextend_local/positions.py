@@ -26,14 +26,10 @@ MAX_GROUP_SIZE = 64
 """The largest n that the automatic choice takes."""
 
 MICRO_BATCH = 512
-"""Tokens in a batch, and in a micro-batch of a GPU. Larger steps of the boundary are multiples of it, so that prefill is not cut
-smaller."""
+"""Tokens in a batch and in a micro-batch. Larger steps of the boundary are multiples of it, so that prefill is not cut smaller."""
 
 LARGEST_STEP = 2048
 """Tokens between two steps of the boundary, at most. A step moves w + r keys, so few large steps cost less than many small ones."""
-
-CPU_MICRO_BATCH = 128
-"""Tokens in a micro-batch on a CPU, which is as fast with fewer, and needs less memory for them. Divides MICRO_BATCH."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from backend import cache, diff, key, sdist, skbuild, toolchain  # noqa: E402
 from backend.errors import BuildError  # noqa: E402
 from backend.pin import Pin, read_pin  # noqa: E402
 from backend.series import read_series  # noqa: E402
+from backend.tree import own_sources  # noqa: E402
 from devel import index  # noqa: E402
 
 STEM = "llama_cpp_python-0.3.36"
@@ -114,7 +115,7 @@ class Workplace:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     folder = tmp_path / "patches"
-    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "ggml-cpu").mkdir(parents=True)
     (folder / "series").write_text("0001-two.patch\n")
     (folder / "0001-two.patch").write_text(PATCH)
     (folder / "src" / "selfextend.cpp").write_text("// ours\n")
@@ -181,7 +182,7 @@ def test_a_damaged_wheel_is_built_again(place: Workplace, damage: Callable[[Path
     assert cache.find_wheel(kept.parent.name) == kept
 
 
-@pytest.mark.parametrize("name", ["0001-two.patch", "src/selfextend.cpp", "src/new.h", "series", "pin", "lean.cmake"])
+@pytest.mark.parametrize("name", ["0001-two.patch", "src/selfextend.cpp", "src/new.h", "src/ggml-cpu/new.h", "series", "pin", "lean.cmake"])
 def test_key_changes_with_each_source_file(place: Workplace, name: str) -> None:
     before = key.wheel_key(place.folder, None)
     with (place.folder / name).open("a") as file:
@@ -438,9 +439,14 @@ def test_edits_of_a_prepared_tree_become_a_patch(workshop: Workplace, tmp_path: 
     (tree / SOURCE).write_bytes(b"one\n2\n3\n")
     (tree / "vendor/llama.cpp/src/llama-group-attn.h").write_bytes(b"// new\n")
     (tree / "vendor/llama.cpp/src/other.h").write_bytes(b"// theirs\n")
+    kernel = "vendor/llama.cpp/ggml/src/ggml-cpu/llama-group-attn.c"
+    (tree / kernel).parent.mkdir(parents=True)
+    (tree / kernel).write_bytes(b"// quick\n")
     assert tool.main(["import", "0002-three.patch", "--from", str(tree)]) == 0
     assert (workshop.folder / "series").read_text() == "0001-two.patch\n0002-three.patch\n"
     assert (workshop.folder / "src/llama-group-attn.h").read_bytes() == b"// new\n"
+    assert (workshop.folder / "src/ggml-cpu/llama-group-attn.c").read_bytes() == b"// quick\n"
+    assert own_sources(workshop.folder / "src")[kernel] == b"// quick\n"
     _, made = read_series(workshop.folder)
     assert made.paths == [SOURCE, "vendor/llama.cpp/src/other.h"]
     assert tool.main(["regenerate"]) == 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
@@ -23,8 +21,7 @@ def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> Context
     def measure(shape: Shape) -> Use:
         kv_cache = int(shape.n_ctx * BYTES_PER_TOKEN * SIZES[shape.kv_type])
         on_gpu = kv_cache * min(shape.gpu_layers, 30) // 30
-        compute = COMPUTE if shape.flash_attn else 2 * COMPUTE
-        return Use(kv_cache, kv_cache - on_gpu + compute, on_gpu + shape.gpu_layers * LAYER_BYTES if gpu else 0)
+        return Use(kv_cache, kv_cache - on_gpu + COMPUTE, on_gpu + shape.gpu_layers * LAYER_BYTES if gpu else 0)
 
     return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, gpu), n_layers=31, measure=measure)
 
@@ -95,14 +92,6 @@ def test_a_type_that_a_model_doesn_t_take_is_passed_over() -> None:
 
     with pytest.raises(MemoryBudgetError, match="f16"):
         make_plan(Settings(n_ctx=512, kv_type="auto"), WINDOW, sliding_window=0, memory=Memory(GIB), measure=measure)
-
-
-def test_flash_attention_is_for_gpus_quantised_caches_and_short_memory() -> None:
-    settings = Settings(n_ctx=32_768, kv_type="auto", gpu_layers="auto")
-    kinds = [(made.kv_type, made.flash_attn) for made in (plan(settings, free) for free in (GIB, 960 << 20, GIB // 2))]
-    assert kinds == [("f16", False), ("f16", True), ("q4_0", True)]
-    assert plan(settings, gpu=GIB).flash_attn
-    assert not plan(replace(settings, gpu_layers=0), gpu=GIB).flash_attn
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from .pin import Pin
 from .sdist import members
 from .series import Patch, Tree, apply_series
 
-OWN_SOURCES = "vendor/llama.cpp/src"
+OWN_SOURCES = {"": "vendor/llama.cpp/src", "ggml-cpu": "vendor/llama.cpp/ggml/src/ggml-cpu"}
+"""Where the files of `patches/src` and of its folders go in the tree."""
 VERSION_FILE = "llama_cpp/__init__.py"
 
 # What `prepare_metadata_for_build_wheel` needs; the rest of the tarball is for the compiler.
@@ -21,13 +22,14 @@ METADATA_FILES = ("pyproject.toml", "README.md", "LICENSE.md", VERSION_FILE)
 
 
 def own_sources(folder: Path) -> dict[str, bytes]:
-    """The project's own C++ files in `folder`, by their path in the tree."""
-    return {f"{OWN_SOURCES}/{file.name}": file.read_bytes() for file in own_files(folder)}
+    """The project's own C++ files in `folder` and its folders, by their path in the tree."""
+    places = {folder / below: place for below, place in OWN_SOURCES.items()}
+    return {f"{places[file.parent]}/{file.name}": file.read_bytes() for file in own_files(folder)}
 
 
 def own_files(folder: Path) -> list[Path]:
-    """The files of `folder` that are sources; there need be none."""
-    return [file for file in sorted(folder.glob("[!.]*")) if file.is_file()]
+    """The files of `folder` and its folders that are sources; there need be none."""
+    return [file for below in OWN_SOURCES for file in sorted((folder / below).glob("[!.]*")) if file.is_file()]
 
 
 def patched_files(

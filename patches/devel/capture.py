@@ -36,7 +36,7 @@ class Commit:
 def is_own(path: str, own: str) -> bool:
     """Whether `path` lies where own sources go and its file name matches the pattern `own`."""
     folder, _, name = path.rpartition("/")
-    return folder == OWN_SOURCES and fnmatch(name, own)
+    return folder in OWN_SOURCES.values() and fnmatch(name, own)
 
 
 def edited_files(tree: Path, base: Tree) -> Tree:

@@ -20,8 +20,6 @@ from selfextend_local.positions import GroupAttention
 pytestmark = pytest.mark.native
 
 TOKENS = [3 + (37 * i * i + 11 * i) % 250 for i in range(700)]
-# as the package chooses for f16 keys: on a GPU only
-FLASH = GPU_LAYERS > 0
 # Of a token's likelihood. Logits differ by up to 0.02 on CUDA, see test_group_attention.py.
 BOUND = 0.04 if GPU_LAYERS else 2e-3
 GROUPED = Setup(GroupAttention(4, 32, 16))
@@ -36,7 +34,7 @@ def model(tiny_model: TinyModel) -> Path:
 @pytest.mark.parametrize("setup", [Setup(), GROUPED], ids=["plain", "grouped"])
 def test_likelihoods_are_those_of_the_driver(model: Path, setup: Setup) -> None:
     ga = setup.group_attention
-    with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=FLASH) as engine:
+    with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         assert engine.set_group_attn(ga.n, ga.w, ga.r) == 0
         wanted = token_nll(engine, TOKENS)
     with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
@@ -46,7 +44,7 @@ def test_likelihoods_are_those_of_the_driver(model: Path, setup: Setup) -> None:
 
 def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
     n, w = 4, 512
-    with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=FLASH) as engine:
+    with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         wanted = token_nll(engine, TOKENS, UpstreamSchedule(engine, n, w))
     with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
         found = shelf.reader(Setup(GroupAttention(n, w, 512), upstream=True), 1024).nll(TOKENS)

@@ -24,7 +24,7 @@ from selfextend_local.errors import (
 )
 from selfextend_local.model import ModelPeek, SelfExtendLlama
 from selfextend_local.plan import MEMORY_SHARE, Settings, group_attention_for
-from selfextend_local.positions import CPU_MICRO_BATCH
+from selfextend_local.positions import MICRO_BATCH
 
 pytestmark = pytest.mark.native
 
@@ -46,7 +46,7 @@ def extended(tiny_model: Tiny) -> Any:
 def test_a_text_that_fits_is_the_plain_model_s_bit_for_bit(tiny_model: Tiny, extended: SelfExtendLlama) -> None:
     plain = Llama(
         str(tiny_model("gqa")), n_ctx=1024, n_threads=extended.n_threads, n_threads_batch=extended.n_threads_batch,
-        n_ubatch=extended.context_params.n_ubatch, logits_all=True, verbose=False,
+        n_ubatch=extended.context_params.n_ubatch, flash_attn=True, logits_all=True, verbose=False,
     )
     plain.eval(tokens(48))
     extended.eval(tokens(48))
@@ -195,7 +195,7 @@ def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pyte
     types = []
     with ModelPeek(tiny_model("gqa")) as peek:
         grouped = group_attention_for(Settings(), 2048, peek.info.n_ctx_train)
-        size = dict(n_ctx=2048, n_batch=512, n_ubatch=CPU_MICRO_BATCH, flash_attn=True, group_attention=grouped)
+        size = dict(n_ctx=2048, n_batch=512, n_ubatch=MICRO_BATCH, flash_attn=True, group_attention=grouped)
         uses = [_native.memory_use(peek._model, kv_type=kv_type, **size) for kv_type in ("f16", "q8_0", "q4_0")]
     for host, _ in uses:
         free = int((host.kv_cache + host.compute) / MEMORY_SHARE) + 1024

@@ -1,0 +1,145 @@
+"""The two kernels of our own for a CPU, against float64: attention of many queries, and products of weights that have no kernel."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from support.cpu_ops import CpuOps, Packed
+from support.driver import GPU_LAYERS, Engine
+from support.tiny_models import N_VOCAB, TinyModel
+
+pytestmark = [pytest.mark.native, pytest.mark.skipif(bool(GPU_LAYERS), reason="kernels of the CPU")]
+
+ON_X86 = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="ggml's own kernel is as fast elsewhere")
+
+ROUNDING = 2e-6  # of float32 sums of some hundred values, relative to the largest; measured 2e-7 to 9e-7
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shapes of an attention, and what is odd about it."""
+
+    heads: int = 4
+    key_heads: int = 2
+    queries: int = 40
+    keys: int = 200
+    n_k: int = 64
+    n_v: int = 64
+    kind: str = "f16"
+    mask: str = "causal"
+    softcap: float = 0.0
+    sinks: bool = False
+    threads: int = 2
+
+
+CASES = {
+    "fewest queries": Case(queries=32),
+    "a micro-batch": Case(queries=512, keys=640),
+    "more heads than a block holds": Case(heads=40, key_heads=1, queries=130),
+    "as many key heads as heads": Case(heads=3, key_heads=3, queries=65, keys=65),
+    "long heads": Case(n_k=256, n_v=256),
+    "heads of odd lengths": Case(n_k=96, n_v=40),
+    "fewer keys than a tile": Case(keys=40),
+    "no mask": Case(mask="none", keys=130),
+    "a sliding window": Case(mask="window", queries=150, keys=300),
+    "queries that see nothing": Case(mask="blind"),
+    "several threads": Case(queries=300, threads=5),
+    "one thread": Case(threads=1),
+    "soft cap": Case(softcap=5.0),
+    "sinks": Case(sinks=True),
+    "sinks and queries that see nothing": Case(sinks=True, mask="blind"),
+    **{f"{kind}-cache": Case(kind=kind) for kind in ("f32", "q8_0", "q4_0", "q5_1")},
+}
+
+
+def mask_of(case: Case) -> np.ndarray:
+    """[queries, keys] of 0 and -inf; the queries are the last of the keys' positions."""
+    distance = np.arange(case.queries)[:, None] + (case.keys - case.queries) - np.arange(case.keys)
+    seen = distance >= 0
+    if case.mask == "window":
+        seen &= distance < 70
+    if case.mask == "blind":
+        seen[::3] = False
+    return np.where(seen, 0.0, -np.inf)
+
+
+def attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, scale: float, softcap: float, sinks: np.ndarray | None
+) -> np.ndarray:
+    share = len(q) // len(k)
+    scores = np.einsum("hqd,hkd->hqk", q, np.repeat(k, share, axis=0)) * scale
+    if softcap:
+        scores = softcap * np.tanh(scores / softcap)
+    scores = scores + mask
+    if sinks is not None:
+        scores = np.concatenate([scores, np.broadcast_to(sinks[:, None, None], (*scores.shape[:2], 1))], axis=2)
+    top = scores.max(axis=2, keepdims=True)
+    weights = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
+    weights /= np.maximum(weights.sum(axis=2, keepdims=True), 1e-300)
+    return np.einsum("hqk,hkd->qhd", weights[..., : k.shape[1]], np.repeat(v, share, axis=0))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_attention_of_many_queries(name: str) -> None:
+    case = CASES[name]
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(case.heads, case.queries, case.n_k)).astype(np.float32)
+    k = Packed.of(rng.normal(size=(case.key_heads, case.keys, case.n_k)), case.kind)
+    v = Packed.of(rng.normal(size=(case.key_heads, case.keys, case.n_v)), case.kind)
+    mask = None if case.mask == "none" else mask_of(case)
+    sinks = rng.normal(size=case.heads).astype(np.float32) if case.sinks else None
+    scale = 1.5 / np.sqrt(case.n_k)
+
+    with CpuOps(case.threads) as ops:
+        found = ops.attention(q, k, v, mask, scale, softcap=case.softcap, sinks=sinks)
+    expected = attention(q.astype(np.float64), k.values, v.values, np.zeros(1) if mask is None else mask, scale, case.softcap, sinks)
+    assert np.abs(found - expected).max() < ROUNDING * np.abs(expected).max()
+
+
+def test_attention_of_few_queries_is_ggml_s() -> None:
+    """It rounds queries to f16, which also shows that the bound above is not met by chance."""
+    rng = np.random.default_rng(3)
+    q = rng.normal(size=(4, 31, 64)).astype(np.float32)
+    k, v = (Packed.of(rng.normal(size=(2, 200, 64)), "f16") for _ in range(2))
+    with CpuOps() as ops:
+        found = ops.attention(q, k, v, None, 0.2)
+    difference = np.abs(found - attention(q.astype(np.float64), k.values, v.values, np.zeros(1), 0.2, 0.0, None)).max()
+    assert 1e-5 < difference < 1e-2
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_how_many_queries_come_together_changes_no_bit(tiny_model: TinyModel, kv_type: str) -> None:
+    text = [int(token) for token in np.random.default_rng(1).integers(3, N_VOCAB, 120)]
+    logits = []
+    for batches in ([120], [32, 88], [40, 40, 40]):
+        with Engine(tiny_model("gqa"), type_k=kv_type, type_v=kv_type, flash_attn=True) as engine:
+            logits.append(engine.decode(text, batches=batches))
+    assert (logits[1] == logits[0]).all()
+    assert (logits[2] == logits[0]).all()
+
+
+@ON_X86
+@pytest.mark.parametrize("kind", ["q4_1", "q5_1"])
+@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(32, 64, 32), (63, 576, 50), (512, 1536, 96), (700, 2112, 33)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_product_of_weights_and_many_tokens(kind: str, tokens: int, inputs: int, outputs: int, threads: int) -> None:
+    rng = np.random.default_rng(4)
+    weights = Packed.of(rng.normal(size=(outputs, inputs)) + 0.3, kind)
+    x = rng.normal(size=(tokens, inputs)).astype(np.float32)
+    with CpuOps(threads) as ops:
+        found = ops.product(weights, x)
+    expected = x.astype(np.float64) @ weights.values.T
+    assert np.abs(found - expected).max() < ROUNDING * np.abs(expected).max()
+
+
+def test_products_of_few_tokens_are_ggml_s() -> None:
+    """It rounds activations to eight bits."""
+    rng = np.random.default_rng(4)
+    weights = Packed.of(rng.normal(size=(64, 256)), "q4_1")
+    x = rng.normal(size=(31, 256)).astype(np.float32)
+    with CpuOps() as ops:
+        difference = np.abs(ops.product(weights, x) - x.astype(np.float64) @ weights.values.T).max()
+    assert difference > 1e-3
