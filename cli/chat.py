@@ -20,7 +20,7 @@ from . import config, console
 from .edge import boundary
 from .events import errors_reported
 from .model_names import ModelName, chosen
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_SIZE, KV_TYPE_HELP, KV_TYPES, Options, StopText
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP, KV_TYPE_HELP, KV_TYPES, POSITIVE_OR_AUTO, Options, StopText
 from .schema import SchemaFile
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ class ChatCommand(click.Command):
 @click.option("--cite/--no-cite", default=True, help="Check the pages that an answer names.  [default: cite]")
 @click.option("--think", type=click.Choice(["show", "hide"]), default="show", show_default=True, help="A reasoning model's thoughts.")
 @click.option("--plain", is_flag=True, help="No Markdown, no colours.")
-@click.option("--ga-n", type=GROUP_SIZE, default="auto", show_default=True, help="Group size of SelfExtend.")
+@click.option("--ga-n", type=POSITIVE_OR_AUTO, default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True,
-              help="progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto.")  # fmt: skip
+@click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
 @click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)

@@ -73,9 +73,8 @@ def _ask(model: Path, document: Document, questions: list[str], label: str, *, p
             answers.append(" ".join("".join(chat.ask(question, progress=update)).split()))
         stats = chat.last_stats
         if not line and stats:
-            group = f"n={stats.ga_n}, w={stats.ga_w}" if stats.ga_n > 1 else "n=1"
             line = (
-                f"{stats.prompt_tokens:,} tokens, trained for {llm.plan.n_ctx_train:,} ({group}), "
+                f"{stats.prompt_tokens:,} tokens, trained for {llm.plan.n_ctx_train:,} ({stats.group_attention.words}), "
                 f"read at {stats.prefill_tps:,.0f} tokens/s"
             )
     llm.close()

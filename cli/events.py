@@ -33,7 +33,7 @@ def planned(plan: ContextPlan) -> None:
     """The context that is about to be opened."""
     group = plan.group_attention
     emit("plan", text=plan.describe(), n_ctx=plan.n_ctx, n_ctx_train=plan.n_ctx_train, capacity=plan.capacity,
-         ga_n=group.n, ga_w=group.w, kv_type=plan.kv_type, kv_bytes=plan.kv_bytes)  # fmt: skip
+         ga_n=group.n, ga_w=group.w, ga_mode=group.mode, kv_type=plan.kv_type, kv_bytes=plan.kv_bytes)  # fmt: skip
 
 
 def prefill() -> Update:

@@ -39,10 +39,10 @@ class NumberOrAuto(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return number
 
 
-GROUP_SIZE = NumberOrAuto(1)
-TOGETHER = NumberOrAuto(1)
+POSITIVE_OR_AUTO = NumberOrAuto(1)
 GPU_LAYERS = NumberOrAuto(-1, ", which means all")
 GROUP_MODES = ("auto", "two-level", "progressive")
+GROUP_MODES_HELP = "progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto."
 KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])
 
 KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."

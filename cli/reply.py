@@ -103,11 +103,10 @@ def citation_line(citation: Citation) -> str:
 
 def statistics_line(stats: TurnStats) -> str:
     """What an answer took, in one line."""
-    group = f"n={stats.ga_n} w={stats.ga_w}" if stats.ga_n > 1 else "n=1"
     reused = stats.prompt_tokens - stats.evaluated_tokens
     origin = " from disk" if stats.restored_tokens else ""
     kept = f" ({reused:,} kept{origin})" if reused else ""
     return (
         f"{stats.prompt_tokens:,} prompt tokens{kept} at {stats.prefill_tps:,.0f}/s · first token {stats.ttft_s:.1f} s · "
-        f"{stats.decode_tps:.1f} tokens/s · {group} · {stats.n_used:,} of {stats.capacity:,}"
+        f"{stats.decode_tps:.1f} tokens/s · {stats.group_attention.words} · {stats.n_used:,} of {stats.capacity:,}"
     )

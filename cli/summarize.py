@@ -19,7 +19,7 @@ from selfextend_local import __version__
 
 from . import console
 from .edge import EXIT_INTERRUPTED, boundary
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_SIZE, KV_TYPE_HELP, KV_TYPES, TOGETHER
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP, KV_TYPE_HELP, KV_TYPES, POSITIVE_OR_AUTO
 from .schema import SchemaFile
 from .tally import Tally
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from selfextend_local.batch.outcome import Result
     from selfextend_local.batch.runner import Runner
     from selfextend_local.batch.tables import Table
+    from selfextend_local.plan import GroupMode
 
 EXIT_FAILED_ITEMS = 3
 
@@ -49,6 +50,7 @@ class Options:
     model: str | None
     ga_n: Any
     ga_w: int | None
+    ga_mode: GroupMode
     kv_type: str
     context: int | None
     threads: int | None
@@ -98,14 +100,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Default: 512, or what --max-words needs.")
 @click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
 @click.option("--model", metavar="FILE", help="GGUF model; with --endpoint its name there. Default: the embedded one.")
-@click.option("--ga-n", type=GROUP_SIZE, default="auto", show_default=True, help="Group size of SelfExtend.")
+@click.option("--ga-n", type=POSITIVE_OR_AUTO, default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
+@click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--context", type=click.IntRange(256), metavar="TOKENS", help="Largest window. Default: 4 trained ones, memory allowing.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Readers; requests to each --endpoint.")
-@click.option("--together", type=TOGETHER, default="auto", show_default=True, help="Short ones side by side; auto: 8 on a GPU, else 1.")
+@click.option("--together", type=POSITIVE_OR_AUTO, default="auto", show_default=True,
+              help="Short ones side by side; auto: 8 on a GPU, else 1.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose workers do the work.")
 @click.option("--shared-paths", is_flag=True, help="Dask workers read the files themselves, at the same paths.")
 @click.option("--tls-ca", metavar="FILE", help="With tls:// addresses: the authority,")
@@ -195,6 +199,7 @@ def _job(options: Options) -> Job:
             _model(options),
             options.ga_n,
             options.ga_w,
+            options.ga_mode,
             options.kv_type,
             options.context,
             options.threads,

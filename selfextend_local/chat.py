@@ -26,6 +26,7 @@ from selfextend_local.prompts import (
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
     from selfextend_local.model import ModelPeek, Prefill, SelfExtendLlama
+    from selfextend_local.positions import GroupAttention
     from selfextend_local.sessions import StateCache
     from selfextend_local.sessions.keeper import Keeper
 
@@ -49,6 +50,7 @@ class TurnStats:
         prompt_tokens: the whole prompt, of which `evaluated_tokens` were not in the cache yet.
         restored_tokens: those that a state on disk brought into the cache for this turn.
         completion_tokens: of the answer, the end token not counted.
+        group_attention: that the answer was given with.
         prefill_s, ttft_s: seconds to the end of the prefill, and to the first token of the answer.
         prefill_tps, decode_tps: tokens per second; 0 where there was too little to measure.
         n_used, capacity: tokens that the cache holds after the turn, and can hold.
@@ -62,8 +64,7 @@ class TurnStats:
     prefill_tps: float
     ttft_s: float
     decode_tps: float
-    ga_n: int
-    ga_w: int
+    group_attention: GroupAttention
     n_used: int
     capacity: int
     stop_reason: StopReason
@@ -325,7 +326,6 @@ class Chat:
             self._keeper.save()
 
     def _stats(self, prefill: Prefill, answer: Answer, started: float) -> TurnStats:
-        group = self._llm.group_attention
         first = answer.first_at or time.perf_counter()
         decoding = (answer.last_at or first) - first
         return TurnStats(
@@ -336,8 +336,7 @@ class Chat:
             prefill_tps=prefill.n_evaluated / prefill.seconds if prefill.seconds > 0 else 0.0,
             ttft_s=first - started,
             decode_tps=(len(answer.tokens) - 1) / decoding if decoding > 0 and len(answer.tokens) > 1 else 0.0,
-            ga_n=group.n,
-            ga_w=group.w,
+            group_attention=self._llm.group_attention,
             n_used=self.n_used,
             capacity=self.capacity,
             stop_reason=answer.stop_reason,

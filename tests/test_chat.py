@@ -119,7 +119,7 @@ def test_an_answer_streams_and_ends_at_the_end_token() -> None:
     stats = chat.last_stats
     assert stats is not None
     assert (stats.completion_tokens, stats.stop_reason) == (11, "stop")
-    assert (stats.ga_n, stats.ga_w, stats.capacity) == (4, 128, 10_000)
+    assert (stats.group_attention.n, stats.group_attention.w, stats.capacity) == (4, 128, 10_000)
     assert stats.prefill_tps == stats.evaluated_tokens / 0.5
 
 

@@ -38,15 +38,16 @@ def main(stock: str, tokens: tuple[int, ...], rounds: int, model: str | None) ->
             for way in WAYS:
                 speeds = _measured(way, n_tokens, stock, str(model or model_or_default()))
                 best[way] = [max(pair) for pair in zip(best[way], speeds, strict=True)]
-        for way in WAYS:
-            (prefill, decode), (prefill_1, decode_1) = best[way], best["defaults"]
-            print(f"| {n_tokens:,} | {way} | {prefill:.0f} | {prefill / prefill_1:.2f} | {decode:.1f} | {decode / decode_1:.2f} |", flush=True)
+        first = best["defaults"]
+        for way, (prefill, decode) in best.items():
+            columns = f"{prefill:.0f} | {prefill / first[0]:.2f} | {decode:.1f} | {decode / first[1]:.2f}"
+            print(f"| {n_tokens:,} | {way} | {columns} |", flush=True)
 
 
 def _measured(way: str, n_tokens: int, stock: str, model: str) -> list[float]:
     environment = os.environ | ({"LLAMA_CPP_LIB_PATH": stock} if way == "defaults" else {})
-    done = subprocess.run([sys.executable, __file__, way, str(n_tokens), model], env=environment, capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout))
+    command = [sys.executable, __file__, way, str(n_tokens), model]
+    return list(json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout))
 
 
 def _measure(way: str, n_tokens: int, model: str) -> list[float]:

@@ -22,7 +22,7 @@ from selfextend_local.batch.runner import READERS, Runner
 from selfextend_local.completion import ShouldStop
 from selfextend_local.default_model import model_or_default
 from selfextend_local.errors import BatchError
-from selfextend_local.plan import GroupSize
+from selfextend_local.plan import GroupMode, GroupSize
 from selfextend_local.summarize import Instruction
 
 
@@ -39,6 +39,7 @@ def summarize(
     jobs: int = READERS,
     ga_n: GroupSize = "auto",
     ga_w: int | None = None,
+    ga_mode: GroupMode = "auto",
     kv_type: str = "f16",
     context: int | None = None,
     together: int | Literal["auto"] = "auto",
@@ -63,7 +64,7 @@ def summarize(
     file = Path(output) if output is not None else None
     items = from_paths(paths, leave_out=[file] if file else [])
     name = Path(model) if model is not None else Path() if endpoints else model_or_default()
-    job = Job(wanted, ModelSettings(name, ga_n, ga_w, kv_type, context, together=together), limits)
+    job = Job(wanted, ModelSettings(name, ga_n, ga_w, ga_mode, kv_type, context, together=together), limits)
     runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs)
     try:
         yield from Batch(job, items, runner, output=file, retry_errors=retry_errors).run(should_stop)

@@ -69,7 +69,8 @@ class Engine:
         from selfextend_local.plan import Settings
 
         m = self._job.model
-        return self._peek.plan(Settings(ga_n=m.ga_n, ga_w=m.ga_w, n_ctx=m.context, kv_type=m.kv_type, gpu_layers=m.gpu_layers)).capacity
+        settings = Settings(m.ga_n, m.ga_w, n_ctx=m.context, kv_type=m.kv_type, gpu_layers=m.gpu_layers, ga_mode=m.ga_mode)
+        return self._peek.plan(settings).capacity
 
     def need(self, material: Material) -> int:
         """Tokens that the context would have to hold to read this item whole. Needs no weights."""
@@ -101,6 +102,7 @@ class Engine:
             m.path,
             ga_n=m.ga_n,
             ga_w=m.ga_w,
+            ga_mode=m.ga_mode,
             n_ctx=n_ctx,
             kv_type=m.kv_type,
             n_threads=m.threads,

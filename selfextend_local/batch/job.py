@@ -14,11 +14,11 @@ from typing import Literal
 
 from selfextend_local.errors import ModelNotFound
 from selfextend_local.model_identity import model_identity
-from selfextend_local.plan import GpuLayers, GroupSize
+from selfextend_local.plan import GpuLayers, GroupMode, GroupSize
 from selfextend_local.summarize import Instruction
 
-LAYOUT = 1
-"""Raised when the wording or the layout of the prompts changes, so that old results don't pass for new ones."""
+LAYOUT = 2
+"""Raised when the wording or the layout of the prompts changes, or what "auto" means, so that old results don't pass for new ones."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class ModelSettings:
     path: Path
     ga_n: GroupSize = "auto"
     ga_w: int | None = None
+    ga_mode: GroupMode = "auto"
     kv_type: str = "f16"
     context: int | None = None
     threads: int | None = None
@@ -54,7 +55,8 @@ class Job:
     def key(self, input_digest: str, fingerprint: str) -> str:
         """The identity of a result: a hash of the input, the instruction, the model and the settings that matter."""
         model = self.model
-        parts = [LAYOUT, input_digest, asdict(self.instruction), fingerprint, model.ga_n, model.ga_w, model.kv_type, model.context]
+        group = (model.ga_n, model.ga_w, model.ga_mode)
+        parts = [LAYOUT, input_digest, asdict(self.instruction), fingerprint, *group, model.kv_type, model.context]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -46,7 +46,7 @@ def test_groups_of_the_user_s_choice_and_a_question_from_stdin(run: Run, short_d
     done = run("--doc", str(short_document), "--ga-n", "4", "--ga-w", "128", "-p", "-", "--max-tokens", "24", stdin=QUESTION)
     assert done.returncode == 0, done.stderr
     assert "48213" in done.stdout
-    assert "n=4 w=128" in done.stderr
+    assert "n=4, w=128" in done.stderr
     assert done.stdout.endswith("\n")
     assert "prompt tokens" not in done.stdout
 
