@@ -33,7 +33,8 @@ WHOLE = " with the whole series"
 
 @dataclass(frozen=True)
 class Row:
-    """One test of one patch: what it did on both libraries, as `failed`, `passed` or what went wrong instead."""
+    """One test of one patch: what it did on both libraries, as `failed`, `passed` or what went wrong instead. A library that crashes
+    in the test without the patch proves it too, as the same files run with it."""
 
     patch: str
     test: str
@@ -42,7 +43,7 @@ class Row:
 
     @property
     def proven(self) -> bool:
-        return self.without == "failed" and self.with_it in ("passed", f"passed{WHOLE}")
+        return self.without.startswith(("failed", "crashed")) and self.with_it in ("passed", f"passed{WHOLE}")
 
 
 class Workshop:
@@ -110,7 +111,8 @@ def verdict(code: int, report: Mapping[str, str]) -> str:
     """What pytest's exit code and the attributes of its JUnit report say of one node id."""
     tests, failures, errors, skipped = (int(report.get(n, "0")) for n in ("tests", "failures", "errors", "skipped"))
     if not tests or errors or skipped:
-        return "error" if errors else "skipped" if skipped else f"did not run (exit {code})"
+        ended = "crashed" if code < 0 else "did not run"
+        return "error" if errors else "skipped" if skipped else f"{ended} (exit {code})"
     if code == 0 and not failures:
         return "passed"
     if code == 1 and failures == tests:

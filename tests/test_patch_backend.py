@@ -478,7 +478,7 @@ def test_commits_become_the_series(workshop: Workplace, tmp_path: Path) -> None:
         (0, 0, 0, 1, 1, "skipped"),
         (1, 1, 0, 0, 2, "1 of 2 failed (exit 1)"),
         (4, 0, 0, 0, 0, "did not run (exit 4)"),
-        (-6, 0, 0, 0, 0, "did not run (exit -6)"),
+        (-6, 0, 0, 0, 0, "crashed (exit -6)"),
     ],
 )
 def test_a_proof_tells_failures_from_accidents(
@@ -496,6 +496,8 @@ def test_a_proof_runs_the_test_on_the_library(tmp_path: Path, monkeypatch: pytes
     result = prove.run_test("test_it.py::test_lib", Path("old"))
     assert result == "failed"
     assert prove.Row("0001-x.patch", "test_lib", result, "passed").proven
+    assert prove.Row("0001-x.patch", "test_lib", "crashed (exit -6)", "passed").proven
+    assert not prove.Row("0001-x.patch", "test_lib", "failed", "crashed (exit -6)").proven
     assert not prove.Row("0001-x.patch", "test_lib", "error", "passed").proven
 
 
