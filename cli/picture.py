@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from selfextend_local.positions import GroupAttention
 
 WIDEST = 76
+_GROUPED = "╌┈·"  # from the nearest groups to the farthest
 _COLOURS = {"system": 35, "turns": 32}
 _DOCUMENT_COLOURS = (34, 36, 33, 31)
 
@@ -66,16 +67,18 @@ def _parts(window: Window) -> list[_Part]:
 
 
 def _reading(window: Window, width: int) -> list[str]:
-    """A line under the bar: the part that is read in groups, then the part that is exact."""
+    """A line under the bar: the parts that are read in groups, the farthest first, then the part that is exact."""
     used = window.filling.read
     if not used:
         return textwrap.wrap("Nothing is read yet: it is read with the next question.", width)
-    boundary = window.group.boundary(used - 1)
-    grouped, exact, _ = _cells([boundary, used - boundary, max(0, window.filling.capacity - used)], width)
-    line = "╌" * grouped + "━" * exact
-    if not boundary:
-        return [line, f"━ all {used:,} tokens read are exact"]
-    return [line, f"╌ {boundary:,} in groups of {window.group.n}", f"━ the last {used - boundary:,} exact"]
+    borders = window.group.borders(used - 1)
+    grouped = [(border - farther, n) for border, farther, n in zip(borders, (*borders[1:], 0), window.group.sizes, strict=True)]
+    parts = [(mark, tokens, f"in groups of {n}") for (tokens, n), mark in zip(grouped, _GROUPED, strict=False) if tokens]
+    parts = [*reversed(parts), ("━", used - borders[0], "exact")]
+    cells = _cells([*(tokens for _, tokens, _ in parts), max(0, window.filling.capacity - used)], width)
+    line = "".join(mark * n for (mark, _, _), n in zip(parts, cells, strict=False))
+    room = max(len(f"{window.filling.capacity:,}"), 1)
+    return [line, *(f"{mark} {tokens:>{room},}  {what}" for mark, tokens, what in parts)]
 
 
 def _ahead(window: Window) -> list[str]:

@@ -90,6 +90,11 @@ class GroupAttention:
         """From the nearest to the farthest; one level is the paper's form."""
         return _levels(self)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of the groups, from the nearest to the farthest: one for each of `borders`."""
+        return tuple(level.n for level in self.levels) if self.enabled else (1,)
+
     def borders(self, i: int) -> tuple[int, ...]:
         """For each level the first key position that the query at position i sees nearer than in that level."""
         return tuple(max(0, (i - level.w) // level.r * level.r) for level in self.levels) if self.enabled else (0,)

@@ -27,10 +27,25 @@ def test_the_bar_is_in_proportion() -> None:
     bar, line, grouped, exact, *legend = picture(window(), 81, colour=False)
     assert (bar.count("s"), bar.count("A"), bar.count("B"), bar.count("t")) == (1, 25, 6, 6)
     assert (line.count("╌"), line.count("━")) == (29, 8)
-    assert (grouped, exact) == ("╌ 4,608 in groups of 4", "━ the last 1,392 exact")
+    assert (grouped, exact) == ("╌  4,608  in groups of 4", "━  1,392  exact")
     assert legend[0] == "s     20  system prompt"
     assert legend[4] == ".  5,980  free of 12,000"
     assert legend[5:] == ["n grows from 4 to 8 at 9,000 tokens: 2,980 more", "the window ends at 12,000 tokens: 5,980 more"]
+
+
+def test_each_size_of_groups_has_its_part() -> None:
+    shown = window(read=11_000)
+    progressive = GroupAttention(16, 1024, 512, progressive=True)
+    lines = picture(Window(shown.filling, shown.documents, 2, progressive, None), 81, colour=False)
+    assert lines[2:5] == ["┈  4,096  in groups of 16", "╌  5,632  in groups of 4", "━  1,272  exact"]
+    assert sum(int(line[1:8].replace(",", "")) for line in lines[2:5]) == 11_000
+    assert "┈" * 20 + "╌" * 20 in lines[1]
+
+
+def test_what_is_exact_is_called_so() -> None:
+    assert picture(window(read=900), 81, colour=False)[2] == "━    900  exact"
+    plain = Window(window().filling, window().documents, 2, GroupAttention(), None)
+    assert picture(plain, 81, colour=False)[2] == "━  6,000  exact"
 
 
 def test_before_anything_is_read() -> None:
