@@ -30,7 +30,7 @@ def test_json_contract(run: Run, short_document: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert list(report) == [
-        "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "n_ctx", "n_ctx_train", "documents", "timings",
+        "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "ga_mode", "n_ctx", "n_ctx_train", "documents", "timings",
         "stop_reason", "citations", "overflow",
     ]  # fmt: skip
     assert list(report["documents"][0]) == ["path", "pages", "tokens"]

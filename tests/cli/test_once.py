@@ -14,7 +14,7 @@ pytestmark = pytest.mark.native
 
 Once = Callable[..., Any]
 REPORT = [
-    "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "n_ctx", "n_ctx_train", "documents", "timings",
+    "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "ga_mode", "n_ctx", "n_ctx_train", "documents", "timings",
     "stop_reason", "citations", "overflow",
 ]  # fmt: skip
 
