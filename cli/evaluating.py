@@ -15,7 +15,7 @@ import click
 
 from . import console
 from .edge import EXIT_INTERRUPTED
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES
+from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.methods import Method
@@ -126,7 +126,7 @@ _SHARED = (
         type=ListOf("MODES", one_of(GROUP_MODES)),
         default="auto",
         show_default=True,
-        help="two-level, progressive (the farther, the larger the group), auto: as tuned, else progressive with --ga-n auto.",
+        help=f"Of {', '.join(GROUP_MODES)}. {GROUP_MODES_HELP}",
     ),
     click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from selfextend_local.positions import GroupAttention
 
 WIDEST = 76
-_GROUPED = "╌┈·"  # from the nearest groups to the farthest
+_GROUPED = "╌┈·"  # from the nearest groups on; the last for all beyond
 _COLOURS = {"system": 35, "turns": 32}
 _DOCUMENT_COLOURS = (34, 36, 33, 31)
 
@@ -46,8 +47,8 @@ def picture(window: Window, columns: int, *, colour: bool) -> list[str]:
     cells = _cells([*(p.tokens for p in parts), window.filling.free], width)
     free = ("░" if colour else ".") * cells[-1]
     bar = "".join(_painted(p, "█" * n) if colour else p.letter * n for p, n in zip(parts, cells, strict=False)) + free
-    lines = [bar, *_reading(window, width)]
-    room = max(len(f"{window.filling.capacity:,}"), 1)
+    room = len(f"{window.filling.capacity:,}")
+    lines = [bar, *_reading(window, width, room)]
     for part in parts:
         mark = _painted(part, "█") if colour else part.letter
         lines.append(f"{mark} {part.tokens:>{room},}  {_short(part.name, width - room - 4)}")
@@ -66,18 +67,17 @@ def _parts(window: Window) -> list[_Part]:
     return [_Part("system prompt", filling.system, "s", _COLOURS["system"]), *documents, turns]
 
 
-def _reading(window: Window, width: int) -> list[str]:
-    """A line under the bar: the parts that are read in groups, the farthest first, then the part that is exact."""
+def _reading(window: Window, width: int, room: int) -> list[str]:
+    """A line under the bar: the parts that are read in groups, the farthest first, then the part that is exact. `room`: for figures."""
     used = window.filling.read
     if not used:
         return textwrap.wrap("Nothing is read yet: it is read with the next question.", width)
-    borders = window.group.borders(used - 1)
-    grouped = [(border - farther, n) for border, farther, n in zip(borders, (*borders[1:], 0), window.group.sizes, strict=True)]
-    parts = [(mark, tokens, f"in groups of {n}") for (tokens, n), mark in zip(grouped, _GROUPED, strict=False) if tokens]
-    parts = [*reversed(parts), ("━", used - borders[0], "exact")]
+    borders = (*window.group.borders(used - 1), 0)
+    levels = zip(chain(_GROUPED, repeat(_GROUPED[-1])), window.group.sizes, pairwise(borders), strict=False)
+    grouped = [(mark, near - far, f"in groups of {n}") for mark, n, (near, far) in levels]
+    parts = [part for part in (*reversed(grouped), ("━", used - borders[0], "exact")) if part[1]]
     cells = _cells([*(tokens for _, tokens, _ in parts), max(0, window.filling.capacity - used)], width)
     line = "".join(mark * n for (mark, _, _), n in zip(parts, cells, strict=False))
-    room = max(len(f"{window.filling.capacity:,}"), 1)
     return [line, *(f"{mark} {tokens:>{room},}  {what}" for mark, tokens, what in parts)]
 
 

@@ -42,6 +42,13 @@ def test_each_size_of_groups_has_its_part() -> None:
     assert "┈" * 20 + "╌" * 20 in lines[1]
 
 
+def test_no_level_is_left_out() -> None:
+    shown = Window(Filling(20, (119_980,), 0, 120_000, 120_000), ["A report"], 0, GroupAttention(256, 512, 512, progressive=True), None)
+    lines = [line.split() for line in picture(shown, 81, colour=False)[2:7]]
+    assert [line[-1] for line in lines] == ["256", "64", "16", "4", "exact"]
+    assert sum(int(line[1].replace(",", "")) for line in lines) == 120_000
+
+
 def test_what_is_exact_is_called_so() -> None:
     assert picture(window(read=900), 81, colour=False)[2] == "━    900  exact"
     plain = Window(window().filling, window().documents, 2, GroupAttention(), None)

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
 
 import gguf
 import numpy as np
 
 from .driver import library
+from .tensors import Tensors
 
 ROOM = 64 << 20
-
-
-class _InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
 
 
 @dataclass(frozen=True)
@@ -38,23 +34,13 @@ class Packed:
         return np.asarray(gguf.quants.dequantize(self.data, self.kind), dtype=np.float64)
 
 
-class CpuOps:
+class CpuOps(Tensors):
     """A context manager; each method computes one operation on `n_threads`."""
 
     def __init__(self, n_threads: int = 2) -> None:
+        super().__init__(ROOM, with_data=True)
         self._n_threads = n_threads
-
-    def __enter__(self) -> CpuOps:
-        base = library().ggml_base
-        self._ggml = ctypes.CDLL(str(base))
-        self._cpu = ctypes.CDLL(str(next(base.parent.glob("*ggml-cpu*"))))
-        self._ggml.ggml_init.restype = ctypes.c_void_p
-        self._ggml.ggml_init.argtypes = [_InitParams]
-        self._context = ctypes.c_void_p(self._ggml.ggml_init(_InitParams(ROOM, None, False)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._ggml.ggml_free(self._context)
+        self._cpu = ctypes.CDLL(str(next(library().ggml_base.parent.glob("*ggml-cpu*"))))
 
     def attention(
         self, q: np.ndarray, k: Packed, v: Packed, mask: np.ndarray | None, scale: float, *,
@@ -62,12 +48,12 @@ class CpuOps:
     ) -> np.ndarray:  # fmt: skip
         """Flash attention. q [heads, queries, n], k and v [key heads, keys, n], mask [queries, keys], sinks [heads].
         Returns [queries, heads, n]."""
-        masked = None if mask is None else self._tensor(Packed.of(mask, "f16"))
+        masked = ctypes.c_void_p() if mask is None else self._tensor(Packed.of(mask, "f16"))
         floats = map(ctypes.c_float, (scale, 0.0, softcap))
         tensors = (self._tensor(Packed.of(q, "f32")), self._tensor(k), self._tensor(v), masked)
         result = self._call("ggml_flash_attn_ext", *tensors, *floats)
         if sinks is not None:
-            self._ggml.ggml_flash_attn_ext_add_sinks(ctypes.c_void_p(result), ctypes.c_void_p(self._tensor(Packed.of(sinks, "f32"))))
+            self._ggml.ggml_flash_attn_ext_add_sinks(ctypes.c_void_p(result), self._tensor(Packed.of(sinks, "f32")))
         return self._computed(result, (q.shape[1], q.shape[0], v.values.shape[-1]))
 
     def product(self, weights: Packed, x: np.ndarray) -> np.ndarray:
@@ -75,27 +61,23 @@ class CpuOps:
         result = self._call("ggml_mul_mat", self._tensor(weights), self._tensor(Packed.of(x, "f32")))
         return self._computed(result, (len(x), len(weights.data)))
 
-    def _tensor(self, packed: Packed) -> int:
+    def _tensor(self, packed: Packed) -> ctypes.c_void_p:
         block, size = gguf.GGML_QUANT_SIZES[packed.kind]
         *shape, row = packed.data.shape
         extents = [row * packed.data.itemsize * block // size, *reversed(shape)]
-        extents += [1] * (4 - len(extents))
-        tensor = self._call("ggml_new_tensor_4d", ctypes.c_int(packed.kind), *map(ctypes.c_int64, extents))
+        sizes = (ctypes.c_int64 * len(extents))(*extents)
+        tensor = self._call("ggml_new_tensor", ctypes.c_int(packed.kind), ctypes.c_int(len(extents)), sizes)
         ctypes.memmove(self._data(tensor), np.ascontiguousarray(packed.data).ctypes.data, packed.data.nbytes)
-        return tensor
+        return ctypes.c_void_p(tensor)
 
     def _computed(self, tensor: int, shape: tuple[int, ...]) -> np.ndarray:
         graph = ctypes.c_void_p(self._call("ggml_new_graph"))
         self._ggml.ggml_build_forward_expand(graph, ctypes.c_void_p(tensor))
-        assert self._cpu.ggml_graph_compute_with_ctx(self._context, graph, ctypes.c_int(self._n_threads)) == 0
+        context = ctypes.c_void_p(self._context)
+        assert self._cpu.ggml_graph_compute_with_ctx(context, graph, ctypes.c_int(self._n_threads)) == 0
         data = (ctypes.c_float * int(np.prod(shape))).from_address(self._data(tensor))
         return np.array(data, dtype=np.float64).reshape(shape)
 
     def _data(self, tensor: int) -> int:
         self._ggml.ggml_get_data.restype = ctypes.c_void_p
         return int(self._ggml.ggml_get_data(ctypes.c_void_p(tensor)))
-
-    def _call(self, name: str, *arguments: Any) -> int:
-        function = getattr(self._ggml, name)
-        function.restype = ctypes.c_void_p
-        return int(function(self._context, *(ctypes.c_void_p(a) if a is None or isinstance(a, int) else a for a in arguments)))

@@ -1,4 +1,4 @@
-"""Tensors and operations without data, to ask of a backend whether it could compute them.
+"""Tensors and operations, without data to ask of a backend whether it could compute them.
 
 Knows ggml's functions that make them. Runs nothing.
 """
@@ -6,8 +6,12 @@ Knows ggml's functions that make them. Runs nothing.
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
 from .driver import library
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 TYPES = {"f32": 0, "q8_0": 8, "q2_K": 10, "i32": 26}
 ROOM = 1 << 20
@@ -19,13 +23,17 @@ class _InitParams(ctypes.Structure):
 
 
 class Tensors:
-    """A context manager; its methods return addresses of struct ggml_tensor, good until it closes."""
+    """A context manager; its methods return addresses of struct ggml_tensor, good until it closes. `room`: bytes for them, and
+    for their data if there is any."""
 
-    def __enter__(self) -> Tensors:
+    def __init__(self, room: int = ROOM, *, with_data: bool = False) -> None:
+        self._params = _InitParams(room, None, not with_data)
+
+    def __enter__(self) -> Self:
         self._ggml = ctypes.CDLL(str(library().ggml_base))
         self._ggml.ggml_init.restype = ctypes.c_void_p
         self._ggml.ggml_init.argtypes = [_InitParams]
-        self._context = self._ggml.ggml_init(_InitParams(ROOM, None, True))
+        self._context = self._ggml.ggml_init(self._params)
         return self
 
     def __exit__(self, *error: object) -> None:
