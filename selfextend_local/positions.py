@@ -45,7 +45,7 @@ class Level:
 class GroupAttention:
     """Group size n, neighbour window w, boundary step r, all in tokens; n = 1 is the plain model.
 
-    progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w rotations each.
+    progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w/2 rotations each.
 
     Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, or n of the progressive form
     no power of two.
@@ -153,11 +153,12 @@ _NEAREST = 4
 def _levels(ga: GroupAttention) -> tuple[Level, ...]:
     if not ga.progressive:
         return (Level(ga.n, ga.w, ga.r),)
-    # A step of a far border moves all nearer keys too, so it comes four times as seldom as one of the border before.
+    # A step of a far border moves all nearer keys too. It is so rare that all steps together move less than twice the keys that the
+    # steps of two levels move.
     n, start, step = min(_NEAREST, ga.n), ga.w, ga.r
     levels = [Level(n, start, step)]
     while n < ga.n:
-        start, step, n = start + n * ga.w, 4 * step, min(4 * n, ga.n)
+        start, step, n = start + n * ga.w // 2, (8 if len(levels) == 1 else 4) * step, min(4 * n, ga.n)
         levels.append(Level(n, start, step))
     return tuple(levels)
 

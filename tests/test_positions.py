@@ -86,6 +86,23 @@ def test_progressive_groups_grow_with_the_text_as_far_as_it_reaches(n_tokens: in
         assert ga.largest_rotation(n_tokens) == fixed(MAX_GROUP_SIZE, None, window, progressive=True).largest_rotation(n_tokens)
 
 
+def _keys_moved(ga: GroupAttention, n_tokens: int) -> int:
+    """By all steps of the borders over a text: keys from the farthest border that moves on."""
+    moved, before = 0, ga.borders(0)
+    for i in range(0, n_tokens, ga.r):
+        borders = ga.borders(i)
+        moved += max((i - old for old, new in zip(before, borders, strict=True) if old != new), default=0)
+        before = borders
+    return moved
+
+
+@pytest.mark.parametrize("n_tokens", [16_384, 65_536, 131_072])
+@pytest.mark.parametrize("w", [256, 512, 1024, 2048])
+@pytest.mark.parametrize("n", [16, 32, 64])
+def test_steps_of_progressive_groups_move_less_than_twice_the_keys_of_two_levels(n: int, w: int, n_tokens: int) -> None:
+    assert _keys_moved(fixed(n, w, 8192, progressive=True), n_tokens) < 2 * _keys_moved(fixed(n, w, 8192), n_tokens)
+
+
 def test_the_design_s_figures() -> None:
     # Largest rotations behind the passkey table of the design: the first three found every key, the last lost half.
     assert GroupAttention(8, 512, 512).largest_rotation(16_384) == 2943

@@ -17,7 +17,7 @@ from selfextend_local.model_identity import model_identity
 from selfextend_local.plan import GpuLayers, GroupMode, GroupSize
 from selfextend_local.summarize import Instruction
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the wording or the layout of the prompts changes, or what "auto" means, so that old results don't pass for new ones."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..errors import Interrupted
+from ..positions import GroupAttention
 from .items import Item
 from .methods import Method, Rotary, Setup
 from .reads import Reads
@@ -71,13 +72,20 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
         "task": task.name,
         **subject.record,
         "method": method.label_for(subject.rotary),
-        "ga": [ga.n, ga.w, ga.r, *(["progressive"] if ga.progressive else [])] if ga.enabled else None,
+        "ga": _group_attention(ga) if ga.enabled else None,
         "context": dict(setup.context),
         "length": length,
         **task.config(),
         **item.labels,
         "input": item.fingerprint,
     }
+
+
+def _group_attention(ga: GroupAttention) -> list[int | str]:
+    """n, w, r, and for progressive groups that word with w and r of each farther level."""
+    two_level: list[int | str] = [ga.n, ga.w, ga.r]
+    farther = [size for level in ga.levels[1:] for size in (level.w, level.r)]
+    return [*two_level, "progressive", *farther] if ga.progressive else two_level
 
 
 def run(

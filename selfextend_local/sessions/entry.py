@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
 
 MAGIC = b"SXSTATE"
-FORMAT = 1
+FORMAT = 2
+"""Raised when the layout of the file changes, or what the same (n, w, r) does, so that old states don't pass for new ones."""
 
 _PREFIX = 12
 _FIXED = struct.Struct("<7sBQQQII")  # magic, format, header checksum, state checksum, state_bytes, n_tokens, json_bytes
