@@ -23,6 +23,7 @@ from selfextend_local.errors import SessionError
 from selfextend_local.model_identity import model_identity
 from selfextend_local.positions import GroupAttention
 from selfextend_local.sessions import StateCache, StateInfo
+from selfextend_local.sessions.entry import FORMAT
 
 TEXT = list(range(1000, 4000))
 
@@ -249,11 +250,12 @@ def test_a_state_that_the_library_refuses_costs_a_note(cache: StateCache, model:
     assert "can't be used (refused)" in cache.notes[0]
 
 
-def test_states_of_a_newer_format_are_left_alone(cache: StateCache, model: Path) -> None:
+@pytest.mark.parametrize("version", [FORMAT - 1, FORMAT + 1])
+def test_states_of_another_format_are_left_alone(cache: StateCache, model: Path, version: int) -> None:
     cache.save(fake(model, TEXT))
     (path,) = files(cache)
     data = bytearray(path.read_bytes())
-    data[12 + 7] = 2
+    data[12 + 7] = version
     path.write_bytes(data)
     assert cache.restore(fake(model, []), TEXT) == 0
     assert path.exists()
