@@ -8,6 +8,7 @@ Source: SelfExtend, arXiv:2401.01325, in the form that shares one boundary among
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -45,7 +46,8 @@ class Level:
 class GroupAttention:
     """Group size n, neighbour window w, boundary step r, all in tokens; n = 1 is the plain model.
 
-    progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w/2 rotations each.
+    progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w/2 rotations each, the nearest
+    3w/4.
 
     Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, or n of the progressive form
     no power of two.
@@ -153,13 +155,17 @@ _NEAREST = 4
 def _levels(ga: GroupAttention) -> tuple[Level, ...]:
     if not ga.progressive:
         return (Level(ga.n, ga.w, ga.r),)
-    # A step of a far border moves all nearer keys too. It is so rare that all steps together move less than twice the keys that the
-    # steps of two levels move.
-    n, start, step = min(_NEAREST, ga.n), ga.w, ga.r
-    levels = [Level(n, start, step)]
+    # A step of a far border moves all nearer keys too. These are so rare that with w = 2r, the default, all steps together move less
+    # than twice the keys of two levels. Stretches and steps were chosen by pass keys and likelihood, see docs/results.md.
+    unit = math.lcm(ga.r, ga.n)
+    step = max(unit, min(4 * ga.w, 8 * ga.r) // unit * unit)
+    n, start = min(_NEAREST, ga.n), ga.w
+    levels = [Level(n, start, ga.r)]
     while n < ga.n:
-        start, step, n = start + n * ga.w // 2, (8 if len(levels) == 1 else 4) * step, min(4 * n, ga.n)
+        start += 3 * ga.w if n == _NEAREST else n * ga.w // 2
+        n = min(4 * n, ga.n)
         levels.append(Level(n, start, step))
+        step *= 2
     return tuple(levels)
 
 

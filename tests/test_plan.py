@@ -56,7 +56,7 @@ def test_a_text_too_long_for_a_fixed_n_names_the_n_that_fits() -> None:
 
 
 def test_a_text_beyond_every_n_says_so() -> None:
-    with pytest.raises(ContextOverflow, match="At most 289,664 tokens can be read with a trained window of 8,192"):
+    with pytest.raises(ContextOverflow, match="At most 298,880 tokens can be read with a trained window of 8,192"):
         plan(Settings(need_tokens=1_000_000))
 
 
