@@ -271,6 +271,15 @@ class Chat:
         total = self._length() if system or documents or self._turns else 0
         return Filling(system, documents, max(0, total - system - sum(documents)), self.n_used, self.capacity)
 
+    def grouping(self) -> tuple[GroupAttention, tuple[int, int] | None]:
+        """The group attention of what is read, while nothing is that of what the next question reads; and (tokens, n), where it
+        grows."""
+        llm = self._llm
+        if self.n_used:
+            return llm.group_attention, llm.next_growth()
+        coming = min(self.capacity, self.filling().total + self._reserve)
+        return llm.group_attention_for(coming), llm.next_growth(coming)
+
     def _length(self) -> int:
         if not self._turns:
             return self.prompt_tokens("")

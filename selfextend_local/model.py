@@ -571,13 +571,16 @@ class SelfExtendLlama(Llama):
             return self._pinned
         return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
 
-    def next_growth(self) -> tuple[int, int] | None:
-        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context."""
+    def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
+        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context.
+
+        coming: while nothing is read, the length that will be read with one group size.
+        """
         if self._pinned is not None:
             return None
-        return next_growth(
-            self._settings, self._ga.n, int(self.n_tokens), self.capacity, self.plan.n_ctx_train, self.info.sliding_window
-        )
+        n = self._ga.n if self.n_tokens else self.group_attention_for(coming).n
+        length = max(int(self.n_tokens), coming)
+        return next_growth(self._settings, n, length, self.capacity, self.plan.n_ctx_train, self.info.sliding_window)
 
     def _set_group_attention(self, ga: GroupAttention) -> None:
         if ga != self._ga:
@@ -592,7 +595,7 @@ class SelfExtendLlama(Llama):
         wanted = self.group_attention_for(n_tokens)
         if self.n_tokens == 0 or wanted.n > self._ga.n:
             self._set_group_attention(wanted)
-        growth = self.next_growth()
+        growth = self.next_growth(n_tokens)
         self._grows_at = self.capacity + 1 if growth is None else growth[0]
 
     def _plain_again_if_it_fits(self, n_tokens: int) -> None:

@@ -298,6 +298,15 @@ def test_a_plan_that_was_made_is_used(tiny_model: Tiny, monkeypatch: pytest.Monk
     llm.close()
 
 
+@pytest.mark.parametrize("length", [10, 150])
+def test_the_next_growth_is_known_before_a_text_is_read(extended: SelfExtendLlama, length: int) -> None:
+    extended.reset()  # type: ignore[no-untyped-call]
+    foretold = extended.next_growth(length)
+    extended.prefill(tokens(length))
+    assert foretold == extended.next_growth()
+    assert foretold is None or foretold[0] > length
+
+
 def test_the_next_growth_is_where_n_grows(extended: SelfExtendLlama) -> None:
     extended.prefill(tokens(10))
     growth = extended.next_growth()
