@@ -80,12 +80,12 @@ together() { # SHAPE
         tee "$out/together-$1.txt"
 }
 
-bench() { # NAME SHAPE TOKENS GROUP_SIZE WINDOW KV_TYPE
+bench() { # NAME SHAPE TOKENS GROUP_SIZE WINDOW KV_TYPE [MODE]
     file=$models/$2.gguf
     shaped "$2"
     log "bench $1"
     python3 -m selfextend_cli.speed --model "$file" --tokens "$3" --ga-n "$4" --ga-w "$5" --kv-type "$6" \
-        --gpu-layers "$layers" --passes "${PASSES:-3}" --json >"$out/bench-$1.json" 2>"$out/bench-$1.log" || tail -5 "$out/bench-$1.log"
+        --ga-mode "${7:-two-level}" --gpu-layers "$layers" --passes "${PASSES:-3}" --json >"$out/bench-$1.json" 2>"$out/bench-$1.log" || tail -5 "$out/bench-$1.log"
     grep -v '^prefill\|^decode at' "$out/bench-$1.log" || true
     python3 "$work/checkout/docs/benchmarks/show.py" "$out/bench-$1.json" || true
 }
@@ -102,6 +102,9 @@ for step in $steps; do
         bench smollm2-32k-q8_0 smollm2 "${TOKENS:-32768}" 8 512 q8_0
         bench mistral-32k mistral-7b "${TOKENS:-32768}" 8 1024 f16
         bench smollm2-64k smollm2 "${TOKENS:-65536}" 16 512 f16
+        bench smollm2-32k-progressive smollm2 "${TOKENS:-32768}" 64 1024 f16 progressive
+        bench mistral-32k-progressive mistral-7b "${TOKENS:-32768}" 16 1024 f16 progressive
+        bench smollm2-64k-progressive smollm2 "${TOKENS:-65536}" 64 1024 f16 progressive
         ;;
     together)
         together smollm2
