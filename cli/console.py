@@ -31,6 +31,7 @@ _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BEFORE_A_BAR = 0.5
 _SLOW_TOTAL = 1000
 _SECONDS_BETWEEN_TICKS = 0.5
+_INTERVALS_BEFORE_A_TREND = 8
 
 
 def say(text: str) -> None:
@@ -103,16 +104,55 @@ def _bar(label: str, unit: str) -> Iterator[Update]:
             _draw("")
 
 
+class Pace:
+    """Estimates the time left. Work may get slower as it goes on, as reading does with its depth: the seconds of a unit are taken
+    to grow evenly, by as much as a weighted least-squares line through those of all intervals says."""
+
+    def __init__(self) -> None:
+        self._start(0, 0.0)
+
+    def _start(self, done: int, elapsed: float) -> None:
+        self._from = (done, elapsed)
+        self._done, self._elapsed, self._intervals = 0, 0.0, 0
+        self._x = self._xx = self._xy = 0.0  # sums over the units: of the place, its square, place times seconds
+
+    def report(self, done: int, elapsed: float) -> None:
+        """`done` units took `elapsed` seconds. Fewer than before: something else has begun."""
+        if done < self._from[0] + self._done:
+            self._start(done, elapsed)
+        done, elapsed = done - self._from[0], elapsed - self._from[1]
+        units, seconds = done - self._done, elapsed - self._elapsed
+        if units:
+            middle = (self._done + done) / 2
+            self._x += units * middle
+            self._xx += units * middle**2
+            self._xy += seconds * middle
+            self._done, self._elapsed, self._intervals = done, elapsed, self._intervals + 1
+
+    def left(self, total: int) -> float | None:
+        """Seconds from the last report to the end of `total` units; None while nothing is done."""
+        if not self._done:
+            return None
+        mean, place, end = self._elapsed / self._done, self._x / self._done, total - self._from[0]
+        growth = 0.0
+        if self._intervals >= _INTERVALS_BEFORE_A_TREND:
+            spread = self._xx / self._done - place**2
+            growth = min(max(0.0, (self._xy / self._done - mean * place) / spread), mean / place)
+        return (end - self._done) * (mean + growth * ((end + self._done) / 2 - place))
+
+
 class Bar:
     """A line that is drawn again at each report, and at each `tick` in between, so that slow work shows that it lives."""
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit = label, unit
         self._started = self._drawn = time.monotonic()
+        self._pace = Pace()
         self._reported: tuple[int, int, float] | None = None
 
     def __call__(self, done: int, total: int) -> None:
         elapsed = time.monotonic() - self._started
+        self._pace.report(done, elapsed)
         self._reported = (done, total, elapsed) if done < total else None
         if elapsed > _SECONDS_BEFORE_A_BAR or total > _SLOW_TOTAL:
             self._show()
@@ -126,7 +166,8 @@ class Bar:
         self._drawn = time.monotonic()
         if self._reported:
             done, total, at = self._reported
-            _draw(progress_line(self._label, self._unit, done, total, at, columns(), since=self._drawn - self._started - at))
+            left, since = self._pace.left(total), self._drawn - self._started - at
+            _draw(progress_line(self._label, self._unit, done, total, at, columns(), left=left, since=since))
 
 
 def _draw(line: str) -> None:
@@ -136,20 +177,21 @@ def _draw(line: str) -> None:
 
 
 def progress_line(
-    label: str, unit: str, done: int, total: int, elapsed: float, columns: int, *, since: float = 0.0
+    label: str, unit: str, done: int, total: int, elapsed: float, columns: int, *, left: float | None, since: float = 0.0
 ) -> str:
     """As much of label, bar, percentage, amount, speed and time left as fits `columns`; the first to go is the bar, and
-    the time left stays. `elapsed` seconds had passed at this report, and `since` have passed after it."""
+    the time left stays. `elapsed` seconds had passed at this report and `left` were left, if that is known; `since` have passed
+    after it."""
     speed = f"{done / elapsed:,.0f}/s" if done and elapsed > 0 else ""
-    left = f"{_duration(elapsed * (total - done) / done - since)} left" if done else f"{_duration(elapsed + since)} so far"
+    rest = f"{_duration(elapsed + since)} so far" if left is None else f"{_duration(left - since)} left"
     percent, amount = f"{100 * done / total if total else 0:3.0f}%", f"{done:,}/{total:,} {unit}"
     drawn = round(20 * done / total) if total else 0
     bar = "█" * drawn + "░" * (20 - drawn)
-    for parts in ([label, bar, percent, amount, speed, left], [label, percent, amount, speed, left], [label, percent, speed, left]):
+    for parts in ([label, bar, percent, amount, speed, rest], [label, percent, amount, speed, rest], [label, percent, speed, rest]):
         line = " ".join(filter(None, parts))
         if len(line) < columns:
             return line
-    return " ".join([percent, left])[: columns - 1]
+    return " ".join([percent, rest])[: columns - 1]
 
 
 def _duration(seconds: float) -> str:
@@ -177,14 +219,16 @@ def keys_unseen() -> Iterator[None]:
 
 def _lines(label: str, unit: str) -> Update:
     started = last = time.monotonic()
+    pace = Pace()
 
     def update(done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
+        pace.report(done, now - started)
         if now - last >= _SECONDS_BETWEEN_LINES and done < total:
             last = now
-            left = (now - started) * (total - done) / max(1, done)
-            say(f"{label}: {done:,} of {total:,} {unit}, {left:,.0f} s left")
+            left = pace.left(total)
+            say(f"{label}: {done:,} of {total:,} {unit}" + (f", {left:,.0f} s left" if left is not None else ""))
 
     return update
 
