@@ -54,6 +54,7 @@ def answer_in_parts(desk: Desk, question: str) -> int:
         "completion_tokens": usage.completion_tokens,
         "ga_n": summary.ga_n,
         "ga_w": summary.ga_w,
+        "ga_mode": summary.ga_mode,
         "n_ctx": plan.n_ctx,
         "n_ctx_train": plan.n_ctx_train,
         "documents": documents_report(desk),

@@ -18,7 +18,7 @@ from selfextend_local.prompts import ModelVocabulary, Prompts
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
-    from selfextend_local.positions import GroupAttention
+    from selfextend_local.positions import GroupAttention, GroupForm
 
 Progress = Callable[[int, int], None]
 ShouldStop = Callable[[], bool]
@@ -65,6 +65,7 @@ class Answer:
     decode_s: float = 0.0
     ga_n: int = 1
     ga_w: int = 0
+    ga_mode: GroupForm = "two-level"
 
 
 class Sizes(Protocol):
@@ -194,7 +195,7 @@ class Writing:
             text = text.split(stop.strip())[0].rstrip()
         if self._sampling.max_words is not None and not self._sampling.schema:
             text = within(text, self._sampling.max_words)
-        return Answer(text, self._finish, self._n_prompt, cached_tokens, self._count, prefill_s, decode_s, group.n, group.w)
+        return Answer(text, self._finish, self._n_prompt, cached_tokens, self._count, prefill_s, decode_s, group.n, group.w, group.mode)
 
 
 def within(text: str, max_words: int) -> str:

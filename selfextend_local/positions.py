@@ -15,6 +15,8 @@ from typing import Literal
 
 from .errors import GroupAttentionError
 
+GroupForm = Literal["two-level", "progressive"]
+
 RELIABLE_FRACTION = 3 / 8
 """Share of the trained window that a model is trusted to read well.
 
@@ -73,7 +75,7 @@ class GroupAttention:
         return self.n > 1
 
     @property
-    def mode(self) -> Literal["two-level", "progressive"]:
+    def mode(self) -> GroupForm:
         """The form by name."""
         return "progressive" if self.progressive else "two-level"
 

@@ -17,6 +17,7 @@ from selfextend_local.sections import Section, page_names, split
 
 if TYPE_CHECKING:
     from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.positions import GroupForm
 
 How = Literal["whole", "parts"]
 
@@ -101,7 +102,7 @@ class Summary:
     Attributes:
         how: "whole": the model read all of it at once; "parts": it read the `parts`, then their notes.
         pages: pages read, or 0 for documents without pages.
-        ga_n, ga_w: the group attention of the longest prompt.
+        ga_n, ga_w, ga_mode: the group attention of the longest prompt.
     """
 
     text: str
@@ -112,6 +113,7 @@ class Summary:
     finish: Finish
     ga_n: int = 1
     ga_w: int = 0
+    ga_mode: GroupForm = "two-level"
 
 
 def summarize_document(
@@ -161,7 +163,7 @@ def summarize_with(
 
 def read_whole(answer: Answer, pages: int) -> Summary:
     """The summary that a single answer is."""
-    return Summary(answer.text, "whole", (), pages, Usage().plus(answer), answer.finish, answer.ga_n, answer.ga_w)
+    return Summary(answer.text, "whole", (), pages, Usage().plus(answer), answer.finish, answer.ga_n, answer.ga_w, answer.ga_mode)
 
 
 def pages_read(documents: Sequence[Document]) -> int:
@@ -286,5 +288,5 @@ class _Work:
         return room
 
     def summary(self, text: str, how: How, parts: tuple[Part, ...], pages: int) -> Summary:
-        longest = max(self.answers, key=lambda a: a.prompt_tokens)
-        return Summary(text, how, parts, pages, self.usage, self.answers[-1].finish, longest.ga_n, longest.ga_w)
+        far, last = max(self.answers, key=lambda a: a.prompt_tokens), self.answers[-1]
+        return Summary(text, how, parts, pages, self.usage, last.finish, far.ga_n, far.ga_w, far.ga_mode)

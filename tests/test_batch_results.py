@@ -14,7 +14,7 @@ from selfextend_local.batch.results import ResultsFile
 from selfextend_local.errors import BatchError
 from selfextend_local.summarize import Part, Summary, Usage
 
-SUMMARY = Summary("Das ist\nes.", "parts", (Part("1", "4", "notes"),), 9, Usage(100, 20, 7, 1.5, 0.25), "stop", 4, 1024)
+SUMMARY = Summary("Das ist\nes.", "parts", (Part("1", "4", "notes"),), 9, Usage(100, 20, 7, 1.5, 0.25), "stop", 4, 1024, "progressive")
 
 
 def result(custom_id: str, key: str = "k", outcome: Summary | Failure = SUMMARY) -> Result:

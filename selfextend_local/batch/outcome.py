@@ -104,6 +104,7 @@ class Result:
             "parts": [{"first_page": p.first, "last_page": p.last, "text": p.text} for p in summary.parts],
             "ga_n": summary.ga_n,
             "ga_w": summary.ga_w,
+            "ga_mode": summary.ga_mode,
             "prefill_s": round(summary.usage.prefill_s, 3),
             "decode_s": round(summary.usage.decode_s, 3),
         }
@@ -133,6 +134,5 @@ def _summary(body: dict[str, Any], own: dict[str, Any]) -> Summary:
         own["decode_s"],
     )
     parts = tuple(Part(p["first_page"], p["last_page"], p["text"]) for p in own["parts"])
-    return Summary(
-        choice["message"]["content"], own["how"], parts, own["pages"], usage, choice["finish_reason"], own["ga_n"], own["ga_w"]
-    )
+    group = (own["ga_n"], own["ga_w"], own.get("ga_mode", "two-level"))  # rows of earlier versions have none
+    return Summary(choice["message"]["content"], own["how"], parts, own["pages"], usage, choice["finish_reason"], *group)

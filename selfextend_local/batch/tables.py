@@ -21,7 +21,10 @@ from selfextend_local.summarize import Summary
 
 Table = Literal["csv", "md"]
 
-COLUMNS = ("custom_id", "title", "summary", "how", "pages", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "seconds", "error")
+COLUMNS = (
+    *("custom_id", "title", "summary", "how", "pages", "prompt_tokens", "completion_tokens"),
+    *("ga_n", "ga_w", "ga_mode", "seconds", "error"),
+)
 
 
 def write_markdown(folder: Path, result: Result) -> Path:
@@ -69,7 +72,7 @@ def _row(result: Result) -> list[str]:
     if isinstance(outcome, Failure):
         return [result.custom_id, *[""] * (len(COLUMNS) - 3), f"{result.seconds:.1f}", f"{outcome.code}: {outcome.message}"]
     usage = outcome.usage
-    figures = [outcome.pages, usage.prompt_tokens, usage.completion_tokens, outcome.ga_n, outcome.ga_w]
+    figures = [outcome.pages, usage.prompt_tokens, usage.completion_tokens, outcome.ga_n, outcome.ga_w, outcome.ga_mode]
     return [result.custom_id, result.title, outcome.text, outcome.how, *map(str, figures), f"{result.seconds:.1f}", ""]
 
 

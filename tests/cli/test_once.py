@@ -96,6 +96,7 @@ def test_overflow_reads_what_fits_and_says_what(once: Once, book: Path, mode: st
 def test_overflow_summarize_goes_over_all_of_it(once: Once, book: Path) -> None:
     arguments = ("--doc", str(book), "--ga-n", "1", "--overflow", "summarize", "--max-tokens", "64")
     found = report(once(*arguments, "-p", "Who has the key to the vault? 1", "--json"))
+    assert list(found) == REPORT
     assert found["answer"] == "The key is **48213** [page 2]."
     parts = found["overflow"]["parts"]
     assert (parts[0][0], parts[-1][1]) == ("1", "40")

@@ -129,6 +129,7 @@ def test_a_long_document_is_read_in_parts_and_its_pages_are_kept(model: str, fol
     own = lines("out.jsonl")[0]["selfextend"]
     assert own["how"] == "parts"
     assert own["pages"] == 8
+    assert own["ga_mode"] in ("two-level", "progressive")
     assert own["parts"][0]["first_page"] == "1"
     assert own["parts"][-1]["last_page"] == "8"
 
