@@ -214,7 +214,8 @@ def _context(talk: Talk, rest: str) -> None:
     desk = talk.desk
     chat = desk.chat
     names = [console.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in desk.documents]
-    window = Window(chat.filling(), names, len(chat.history), *chat.grouping())
+    filling = chat.filling()
+    window = Window(filling, names, len(chat.history), *chat.grouping(filling.total))
     console.say(desk.llm.plan.describe())
     for line in picture(window, console.columns(), colour=console.draws(sys.stderr)):
         console.say_drawn(line)

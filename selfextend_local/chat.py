@@ -271,14 +271,18 @@ class Chat:
         total = self._length() if system or documents or self._turns else 0
         return Filling(system, documents, max(0, total - system - sum(documents)), self.n_used, self.capacity)
 
-    def grouping(self) -> tuple[GroupAttention, tuple[int, int] | None]:
+    def grouping(self, total: int) -> tuple[GroupAttention, tuple[int, int] | None]:
         """The group attention of what is read, while nothing is that of what the next question reads; and (tokens, n), where it
-        grows."""
+        grows. `total`: that of `filling`."""
         llm = self._llm
         if self.n_used:
             return llm.group_attention, llm.next_growth()
-        coming = min(self.capacity, self.filling().total + self._reserve)
+        coming = self._expected(total)
         return llm.group_attention_for(coming), llm.next_growth(coming)
+
+    def _expected(self, prompt: int) -> int:
+        """The length that a prompt of so many tokens and what follows it are read for, with one group size."""
+        return min(self.capacity, prompt + self.sampling.max_tokens + self._reserve)
 
     def _length(self) -> int:
         if not self._turns:
@@ -318,9 +322,8 @@ class Chat:
                 len(prompt),
                 capacity,
             )
-        wanted = len(prompt) + self.sampling.max_tokens
-        if wanted > self._expect:
-            self._expect = min(capacity, wanted + self._reserve)
+        if len(prompt) + self.sampling.max_tokens > self._expect:
+            self._expect = self._expected(len(prompt))
         if self._keeper:
             self._restored = self._keeper.restore(prompt, self._expect, [d.title for d in self._documents])
             progress = self._keeper.checkpointing(progress, should_stop)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .errors import ContextOverflow, MemoryBudgetError, ModelError
-from .positions import RELIABLE_FRACTION, GroupAttention, choose, fixed, reach
+from .positions import RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fixed, reach
 
 GroupSize = int | Literal["auto"]
 GpuLayers = int | Literal["auto"]
-GroupMode = Literal["auto", "two-level", "progressive"]
+GroupMode = Literal["auto"] | GroupForm
 
 DEFAULT_EXTENSION = 4
 """Without a known need, the context is this many trained windows long, if the memory allows."""

@@ -9,11 +9,13 @@ import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from .disk import replacing
 from .errors import ModelError
 from .model_identity import model_identity
-from .plan import GroupMode, Settings
+from .plan import Settings
+from .positions import GroupForm
 
 FOLDER_VARIABLE = "SELFEXTEND_PROFILES"
 
@@ -31,7 +33,7 @@ class Profile:
     target_tokens: int
     created: str
     evidence: tuple[str, ...] = ()
-    ga_mode: GroupMode = "two-level"
+    ga_mode: GroupForm = "two-level"
 
 
 def folder() -> Path:
@@ -56,7 +58,7 @@ def load_profile(model: Path) -> Profile | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
-        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1 and found.ga_mode in ("two-level", "progressive")):
+        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1 and found.ga_mode in get_args(GroupForm)):
             raise ValueError("its figures are out of range")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error

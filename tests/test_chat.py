@@ -71,6 +71,12 @@ class FakeLlama:
     def detokenize(self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None) -> bytes:
         return bytes(t for t in tokens if t < 256)
 
+    def group_attention_for(self, n_tokens: int) -> GroupAttention:
+        return GroupAttention(4, n_tokens, 64)
+
+    def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
+        return coming + 1, 8
+
     def set_seed(self, seed: int) -> None:
         self.seeds.append(seed)
 
@@ -107,6 +113,16 @@ class FakeLlama:
 
 def start(fake: FakeLlama, **options: Any) -> Chat:
     return Chat(cast(Any, fake), **options)
+
+
+def test_the_grouping_of_a_text_is_known_before_it_is_read() -> None:
+    fake = FakeLlama([b"Seven."])
+    chat = start(fake, documents=[document()], sampling=Sampling(max_tokens=100), reserve=50)
+    group, growth = chat.grouping(chat.filling().total)
+    assert growth == (group.w + 1, 8)
+    "".join(chat.ask("Which key?"))
+    assert fake.expected == [group.w + len("\n\nWhich key?")]
+    assert chat.grouping(chat.filling().total) == (fake.group_attention, (1, 8))
 
 
 def document(text: str = "The key is 7.") -> Document:
