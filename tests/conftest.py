@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The matrices of the reference are small: more BLAS threads only wait for each other (three times slower on two cores).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Threads of the library that wait for each other sleep instead of spinning: beside other work spinning takes ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # What a developer tuned on this machine must not change what the tests see.
 os.environ["SELFEXTEND_PROFILES"] = "no-profiles-in-tests"
 os.environ["SELFEXTEND_CONFIG"] = os.devnull
