@@ -47,6 +47,8 @@ def _table(held: Sequence[Group]) -> Table:
 
 
 def _cell(group: Group | None) -> str:
+    from selfextend_local.evaluation.tasks import TASKS
+
     if group is None:
         return "-"
     e = group.estimate
@@ -54,7 +56,8 @@ def _cell(group: Group | None) -> str:
     value = f"{100 * e.mean:.0f} %" if share else f"{e.mean:.3f}"
     bounds = f"{100 * e.low:.0f}-{100 * e.high:.0f}" if share else f"{e.low:.3f}-{e.high:.3f}"
     grouped = f"\nn={group.ga[0]} w={group.ga[1]}" if group.ga else ""
-    return f"{value} ({bounds}){grouped}"
+    second = "" if group.also is None else f"\n{group.also:.3f} {TASKS[group.task].also}"
+    return f"{value} ({bounds}){second}{grouped}"
 
 
 def _print_details(out: Any, held: Sequence[Group]) -> None:

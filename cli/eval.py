@@ -113,6 +113,27 @@ _REPEATS = click.option("--repeats", type=click.IntRange(1), default=8, show_def
 _SEED = click.option("--seed", type=int, default=0, show_default=True)
 
 
+@command.command("facts", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option("--facts", type=click.IntRange(1, 120), default=24, show_default=True, help="Facts in the text, evenly spread.")
+@_FORMAT
+@_SEED
+@boundary
+def facts(text: str, **flags: Any) -> int:
+    """Numbers in plain sentences of a text, asked as the chat asks: how likely the right one is, and how many are said.
+
+    \b
+    Example:
+      selfextend eval facts --text novel.txt --lengths 8k,16k,32k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.facts import Facts
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(Facts(read_text(text), **flags), options)
+
+
 @command.command("needle", **task_command)
 @shared
 @click.option(

@@ -16,6 +16,7 @@ from selfextend_local.evaluation.scores import exact_match, f1, found_share, rou
 from selfextend_local.evaluation.tasks import TASKS, Task
 from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
 from selfextend_local.evaluation.tasks.copying import Copying
+from selfextend_local.evaluation.tasks.facts import FORMS, Facts
 from selfextend_local.evaluation.tasks.instructions import Instructions
 from selfextend_local.evaluation.tasks.needle import MODES, Needle
 from selfextend_local.evaluation.tasks.ordering import Ordering
@@ -69,9 +70,20 @@ def check_sums(prompt: str) -> str:
     return ", ".join(number for number, a, b, c in sums if int(a) + int(b) != int(c))
 
 
+def recall_fact(prompt: str) -> str:
+    for form in FORMS:
+        who = re.search(re.escape(form.question).replace(r"\{\}", r"(\w+ \w+)"), prompt)
+        if who:
+            told = re.escape(form.told).replace(r"\{\}", re.escape(who[1])).replace(r"\{n\}", r"(\d+)")
+            return f" {re.findall(told, prompt)[0]}."
+    return ""
+
+
 CASES: list[tuple[Task, Callable[[str], str], str]] = [
     (Passkey(depths=4, repeats=2, digits=(5, 10, 64)), find_key, "exact"),
     (Passkey(depths=1, formats=("chat",), introduction=False), find_key, "exact"),
+    (Facts(STORY, facts=6), recall_fact, "said"),
+    (Facts(STORY, facts=3, form="plain"), recall_fact, "said"),
     (Needle(modes=MODES, repeats=3, form="plain"), follow_pairs, "score"),
     (Needle(modes=("threads",), direction="backward", steps=5, repeats=3, form="chat"), follow_pairs, "score"),
     (Ordering(STORY, repeats=3), order_parts, "exact"),
@@ -106,6 +118,22 @@ def test_the_same_seed_asks_the_same(task: Task) -> None:
 
 def test_every_kind_of_task_is_covered_here() -> None:
     assert set(TASKS) == {task.name for task, _, _ in CASES} | {"ppl", "copy", "qa"}
+
+
+def test_a_fact_is_asked_as_the_chat_asks_and_its_question_begins_a_reading_of_its_own() -> None:
+    words = Words(chat=True)
+    items = Facts(STORY, facts=5).items(words, 2000)
+    starts = []
+    for item in items:
+        text = words.text(item.prompt)  # type: ignore[attr-defined]
+        starts.append(item.question_at)  # type: ignore[attr-defined]
+        document, question = words.text(item.prompt[: starts[-1]]), words.text(item.prompt[starts[-1] :])  # type: ignore[attr-defined]
+        assert text.startswith("<|system|>Answer the question from the document.<|end|><|user|>Document: story")
+        assert document.endswith(" ") or document.endswith("\n\n")
+        form = FORMS[item.labels["wording"]]
+        assert re.match(re.escape(form.question).replace(r"\{\}", r"\w+ \w+"), question)
+        assert re.search(r"<\|assistant\|>" + re.escape(form.cue).replace(r"\{\}", r"\w+ \w+") + "$", question)
+    assert len(set(starts)) == 1 and {item.labels["wording"] for item in items} == {0, 1, 2, 3, 4}
 
 
 def prefix(a: Item, b: Item) -> int:
@@ -183,7 +211,10 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
 
 @pytest.mark.parametrize(
     "task",
-    [Passkey(digits=(64,)), Needle(form="plain"), Ordering(STORY), Instructions(), Copying(STORY), Perplexity(Text("t", "a b"))],
+    [
+        Passkey(digits=(64,)), Facts(STORY), Needle(form="plain"), Ordering(STORY), Instructions(), Copying(STORY),
+        Perplexity(Text("t", "a b")),
+    ],
     ids=lambda task: task.name,
 )
 def test_what_does_not_fit_is_an_error_that_says_so(task: Task) -> None:

@@ -49,7 +49,7 @@ def draw(found: Sequence[Group], path: Path) -> None:
     kind = TASKS[found[0].task]
     if found[0].task == "ppl":
         figure = _curves_by_position(Figure(figsize=(8, 4.5), layout="constrained"), found)
-    elif kind.across and kind.metric in ("exact", "score"):
+    elif kind.across and kind.metric in ("exact", "score", "said"):
         figure = _heatmaps(Figure(layout="constrained"), found)
     else:
         figure = _curves_by_length(Figure(figsize=(8, 4.5), layout="constrained"), found)

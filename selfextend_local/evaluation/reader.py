@@ -72,6 +72,13 @@ class Reader:
         # Upstream's schedule divides what is full before a batch: a batch longer than w would escape it.
         self._batch = min(MICRO_BATCH, ga.w) if self._schedule else MICRO_BATCH
 
+    def read(self, tokens: Sequence[int]) -> None:
+        """See Reads. Raises Interrupted."""
+        shared = self._shared(tokens)
+        if shared < len(tokens):
+            self._rewind(shared)
+            self._read(tokens)
+
     def answer(self, prompt: Sequence[int], max_tokens: int, stop_tokens: Collection[int], stop_text: str = "") -> str:
         """See Reads. Raises Interrupted."""
         self._rewind(min(self._shared(prompt), len(prompt) - 1))

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 class Reads(Protocol):
     """What a task asks of a model. Token ids in; nats and text out."""
 
+    def read(self, tokens: Sequence[int]) -> None:
+        """Read so far, so that what follows is in micro-batches of its own, as the chat reads a question after its document."""
+
     def answer(self, prompt: Sequence[int], max_tokens: int, stop_tokens: Collection[int], stop_text: str = "") -> str:
         """The greedy continuation."""
 

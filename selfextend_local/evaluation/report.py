@@ -70,6 +70,9 @@ def cell(group: Group) -> str:
         return f"{e.mean:.3f}, last eighth {last:.3f}{ga}"
     if group.task == "copy":
         return f"{e.mean:.2f} ({e.low:.2f} to {e.high:.2f}){ga}"
+    if group.also is not None:
+        second = f"{group.also:.2f} {TASKS[group.task].also}"
+        return f"{second}, {round(e.mean * e.count)}/{e.count} ({100 * e.low:.0f}-{100 * e.high:.0f} %){ga}"
     if TASKS[group.task].metric == "exact":
         return f"{round(e.mean * e.count)}/{e.count} ({100 * e.low:.0f}-{100 * e.high:.0f} %){ga}"
     return f"{100 * e.mean:.0f} % ({100 * e.low:.0f}-{100 * e.high:.0f}), {e.count} asked{ga}"

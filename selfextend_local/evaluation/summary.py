@@ -48,8 +48,15 @@ class Group:
     estimate: Estimate
     rows: tuple[Row, ...]
 
+    @property
+    def also(self) -> float | None:
+        """The mean of the task's second metric, if it has one."""
+        name = TASKS[self.task].also
+        return float(np.mean([row["result"][name] for row in self.rows])) if name else None
+
     def as_json(self) -> dict[str, Any]:
         e = self.estimate
+        second = {} if self.also is None else {TASKS[self.task].also: round(self.also, 5)}
         return {
             "task": self.task,
             "model": self.model,
@@ -62,6 +69,7 @@ class Group:
             "low": round(e.low, 5),
             "high": round(e.high, 5),
             "count": e.count,
+            **second,
         }
 
 

@@ -10,10 +10,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ModelUnsupported
-from ..prompts import Prompts, Vocabulary
+from ..prompts import SYSTEM_DOCUMENT, Prompts, Vocabulary
 
 if TYPE_CHECKING:
     from ..model import ModelPeek
+
+
+# Where the prompts of two questions part, the question begins.
+_OTHER = "?"
 
 
 class Tokenizer(Vocabulary, Protocol):
@@ -83,7 +87,23 @@ class Wording:
         if not self.chat:
             return tuple(self.text(f"{text} {cue}" if cue else text))
         tokens = self._prompts.tokens([self._prompts.message("user", text)])
-        return tuple(tokens + (self._tokenizer.tokenize(cue) if cue else []))
+        return tuple(tokens + self._begun(cue))
+
+    def document(self, title: str, text: str, question: str, cue: str = "") -> tuple[tuple[int, ...], int]:
+        """The chat's prompt for `question` about one document without pages, and the place of the question's first token."""
+        tokens, other = self._about(title, text, question, cue), self._about(title, text, _OTHER, "")
+        same = next((i for i, (a, b) in enumerate(zip(tokens, other, strict=False)) if a != b), min(len(tokens), len(other)))
+        return tokens, same
+
+    def _about(self, title: str, text: str, question: str, cue: str) -> tuple[int, ...]:
+        user = f"Document: {title}\n\n{text}\n\n{question}"
+        if not self.chat:
+            return self.prompt(user, cue)
+        messages = [self._prompts.message("system", SYSTEM_DOCUMENT), self._prompts.message("user", user)]
+        return tuple(self._prompts.tokens(messages) + self._begun(cue))
+
+    def _begun(self, cue: str) -> list[int]:
+        return self._tokenizer.tokenize(cue) if cue else []
 
 
 def fitting(count: int, length: int, build: Callable[[int], Sequence[int]]) -> int:

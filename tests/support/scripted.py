@@ -56,6 +56,9 @@ class Scripted:
     progress: Callable[[int], None] = lambda done: None
     prompts: list[tuple[int, ...]] = field(default_factory=list)
 
+    def read(self, tokens: Sequence[int]) -> None:
+        self.progress(len(tokens))
+
     def answer(self, prompt: Sequence[int], max_tokens: int, stop_tokens: Collection[int], stop_text: str = "") -> str:
         self.prompts.append(tuple(prompt))
         self.progress(len(prompt))

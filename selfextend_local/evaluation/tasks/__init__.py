@@ -32,18 +32,21 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Kind:
-    """How the results of a task are read: the main metric, whether more is better, the label that a heatmap shows."""
+    """How the results of a task are read: the main metric, whether more is better, the label that a heatmap shows; `also`: a
+    second metric, whose mean stands beside it."""
 
     metric: str
     more_is_better: bool
     title: str
     across: str = ""
+    also: str = ""
 
 
 TASKS: Mapping[str, Kind] = {
     "passkey": Kind("exact", True, "Pass keys found", "depth"),
     "ppl": Kind("nll", False, "Nats per token"),
     "copy": Kind("gain", True, "Nats per token saved by a passage read before", "depth"),
+    "facts": Kind("said", True, "Facts in prose said", "depth", also="nats"),
     "needle": Kind("score", True, "Values found among key-value pairs", "mode"),
     "tsort": Kind("exact", True, "Orders of shuffled passages found"),
     "bestanswer": Kind("exact", True, "Continuations found among passages"),
