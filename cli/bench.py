@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import console
-from .edge import boundary
+from .errors import boundary
+from .terminal import console
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
-    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Row:
 @boundary
 def command(model: Path | None, prefill_tokens: int, plain_library: Path | None, as_json: bool) -> int:
     """Measure decode, prefill, boundary steps, memory and NLL under group attention, as ratios."""
-    from selfextend_local.default_model import model_or_default
+    from selfextend_local.engine.default_model import model_or_default
 
     path = model_or_default(model)
     rows: list[Row] = []
@@ -86,7 +86,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def _open(path: Path, n_ctx: int, kv_type: str = "f16", **kwargs: Any) -> SelfExtendLlama:
-    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
 
     return SelfExtendLlama(path, n_ctx=n_ctx, kv_type=kv_type, **kwargs)
 
@@ -185,7 +185,7 @@ def _peak_mib(program: str, path: Path, library: Path | None) -> float:
 
 
 def _mean_nll(path: Path, kv_type: str, count: int) -> float:
-    from selfextend_local.evaluation.reader import Reader
+    from selfextend_local.evaluation.model_reader import Reader
 
     llm = _open(path, 4096, kv_type)
     _pin(llm, 4)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from . import console
-from .edge import boundary
+from .errors import boundary
+from .terminal import console
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
@@ -32,8 +32,8 @@ class Outcome:
 @boundary
 def command(document: Path) -> int:
     """Ask the embedded default model about DOCUMENT, the sample that selfextend_local.sample writes."""
-    from selfextend_local.default_model import DEFAULT_MODEL_NAME, model_or_default
     from selfextend_local.documents import load_document
+    from selfextend_local.engine.default_model import DEFAULT_MODEL_NAME, model_or_default
     from selfextend_local.sample import SAMPLE_FACTS
 
     model = model_or_default()
@@ -55,8 +55,8 @@ def command(document: Path) -> int:
 
 
 def _ask(model: Path, document: Document, questions: list[str], label: str, *, plain: bool) -> Outcome:
-    from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
-    from selfextend_local.model import ModelPeek, SelfExtendLlama
+    from selfextend_local.chat.conversation import Chat, Sampling, count_prompt_tokens
+    from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
     from selfextend_local.positions import PLAIN
 
     with ModelPeek(model) as peek:

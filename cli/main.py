@@ -11,16 +11,16 @@ import click
 
 from selfextend_local import __version__
 
-from . import console
+from .terminal import console
 
 COMMANDS = {
-    "chat": "selfextend_cli.chat:command",
+    "chat": "selfextend_cli.chat.command:command",
     "bench": "selfextend_cli.speed:command",
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
-    "summarize": "selfextend_cli.summarize:command",
-    "eval": "selfextend_cli.eval:command",
-    "tune": "selfextend_cli.tune:command",
+    "summarize": "selfextend_cli.summarize.command:command",
+    "eval": "selfextend_cli.eval.command:command",
+    "tune": "selfextend_cli.eval.tune:command",
     "completion": "selfextend_cli.shell_completion:command",
     "models": "selfextend_cli.models:command",
 }

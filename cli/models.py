@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from . import config
-from .edge import boundary
-from .model_names import models_in
+from .errors import boundary
+from .flags import config
+from .flags.model_names import models_in
 
 _MIB = 1 << 20
 
@@ -35,7 +35,7 @@ def command(models_dir: Path | None) -> None:
 
 
 def _named(folder: Path | None) -> Iterator[tuple[str, Path]]:
-    from .chat import command as chat
+    from .chat.command import command as chat
 
     held = config.read(click.Context(chat))
     yield from held.models.items()
@@ -45,8 +45,8 @@ def _named(folder: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _described(path: Path) -> str:
+    from selfextend_local.engine.llama import ModelPeek
     from selfextend_local.errors import ModelError
-    from selfextend_local.model import ModelPeek
 
     try:
         with ModelPeek(path) as peek:

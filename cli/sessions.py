@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import console
-from .edge import boundary
+from .errors import boundary
+from .terminal import console
 
 if TYPE_CHECKING:
     from selfextend_local.sessions import ChatRecord, ChatStore, Entry, StateCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from .edge import boundary
+from .errors import boundary
 
 PROGRAMS = ("selfextend", "selfextend-chat", "selfextend-summarize")
 

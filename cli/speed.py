@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from . import console
-from .edge import boundary
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, KV_TYPE_HELP, KV_TYPES
+from .chat.options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, KV_TYPE_HELP, KV_TYPES
+from .errors import boundary
+from .terminal import console
 
 if TYPE_CHECKING:
-    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
 
 CHUNK = 2048
 """Tokens of one call of llama_decode during a prefill, and the distance of the depths that are recorded."""
@@ -126,10 +126,10 @@ class Loop:
     """Decodes tokens and waits for the device, without copying logits."""
 
     def __init__(self, llm: SelfExtendLlama) -> None:
-        from selfextend_local import _native
+        from selfextend_local import native
 
         self._llm = llm
-        self._api: Any = _native.bindings()
+        self._api: Any = native.bindings()
         self._ctx: Any = llm.ctx
         self._memory: Any = self._api.llama_get_memory(self._ctx)
 
@@ -216,9 +216,9 @@ def _random_tokens(n_vocab: int, count: int) -> Iterator[int]:
 
 
 def _devices() -> tuple[str, ...]:
-    from selfextend_local import _native
+    from selfextend_local import native
 
-    return _native.probe().devices
+    return native.probe().devices
 
 
 def peak_mib() -> float:
@@ -370,9 +370,9 @@ def command(
       selfextend bench --model mistral.gguf --gpu-layers -1 --tokens 32768 --ga-n 8
       selfextend bench --json --plot speed.svg
     """
-    from selfextend_local.default_model import model_or_default
+    from selfextend_local.engine.default_model import model_or_default
+    from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
     from selfextend_local.evaluation.plots import check_plot
-    from selfextend_local.model import ModelPeek, SelfExtendLlama
     from selfextend_local.positions import MICRO_BATCH, default_step
 
     if plot_file:

@@ -2,8 +2,7 @@
 
 Importing this package loads no C library; the names below load what they need on first use.
 
-    positions -> _native -> model -> chat        (arrows: who uses whom is the other way round)
-    documents, prompts, plan                     pure Python beside them
+    storage, documents, positions -> native -> engine -> generation -> sessions -> chat, batch, evaluation
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ except PackageNotFoundError:
     __version__ = "0+unknown"
 
 _HOME = {
-    "SelfExtendLlama": "model",
-    "ModelPeek": "model",
-    "ModelInfo": "model",
-    "Prefill": "model",
-    "ContextPlan": "plan",
-    "Settings": "plan",
+    "SelfExtendLlama": "engine.llama",
+    "ModelPeek": "engine.llama",
+    "ModelInfo": "engine.llama",
+    "Prefill": "engine.llama",
+    "ContextPlan": "engine.plan",
+    "Settings": "engine.plan",
     "GroupAttention": "positions",
-    "Chat": "chat",
+    "Chat": "chat.conversation",
     "Document": "documents",
     "load_document": "documents",
-    "find_default_model": "default_model",
+    "find_default_model": "engine.default_model",
     "SelfExtendError": "errors",
 }
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from selfextend_local.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, TextModel, grammar_of
 from selfextend_local.documents import Document
+from selfextend_local.documents.sections import Section, page_names, split
 from selfextend_local.errors import ContextOverflow, SelfExtendError
-from selfextend_local.sections import Section, page_names, split
+from selfextend_local.generation.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, TextModel, grammar_of
 
 if TYPE_CHECKING:
-    from selfextend_local.model import SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
     from selfextend_local.positions import GroupForm
 
 How = Literal["whole", "parts"]

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from selfextend_cli.summarize import command
+from selfextend_cli.summarize.command import command
 from support.tiny_models import TinyModel
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
@@ -139,7 +139,7 @@ def test_workers_may_read_shared_paths_and_have_many_threads(cluster: Cluster, f
 def test_a_scheduler_that_dies_ends_the_run_with_a_sentence(cluster: Cluster, folder: Path, tiny_model: TinyModel) -> None:
     (folder / "docs" / "long.txt").write_text(WORDS * 2000)
     cluster.add_worker()
-    command = [sys.executable, "-c", "from selfextend_cli.summarize import main; main()", "docs", "-o", "out.jsonl"]
+    command = [sys.executable, "-c", "from selfextend_cli.summarize.command import main; main()", "docs", "-o", "out.jsonl"]
     options = ["--model", str(tiny_model("gqa")), "--threads", "1", "--max-tokens", "6", "--scheduler", cluster.address]
     with subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as batch:
         with cluster.client(1) as client:
@@ -171,7 +171,7 @@ def test_tls_files_are_passed_through(folder: Path, tiny_model: TinyModel) -> No
 def test_a_stop_ends_the_work_of_the_workers(cluster: Cluster, folder: Path, tiny_model: TinyModel) -> None:
     (folder / "docs" / "long.txt").write_text(WORDS * 20000)
     cluster.add_worker()
-    command = [sys.executable, "-c", "from selfextend_cli.summarize import main; main()", "docs", "-o", "out.jsonl"]
+    command = [sys.executable, "-c", "from selfextend_cli.summarize.command import main; main()", "docs", "-o", "out.jsonl"]
     options = ["--model", str(tiny_model("gqa")), "--threads", "1", "--max-tokens", "6", "--scheduler", cluster.address]
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the worker can't import the tests
     with cluster.client(1) as client, subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True) as batch:
@@ -190,7 +190,7 @@ def _stacks() -> str:
 
 
 def test_no_scheduler_is_one_sentence(folder: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfextend_local.batch.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("selfextend_local.batch.dask_runner._CONNECT_S", 1)
     result = run(tiny_model("gqa"), "--scheduler", "tcp://127.0.0.1:9")
     assert result.exit_code == 1
     assert "error: No Dask scheduler answers at tcp://127.0.0.1:9" in result.output
@@ -198,7 +198,7 @@ def test_no_scheduler_is_one_sentence(folder: Path, tiny_model: TinyModel, monke
 
 def test_without_dask_the_error_says_how_to_get_it(folder: Path, tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    monkeypatch.delitem(sys.modules, "selfextend_local.batch.cluster", raising=False)
+    monkeypatch.delitem(sys.modules, "selfextend_local.batch.dask_runner", raising=False)
     result = run(tiny_model("gqa"), "--scheduler", "tcp://127.0.0.1:9")
     assert result.exit_code == 1
     assert 'pip install "selfextend-local[dask]"' in result.output

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from selfextend_local.batch import Failure, Limits, summarize
-from selfextend_local.batch import endpoint as endpoint_module
+from selfextend_local.batch import http_runner as endpoint_module
 from selfextend_local.errors import BatchError
 
 Reply = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]

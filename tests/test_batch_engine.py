@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from support.tiny_models import TinyModel
 
-from selfextend_local.batch.engine import Engine
 from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.completion import LocalModel, Prompt, Sampling
+from selfextend_local.batch.worker import Engine
 from selfextend_local.documents import Document, Page
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.generation.completion import LocalModel, Prompt, Sampling
 from selfextend_local.summarize import Instruction, Summary, summarize_document
 
 pytestmark = pytest.mark.native

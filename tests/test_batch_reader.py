@@ -15,7 +15,7 @@ from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_p
 
 from selfextend_local.batch.job import Limits
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.reader import Reader, read
+from selfextend_local.batch.reader_process import Reader, read
 from selfextend_local.documents import Document
 
 posix = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no limit on memory here")

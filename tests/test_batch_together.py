@@ -10,17 +10,17 @@ import pytest
 from support.driver import GPU_LAYERS
 from support.tiny_models import TinyModel
 
-from selfextend_local import _native
-from selfextend_local.batch.engine import Engine
+from selfextend_local import native
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, Limits, ModelSettings
-from selfextend_local.batch.local import LocalRunner
+from selfextend_local.batch.local_runner import LocalRunner
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Finished, Watcher
-from selfextend_local.completion import Answer, LocalModel, Prompt, Sampling
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.batch.worker import Engine
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.generation.completion import Answer, LocalModel, Prompt, Sampling
+from selfextend_local.generation.slots import Together
 from selfextend_local.summarize import Instruction, Summary
-from selfextend_local.together import Together
 
 pytestmark = pytest.mark.native
 
@@ -78,20 +78,20 @@ def test_every_kind_of_memory_can_hold_several(tiny_model: TinyModel, kind: str)
 
 def test_the_very_logits_are_the_same_in_any_company(llm: SelfExtendLlama) -> None:
     texts = [list(range(300 + 17 * i, 340 + 20 * i)) for i in range(5)]
-    decoder = _native.Decoder(llm.ctx)
+    decoder = native.Decoder(llm.ctx)
     alone = []
     for text in texts:
         llm.reset()
         llm.prefill(text[:-1])
         llm.prefill(text)
         alone.append(decoder.logits(1)[0].copy())
-    sequences = _native.Sequences(llm._model.model, llm.context_params, 5, 512)
+    sequences = native.Sequences(llm._model.model, llm.context_params, 5, 512)
     for number, text in enumerate(texts):
         sequences.read(number, text[:-1], 0)
     for company in ([0, 1, 2, 3, 4], [1, 2], [3], [0, 2, 4]):
-        assert sequences.step([(i, texts[i][-1], len(texts[i]) - 1) for i in company]) is _native.DecodeStatus.OK
+        assert sequences.step([(i, texts[i][-1], len(texts[i]) - 1) for i in company]) is native.DecodeStatus.OK
         for row, number in enumerate(company):
-            logits = _native.bindings().llama_get_logits_ith(sequences.context, row)
+            logits = native.bindings().llama_get_logits_ith(sequences.context, row)
             assert np.array_equal(np.ctypeslib.as_array(logits, (decoder.n_vocab,)), alone[number])
             sequences.forget(number, len(texts[number]) - 1)
     sequences.close()

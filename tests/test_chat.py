@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from selfextend_local.chat import Chat, Sampling, count_prompt_tokens
+from selfextend_local.chat.conversation import Chat, Sampling, count_prompt_tokens
 from selfextend_local.documents import Document, Page
 from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
 from selfextend_local.positions import GroupAttention
@@ -32,7 +32,7 @@ def _tokenize(text: str, special: bool) -> list[int]:
 
 @dataclass(frozen=True)
 class FakePrefill:
-    """The fields of selfextend_local.model.Prefill, which can't be imported without the library."""
+    """The fields of selfextend_local.engine.llama.Prefill, which can't be imported without the library."""
 
     n_prompt: int
     n_reused: int

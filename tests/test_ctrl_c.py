@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from selfextend_cli import repl
-from selfextend_cli.console import StopOnInterrupt, interruptible
-from selfextend_cli.render import view
+from selfextend_cli.chat import repl
+from selfextend_cli.terminal.console import StopOnInterrupt, interruptible
+from selfextend_cli.terminal.views import view
 
-from selfextend_local.thinking import Part
+from selfextend_local.generation.thinking import Part
 
 
 def ctrl_c(*_: Any) -> None:

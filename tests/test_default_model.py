@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local.default_model import (
+from selfextend_local.engine.default_model import (
     DEFAULT_MODEL_NAME,
     DEFAULT_MODEL_VARIABLE,
     find_default_model,

@@ -19,10 +19,10 @@ from selfextend_local import errors
 from selfextend_local.documents import Document, Page, load_document
 from selfextend_local.documents import pdf as pdf_module
 from selfextend_local.documents.characters import clean
-from selfextend_local.documents.furniture import without_furniture
+from selfextend_local.documents.headers import without_furniture
 from selfextend_local.documents.layout import Line, RawPage, page_from_text
+from selfextend_local.documents.paragraphs import paragraphs, rejoin, vocabulary
 from selfextend_local.documents.pdf import PDFIUM_ERRORS, error_for
-from selfextend_local.documents.reflow import paragraphs, rejoin, vocabulary
 from selfextend_local.documents.text import decode, read_text
 
 pytest.importorskip("fpdf")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from selfextend_local.engine.plan import Settings
 from selfextend_local.evaluation.methods import Method, Rotary, methods
-from selfextend_local.evaluation.upstream import UpstreamSchedule
-from selfextend_local.plan import Settings
+from selfextend_local.evaluation.upstream_schedule import UpstreamSchedule
 
 SMOL = Rotary(window=8192, base=100_000.0, dimensions=64)
 

@@ -12,6 +12,7 @@ from support.scripted import Scripted, Words
 
 from selfextend_local.errors import ModelUnsupported
 from selfextend_local.evaluation.items import Item, TaskError
+from selfextend_local.evaluation.prompting import Wording
 from selfextend_local.evaluation.scores import exact_match, f1, found_share, rouge_l, set_f1
 from selfextend_local.evaluation.tasks import TASKS, Task
 from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
@@ -24,7 +25,6 @@ from selfextend_local.evaluation.tasks.passkey import Passkey, grade
 from selfextend_local.evaluation.tasks.perplexity import Perplexity
 from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
 from selfextend_local.evaluation.texts import Text, random_words, read_text
-from selfextend_local.evaluation.wording import Wording
 
 # Each sentence has a number of its own, so that an order can be read off the passages.
 STORY = Text("story", " ".join(f"On day {n} the {w} crossed the sound and came back at night." for n, w in enumerate(

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from support.scripted import Scripted, ScriptedShelf, Words, subject
 
+from selfextend_local.engine.plan import Memory, Settings, group_attention_for, make_plan
+from selfextend_local.engine.tuned import Profile, load_profile, profile_path, save_profile, with_profile
 from selfextend_local.errors import ModelError
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
 from selfextend_local.evaluation.tune import TuneError, Tuning, _in_order, candidates, tune
-from selfextend_local.model_identity import model_identity
-from selfextend_local.plan import Memory, Settings, group_attention_for, make_plan
 from selfextend_local.positions import GroupAttention, choose
-from selfextend_local.profile import Profile, load_profile, profile_path, save_profile, with_profile
+from selfextend_local.storage.identity import model_identity
 
 WINDOW = 4096
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local import _native
+from selfextend_local import native
 from selfextend_local.errors import ContextOverflow, LibraryError, ModelError
 from selfextend_local.positions import GroupAttention
 
@@ -16,27 +16,27 @@ PATCH = Path(__file__).parents[1] / "patches" / "0006-group-attention.patch"
 
 def test_every_status_of_the_c_header_has_its_exception() -> None:
     declared = dict(re.findall(r"^\+\s+LLAMA_GROUP_ATTN_(\w+)\s+= +(-?\d+)", PATCH.read_text(), re.MULTILINE))
-    assert {name: int(value) for name, value in declared.items()} == {s.name: s.value for s in _native.Status}
-    assert set(_native.REFUSALS) == set(_native.Status) - {_native.Status.OK}
+    assert {name: int(value) for name, value in declared.items()} == {s.name: s.value for s in native.Status}
+    assert set(native.REFUSALS) == set(native.Status) - {native.Status.OK}
 
 
-@pytest.mark.parametrize("status", [s for s in _native.DecodeStatus if s not in (0, 2)])
-def test_every_decode_failure_has_its_exception(status: _native.DecodeStatus) -> None:
-    error = _native.decode_error(status, 600, 512)
-    assert isinstance(error, ContextOverflow if status is _native.DecodeStatus.NO_SLOT else ModelError)
+@pytest.mark.parametrize("status", [s for s in native.DecodeStatus if s not in (0, 2)])
+def test_every_decode_failure_has_its_exception(status: native.DecodeStatus) -> None:
+    error = native.decode_error(status, 600, 512)
+    assert isinstance(error, ContextOverflow if status is native.DecodeStatus.NO_SLOT else ModelError)
 
 
 def test_a_stock_library_is_told_how_to_get_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "_set_group_attention", lambda: None)
-    assert not _native.is_patched()
+    monkeypatch.setattr(native, "_set_group_attention", lambda: None)
+    assert not native.is_patched()
     with pytest.raises(LibraryError, match=r"stock one without group attention. Install .* pip install ./patches"):
-        _native.set_group_attention(None, GroupAttention(4))
-    _native.set_group_attention(None, GroupAttention(1))
+        native.set_group_attention(None, GroupAttention(4))
+    native.set_group_attention(None, GroupAttention(1))
 
 
 @pytest.mark.native
 def test_the_installed_library_is_ours() -> None:
-    assert _native.probe().patched
+    assert native.probe().patched
 
 
 @pytest.mark.native
@@ -44,4 +44,4 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     junk = tmp_path / "junk.gguf"
     junk.write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"junk.gguf can't be loaded: "):
-        _native.open_model_without_weights(junk)
+        native.open_model_without_weights(junk)

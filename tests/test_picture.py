@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from selfextend_cli.picture import Window, picture
+from selfextend_cli.chat.context_view import Window, picture
 
-from selfextend_local.chat import Filling
+from selfextend_local.chat.conversation import Filling
 from selfextend_local.positions import GroupAttention
 
 

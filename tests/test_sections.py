@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfextend_local.documents import Document, Page
-from selfextend_local.sections import page_names, split
+from selfextend_local.documents.sections import page_names, split
 
 
 def words(text: str) -> int:

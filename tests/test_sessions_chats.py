@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local.chat import Turn
+from selfextend_local.chat.conversation import Turn
 from selfextend_local.errors import SessionError
 from selfextend_local.sessions import (
     ChatMessage,

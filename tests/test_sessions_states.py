@@ -18,12 +18,12 @@ from typing import Any, cast
 import pytest
 from support.fake_state import FakeState
 
-from selfextend_local.disk import replacing
 from selfextend_local.errors import SessionError
-from selfextend_local.model_identity import model_identity
 from selfextend_local.positions import GroupAttention
 from selfextend_local.sessions import StateCache, StateInfo
-from selfextend_local.sessions.entry import FORMAT
+from selfextend_local.sessions.state_file import FORMAT
+from selfextend_local.storage.disk import replacing
+from selfextend_local.storage.identity import model_identity
 
 TEXT = list(range(1000, 4000))
 
@@ -132,9 +132,9 @@ def test_a_state_of_other_settings_is_not_used_and_the_user_is_told(
 def test_a_state_of_another_library_is_not_used(
     cache: StateCache, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfextend_local._native.library_version", lambda: "0.3.36+selfextend.1")
+    monkeypatch.setattr("selfextend_local.native.library_version", lambda: "0.3.36+selfextend.1")
     cache.save(fake(model, TEXT))
-    monkeypatch.setattr("selfextend_local._native.library_version", lambda: "0.3.37+selfextend.1")
+    monkeypatch.setattr("selfextend_local.native.library_version", lambda: "0.3.37+selfextend.1")
     assert cache.restore(fake(model, []), TEXT) == 0
     assert "llama-cpp-python 0.3.36+selfextend.1, and this is 0.3.37+selfextend.1" in cache.notes[0]
 
@@ -153,8 +153,8 @@ def test_a_state_of_another_model_with_the_same_tokens_is_not_used(cache: StateC
 def test_the_identity_of_a_large_model_reads_its_head_its_samples_and_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfextend_local.model_identity.HEAD_BYTES", 1000)
-    monkeypatch.setattr("selfextend_local.model_identity.SAMPLE_BYTES", 10)
+    monkeypatch.setattr("selfextend_local.storage.identity.HEAD_BYTES", 1000)
+    monkeypatch.setattr("selfextend_local.storage.identity.SAMPLE_BYTES", 10)
     data = bytearray(os.urandom(20_000))
 
     def identity(name: str, content: bytes) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from selfextend_local.completion import Answer, Progress, Prompt, Sampling, ShouldStop, within
 from selfextend_local.documents import Document, Page
 from selfextend_local.errors import ContextOverflow, SelfExtendError
+from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop, within
 from selfextend_local.summarize import Instruction, check, document_prompt, summarize_with
 
 

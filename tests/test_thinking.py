@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from selfextend_local.thinking import opens_thought, parts, split
+from selfextend_local.generation.thinking import opens_thought, parts, split
 
 ANSWERS = [
     ("<think>\nhm, <b> no\n</think>\n\nYes.", False, "Yes.", "hm, <b> no"),

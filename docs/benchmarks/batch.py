@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from selfextend_local import SelfExtendLlama, _native
-from selfextend_local.default_model import model_or_default
+from selfextend_local import SelfExtendLlama, native
+from selfextend_local.engine.default_model import model_or_default
 from selfextend_local.sample.folder import write_folder
 
 
@@ -28,7 +28,7 @@ def whole_run(folder: Path, together: int, max_words: int) -> tuple[float, list[
     with tempfile.TemporaryDirectory() as place:
         out = Path(place) / "out.jsonl"
         started = time.perf_counter()
-        command = [sys.executable, "-c", "from selfextend_cli.summarize import main; main()", str(folder), "-o", str(out)]
+        command = [sys.executable, "-c", "from selfextend_cli.summarize.command import main; main()", str(folder), "-o", str(out)]
         subprocess.run([*command, "--max-words", str(max_words), "--together", str(together)], check=True, stderr=subprocess.DEVNULL)
         seconds = time.perf_counter() - started
         lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -41,11 +41,11 @@ def whole_run(folder: Path, together: int, max_words: int) -> tuple[float, list[
 def raw_run(counts: list[tuple[int, int, int]]) -> float:
     """Seconds that the engine alone takes for the same tokens."""
     llm = SelfExtendLlama(model_or_default(), n_ctx=2048, ga_n=1)
-    decoder = _native.Decoder(llm.ctx)
+    decoder = native.Decoder(llm.ctx)
     chain = llm._init_sampler(temp=0.0)
     started = time.perf_counter()
     for prompt, cached, written in counts:
-        _native.drop_positions(llm.ctx, cached)
+        native.drop_positions(llm.ctx, cached)
         for place in range(cached, prompt, llm.n_batch):
             decoder.many(list(range(1000 + place, 1000 + min(prompt, place + llm.n_batch))), place)
         for place in range(prompt, prompt + written):

@@ -41,7 +41,7 @@ def run(folder: Path, workers: int, max_words: int) -> float:
         with Client(address, timeout=60, set_as_default=False) as client:
             client.wait_for_workers(workers, timeout=60)
         begun = time.perf_counter()
-        code = "from selfextend_cli.summarize import main; main()"
+        code = "from selfextend_cli.summarize.command import main; main()"
         command = [sys.executable, "-c", code, str(folder), "-o", str(Path(place) / "out.jsonl"), "--scheduler", address]
         subprocess.run([*command, "--threads", "1", "--max-words", str(max_words)], check=True, stderr=subprocess.DEVNULL)
         return time.perf_counter() - begun

@@ -53,7 +53,7 @@ def main() -> int:
     dice = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as place:
         names, out = write_documents(Path(place) / "docs"), Path(place) / "out.jsonl"
-        code = "from selfextend_cli.summarize import main; main()"
+        code = "from selfextend_cli.summarize.command import main; main()"
         command = [sys.executable, "-c", code, str(Path(place) / "docs"), "-o", str(out), "--max-words", "8", "--threads", "1"]
 
         def run() -> subprocess.Popen[bytes]:

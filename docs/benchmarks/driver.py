@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from selfextend_local import SelfExtendLlama, _native
-from selfextend_local.answer import Answer
-from selfextend_local.answer import Sampling as ChatSampling
-from selfextend_local.prompts import ModelVocabulary, Prompts
+from selfextend_local import SelfExtendLlama, native
+from selfextend_local.generation.prompts import ModelVocabulary, Prompts
+from selfextend_local.generation.stream import Answer
+from selfextend_local.generation.stream import Sampling as ChatSampling
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -72,7 +72,7 @@ def compiled(folder: Path) -> ctypes.CDLL:
     tree, target = folder / "source", folder / "decode_loop.so"
     subprocess.run([sys.executable, ROOT / "patches" / "tool.py", "prepare", tree], check=True, stdout=subprocess.DEVNULL)
     llama = tree / "vendor" / "llama.cpp"
-    libraries = Path(str(_native.bindings()._lib._name)).parent
+    libraries = Path(str(native.bindings()._lib._name)).parent
     command = [os.environ.get("CXX", "c++"), "-O2", "-shared", "-fPIC", HERE / "decode_loop.cpp", "-o", target]
     command += [f"-I{llama / 'include'}", f"-I{llama / 'ggml' / 'include'}"]
     command += [f"-L{libraries}", f"-Wl,-rpath,{libraries}", "-lllama"]
@@ -82,7 +82,7 @@ def compiled(folder: Path) -> ctypes.CDLL:
 
 def _forget(llm: SelfExtendLlama) -> None:
     llm.reset()  # type: ignore[no-untyped-call]
-    _native.clear_memory(llm.ctx)
+    native.clear_memory(llm.ctx)
 
 
 def _timed(work: Callable[[], Any]) -> tuple[float, Any]:

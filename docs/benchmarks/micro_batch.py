@@ -15,7 +15,7 @@ from statistics import median
 from llama_cpp import GGML_TYPE_Q8_0, Llama
 from psutil import cpu_count
 
-from selfextend_local.default_model import model_or_default
+from selfextend_local.engine.default_model import model_or_default
 
 CHUNK, DECODED = 1024, 32
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-from selfextend_local.default_model import model_or_default
+from selfextend_local.engine.default_model import model_or_default
 
 DECODED = 32
 WAYS = ("defaults", "patched, defaults", "ours", "ours, q8_0 cache", "ours, n=8")

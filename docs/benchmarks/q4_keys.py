@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from selfextend_local.default_model import model_or_default
-from selfextend_local.evaluation.reader import Reader
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.engine.default_model import model_or_default
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.evaluation.model_reader import Reader
 from selfextend_local.positions import PLAIN, GroupAttention
 
 TOKENS, APART = 4096, 9000

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from selfextend_cli.speed import Loop
 
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 
 

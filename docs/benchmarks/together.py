@@ -13,19 +13,19 @@ import time
 
 import numpy as np
 
-from selfextend_local import SelfExtendLlama, _native
-from selfextend_local.default_model import model_or_default
+from selfextend_local import SelfExtendLlama, native
+from selfextend_local.engine.default_model import model_or_default
 
 
 def decode(llm: SelfExtendLlama, count: int, depth: int, steps: int) -> tuple[float, float, np.ndarray]:
     """Tokens per second of prefill and of decode, and the last logits of sequence 0."""
-    sequences = _native.Sequences(llm._model.model, llm.context_params, count, depth + steps)
+    sequences = native.Sequences(llm._model.model, llm.context_params, count, depth + steps)
     tokens = [random.Random(i).choices(range(100, 30_000), k=depth + steps) for i in range(count)]
     started = time.perf_counter()
     for i, text in enumerate(tokens):
         for place in range(0, depth, llm.n_batch):
             sequences.read(i, text[place : min(depth, place + llm.n_batch)], place)
-    logits = _native.bindings().llama_get_logits_ith
+    logits = native.bindings().llama_get_logits_ith
     logits(sequences.context, -1)  # waits for a GPU
     read = time.perf_counter()
     for place in range(depth, depth + steps):

@@ -11,10 +11,10 @@ from typing import Any
 
 from selfextend_local.batch.job import Job, Limits
 from selfextend_local.batch.outcome import Failure, failure
-from selfextend_local.chat_template import Role
-from selfextend_local.completion import Answer, Progress, Prompt, Sampling, ShouldStop, TextModel
 from selfextend_local.documents import Document
 from selfextend_local.errors import Interrupted, SelfExtendError
+from selfextend_local.generation.chat_template import Role
+from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop, TextModel
 from selfextend_local.summarize import Summary, document_prompt, pages_read, read_whole, summarize_with
 
 Material = Document | dict[str, Any]

@@ -16,14 +16,15 @@ from typing import Literal
 from selfextend_local.batch.batch import Batch
 from selfextend_local.batch.items import from_paths
 from selfextend_local.batch.job import Job, Limits, ModelSettings
-from selfextend_local.batch.local import LocalRunner
 from selfextend_local.batch.outcome import Result
 from selfextend_local.batch.runner import READERS, Runner
-from selfextend_local.completion import ShouldStop
-from selfextend_local.default_model import model_or_default
+from selfextend_local.engine.default_model import model_or_default
+from selfextend_local.engine.plan import GroupMode, GroupSize
 from selfextend_local.errors import BatchError
-from selfextend_local.plan import GroupMode, GroupSize
+from selfextend_local.generation.completion import ShouldStop
 from selfextend_local.summarize import Instruction
+
+from .local_runner import LocalRunner
 
 
 def summarize(
@@ -89,12 +90,12 @@ def make_runner(
     """
     if scheduler:
         try:
-            from selfextend_local.batch.cluster import ClusterRunner
+            from .dask_runner import ClusterRunner
         except ModuleNotFoundError as error:
             raise BatchError('A scheduler needs Dask: pip install "selfextend-local[dask]"') from error
         return ClusterRunner(job, scheduler, shared_paths=shared_paths, tls=tls)
     if endpoints:
-        from selfextend_local.batch.endpoint import EndpointRunner
+        from .http_runner import EndpointRunner
 
         return EndpointRunner(job, endpoints, jobs=jobs)
     return LocalRunner(job, readers=jobs)

@@ -16,7 +16,7 @@ from selfextend_local.batch.outcome import Failure, Result
 from selfextend_local.batch.results import ResultsFile
 from selfextend_local.batch.runner import Finished, Runner, Watcher
 from selfextend_local.batch.tables import write_markdown
-from selfextend_local.completion import ShouldStop
+from selfextend_local.generation.completion import ShouldStop
 
 
 @dataclass(frozen=True)

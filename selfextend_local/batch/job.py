@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from selfextend_local.engine.plan import GpuLayers, GroupMode, GroupSize
 from selfextend_local.errors import ModelNotFound
-from selfextend_local.model_identity import model_identity
-from selfextend_local.plan import GpuLayers, GroupMode, GroupSize
+from selfextend_local.storage.identity import model_identity
 from selfextend_local.summarize import Instruction
 
 LAYOUT = 3

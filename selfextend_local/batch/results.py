@@ -14,8 +14,8 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from selfextend_local.batch.outcome import Result, from_line
-from selfextend_local.disk import append, mend, replacing
 from selfextend_local.errors import BatchError
+from selfextend_local.storage.disk import append, mend, replacing
 
 _BEGINNING = b'{"id": "batch_req_'
 

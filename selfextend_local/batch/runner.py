@@ -15,10 +15,11 @@ from selfextend_local.batch.answering import Material
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Limits
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.reader import Reader
-from selfextend_local.completion import ShouldStop
 from selfextend_local.documents import Document
+from selfextend_local.generation.completion import ShouldStop
 from selfextend_local.summarize import Summary
+
+from .reader_process import Reader
 
 READERS = 2
 WINDOW = 16

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from selfextend_local.batch.outcome import Failure, Result
-from selfextend_local.disk import replacing
+from selfextend_local.documents.sections import page_names
 from selfextend_local.errors import BatchError
-from selfextend_local.sections import page_names
+from selfextend_local.storage.disk import replacing
 from selfextend_local.summarize import Summary
 
 Table = Literal["csv", "md"]

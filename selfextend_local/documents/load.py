@@ -16,13 +16,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfextend_local.documents import reflow
 from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.document import Document, Page
 from selfextend_local.documents.docx import read_docx
 from selfextend_local.documents.epub import read_epub
-from selfextend_local.documents.furniture import without_furniture
 from selfextend_local.documents.html import read_html
 from selfextend_local.documents.kinds import HEAD, Kind, is_html, is_pdf, is_zip, open_zip, refuse_office
 from selfextend_local.documents.labels import fit_labels
@@ -33,6 +31,9 @@ from selfextend_local.errors import (
     DocumentNotFound,
     DocumentUnsupported,
 )
+
+from . import paragraphs
+from .headers import without_furniture
 
 STANDARD_INPUT = "-"
 
@@ -146,9 +147,9 @@ def _pdf_document(file: _Source, progress: Progress | None, ocr: bool) -> Docume
     if ocr:
         raw = _recognised(file, raw, progress)
     bare = without_furniture(raw.pages)
-    words = reflow.vocabulary(bare)
-    margins = reflow.right_margins(bare)
-    texts = [reflow.paragraphs(page, words, margins.get(page.width, 0.0)) for page in bare]
+    words = paragraphs.vocabulary(bare)
+    margins = paragraphs.right_margins(bare)
+    texts = [paragraphs.paragraphs(page, words, margins.get(page.width, 0.0)) for page in bare]
     pages = _pages(texts, fit_labels([page.label for page in bare]))
     unreadable = tuple(page.number for page in pages if not _has_words(page.text))
     if len(unreadable) == len(pages):

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SelfExtendError
+from selfextend_local.errors import SelfExtendError
+
 from .reads import Reads
 
 Result = Mapping[str, Any]

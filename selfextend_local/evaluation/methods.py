@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..plan import GroupMode, GroupSize, Settings, group_attention_for
-from ..positions import PLAIN, GroupAttention
+from selfextend_local.engine.plan import GroupMode, GroupSize, Settings, group_attention_for
+from selfextend_local.positions import PLAIN, GroupAttention
 
 NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
 

@@ -10,10 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ..errors import SelfExtendError
+from selfextend_local.errors import SelfExtendError
+from selfextend_local.evaluation.tasks.perplexity import block_positions
+
 from .summary import Group, by_label
 from .tasks import TASKS
-from .tasks.perplexity import block_positions
 
 SUFFIXES = (".png", ".svg", ".pdf")
 _COLOURS = {

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..disk import append, mend
-from ..errors import SelfExtendError
+from selfextend_local.errors import SelfExtendError
+from selfextend_local.storage.disk import append, mend
 
 Row = dict[str, Any]
 

@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..errors import Interrupted
-from ..positions import GroupAttention
+from selfextend_local.errors import Interrupted
+from selfextend_local.positions import GroupAttention
+
 from .items import Item
 from .methods import Method, Rotary, Setup
+from .prompting import Tokenizer
 from .reads import Reads
 from .results import Results, Row
 from .tasks import Task
-from .wording import Tokenizer
 
 Progress = Callable[[int, int], None]
 """Called with (tokens read, tokens in all)."""

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DocumentEmpty
+from selfextend_local.errors import DocumentEmpty
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_text(path: str | Path) -> Text:
 
     Raises DocumentError.
     """
-    from ..documents import load_document
+    from selfextend_local.documents import load_document
 
     document = load_document(str(path))
     content = _without_licence("\n\n".join(page.text for page in document.pages if page.text))
@@ -69,7 +69,7 @@ def _without_licence(content: str) -> str:
 
 def random_words(count: int, seed: int = 0) -> Text:
     """Words of the sample report in random order: a text of any length in which nothing is repeated but by chance."""
-    from ..sample.prose import CLOSING_CHAPTERS, OPENING_CHAPTERS
+    from selfextend_local.sample.prose import CLOSING_CHAPTERS, OPENING_CHAPTERS
 
     chapters = (*OPENING_CHAPTERS, *CLOSING_CHAPTERS)
     prose = " ".join(paragraph for chapter in chapters for paragraph in chapter.paragraphs)

@@ -14,15 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import SelfExtendError
-from ..positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, fixed, rounded_neighbours, step_for
+from selfextend_local.errors import SelfExtendError
+from selfextend_local.evaluation.tasks.copying import Copying
+from selfextend_local.evaluation.tasks.passkey import Passkey
+from selfextend_local.positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, fixed, rounded_neighbours, step_for
+
 from .items import TaskError
 from .methods import Method, Rotary
 from .results import Results, Row
 from .runner import Cell, Opens, Subject, cells, run
 from .tasks import TASKS, Task
-from .tasks.copying import Copying
-from .tasks.passkey import Passkey
 from .texts import random_words
 
 SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)

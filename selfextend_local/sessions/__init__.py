@@ -5,9 +5,10 @@
 """
 
 from selfextend_local.sessions.chats import ChatMessage, ChatRecord, ChatStore, DocumentReference
-from selfextend_local.sessions.entry import Entry, StateInfo
 from selfextend_local.sessions.export import export_json, export_markdown
-from selfextend_local.sessions.state_cache import StateCache
+
+from .state_file import Entry, StateInfo
+from .states import StateCache
 
 __all__ = [
     "ChatMessage",

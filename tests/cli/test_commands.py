@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfextend_cli import document_commands, session_commands
-from selfextend_cli.commands import COMMANDS
-from selfextend_cli.settings import SETTINGS
+from selfextend_cli.chat import slash_chats, slash_documents
+from selfextend_cli.chat.settings import SETTINGS
+from selfextend_cli.chat.slash import COMMANDS
 
 pytestmark = pytest.mark.native
 
@@ -34,7 +34,7 @@ def about_the_vault(terminal: Start, paged_document: Path) -> Any:
 
 
 def test_every_command_has_a_test_here() -> None:
-    assert document_commands and session_commands
+    assert slash_documents and slash_chats
     text = Path(__file__).read_text(encoding="utf-8")
     assert [name for name in COMMANDS if f'"{name}' not in text] == []
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from selfextend_cli.evaluating import read_length
+from selfextend_cli.eval.run import read_length
 from selfextend_cli.main import group
 
 FIXTURE = Path(__file__).parents[1] / "data" / "fixture.gguf"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from selfextend_cli import chat
+from selfextend_cli.chat import command
 from selfextend_cli.main import group
 from support.terminal import CHAT
 
@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_answer(tiny_model: Any, home: dict[str, st
 
 def wrong(arguments: list[str], env: dict[str, str] | None = None) -> str:
     """What the program says to wrong usage."""
-    result = CliRunner().invoke(chat.command, arguments, env=env or {})
+    result = CliRunner().invoke(command.command, arguments, env=env or {})
     assert result.exit_code == 2, result.output
     return " ".join(result.output.split())
 
@@ -148,9 +148,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
         found.append(options)
         raise SystemExit(0)
 
-    monkeypatch.setattr(chat.Options, "check", stop_here)
+    monkeypatch.setattr(command.Options, "check", stop_here)
 
-    def run(*arguments: str, program: Any = chat.command, env: dict[str, str] | None = None) -> dict[str, Any]:
+    def run(*arguments: str, program: Any = command.command, env: dict[str, str] | None = None) -> dict[str, Any]:
         result = CliRunner().invoke(program, arguments, env=env or {})
         assert result.exit_code == 0, result.output
         return dict(vars(found.pop()))
@@ -168,7 +168,7 @@ VALUES = {
 
 
 def test_both_spellings_of_the_command_read_a_variable_for_each_flag(seen: Seen) -> None:
-    flags = {option.envvar.removeprefix("SELFEXTEND_CHAT_") for option in chat.command.params if option.envvar}  # type: ignore[union-attr]
+    flags = {option.envvar.removeprefix("SELFEXTEND_CHAT_") for option in command.command.params if option.envvar}  # type: ignore[union-attr]
     assert flags == {*VALUES, "PROFILE", "MODELS_DIR", "SCHEMA"}
     for name, value in VALUES.items():
         env = {f"SELFEXTEND_CHAT_{name}": value}
@@ -262,7 +262,7 @@ def test_aliases_are_found_beside_the_file_that_names_them(seen: Seen, config: C
 
 
 def test_a_name_that_means_several_models_or_none(shelf: Path) -> None:
-    from selfextend_cli.model_names import find_model
+    from selfextend_cli.flags.model_names import find_model
 
     with pytest.raises(ModelNotFound, match=r"qwen may be any of these: qwen-large-00001-of-00002\.gguf, qwen-small\.gguf"):
         find_model("qwen", {}, shelf)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from selfextend_cli.summarize import command
+from selfextend_cli.summarize.command import command
 from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_pdf, hanging_pdf
 from support.tiny_models import TinyModel
 
@@ -234,7 +234,10 @@ def test_a_signal_ends_the_run_between_two_lines_and_the_next_run_goes_on(model:
     for index in range(12):
         (folder / "docs" / f"many{index}.txt").write_text(f"{index} " + WORDS * 8)
     arguments = ["docs", "-o", "out.jsonl", "--model", model, "--threads", "1", "--max-tokens", "8"]
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from selfextend_cli.summarize import main; main()"
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from selfextend_cli.summarize.command import main; main()"
+    )
     out = folder / "out.jsonl"
     with subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (out.exists() and out.stat().st_size):
@@ -255,7 +258,7 @@ def test_a_signal_ends_the_run_between_two_lines_and_the_next_run_goes_on(model:
 def test_a_terminal_has_bars_and_stdout_has_the_answers(model: str, folder: Path) -> None:
     import pexpect
 
-    code = "from selfextend_cli.summarize import main; main()"
+    code = "from selfextend_cli.summarize.command import main; main()"
     words = [sys.executable, "-c", code, "docs", "--model", model, "--threads", "1", "--max-tokens", "6", "--format", "jsonl"]
     shell = " ".join(f"'{word}'" for word in words)
     terminal = pexpect.spawn("/bin/sh", ["-c", f"{shell} > answers.jsonl"], encoding="utf-8", timeout=60, dimensions=(24, 100))

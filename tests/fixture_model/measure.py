@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.fixture_model import FIXTURE_MODEL, WINDOW, passkey_prompt  # noqa: E402
 
+from selfextend_local.engine.llama import SelfExtendLlama  # noqa: E402
+from selfextend_local.engine.plan import GroupSize  # noqa: E402
 from selfextend_local.errors import ContextOverflow  # noqa: E402
-from selfextend_local.model import SelfExtendLlama  # noqa: E402
-from selfextend_local.plan import GroupSize  # noqa: E402
 from selfextend_local.positions import PLAIN  # noqa: E402
 
 METHODS: tuple[tuple[str, GroupSize, str], ...] = (

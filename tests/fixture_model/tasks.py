@@ -1,8 +1,8 @@
 """What the fixture model practises: pass keys, questions about paged documents, lists of facts, copying, plain text.
 
 A task returns a document of about `budget` tokens as parts, each a text and the weight of its tokens in the loss. The formats
-are those that the project uses: `selfextend_local.selftest`, the paper's pass-key protocol, and a chat about documents as
-`selfextend_local.prompts` writes it. Knows texts and random numbers. Must not know tensors.
+are those that the project uses: `selfextend_local.engine.selftest`, the paper's pass-key protocol, and a chat about documents as
+`selfextend_local.generation.prompts` writes it. Knows texts and random numbers. Must not know tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from selfextend_local.prompts import SYSTEM_DOCUMENT, SYSTEM_PAGES
+from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, SYSTEM_PAGES
 
 END = "<|endoftext|>"
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"

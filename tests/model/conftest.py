@@ -7,7 +7,7 @@ from pydoc_data.topics import topics
 
 import pytest
 
-from selfextend_local.default_model import find_default_model
+from selfextend_local.engine.default_model import find_default_model
 
 
 @pytest.fixture(scope="session")

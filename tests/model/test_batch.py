@@ -14,7 +14,7 @@ import pytest
 
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, ModelSettings
-from selfextend_local.batch.local import LocalRunner
+from selfextend_local.batch.local_runner import LocalRunner
 from selfextend_local.batch.runner import Watcher
 from selfextend_local.sample.folder import write_folder
 from selfextend_local.summarize import Instruction, Summary
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.model
 def test_a_killed_batch_is_finished_by_the_same_command(default_model: Path, tmp_path: Path) -> None:
     paths = [p for p in write_folder(tmp_path / "reports") if p.suffix == ".md" or p.stem in ("log-june", "broken-damaged")]
     out = tmp_path / "out.jsonl"
-    code = "from selfextend_cli.summarize import main; main()"
+    code = "from selfextend_cli.summarize.command import main; main()"
     command = [sys.executable, "-c", code, *map(str, paths), "-o", str(out), "--model", str(default_model), "--max-words", "25"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as run:
         while run.poll() is None and (not out.exists() or out.read_bytes().count(b"\n") < 3):

@@ -12,8 +12,8 @@ import pytest
 from support.driver import Engine
 from support.nll import token_nll
 
-from selfextend_local.evaluation.upstream import UpstreamSchedule
-from selfextend_local.model import ModelPeek
+from selfextend_local.engine.llama import ModelPeek
+from selfextend_local.evaluation.upstream_schedule import UpstreamSchedule
 
 pytestmark = pytest.mark.model
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from support.session_worker import CACHE_BYTES, EXPECT, LENGTHS, document, open_tiny
 
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.sessions import ChatRecord, ChatStore, Entry, StateCache
-from selfextend_local.sessions.entry import verify_state
+from selfextend_local.sessions.state_file import verify_state
 
 pytestmark = pytest.mark.model
 

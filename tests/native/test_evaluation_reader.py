@@ -10,11 +10,11 @@ from support.driver import GPU_LAYERS, Engine
 from support.nll import token_nll
 from support.tiny_models import TinyModel
 
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
 from selfextend_local.evaluation.methods import Setup
-from selfextend_local.evaluation.reader import Shelf
-from selfextend_local.evaluation.upstream import UpstreamSchedule
-from selfextend_local.model import SelfExtendLlama
+from selfextend_local.evaluation.model_reader import Shelf
+from selfextend_local.evaluation.upstream_schedule import UpstreamSchedule
 from selfextend_local.positions import GroupAttention
 
 pytestmark = pytest.mark.native

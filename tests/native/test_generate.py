@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from llama_cpp import Llama, LlamaGrammar
 
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import ContextOverflow
-from selfextend_local.model import SelfExtendLlama
 
 pytestmark = pytest.mark.native
 

@@ -13,7 +13,7 @@ import pytest
 from support.driver import GPU_LAYERS
 from support.processes import assert_runs
 
-from selfextend_local import _native
+from selfextend_local import native
 from selfextend_local.positions import GroupAttention
 
 pytestmark = pytest.mark.native
@@ -22,7 +22,7 @@ N_LAYER, N_CTX, WIDTH = 2, 512, 2 * 64  # tiny "gqa" model: two KV heads of 64
 
 
 def context(model: Any) -> Any:
-    llama_cpp = _native.bindings()
+    llama_cpp = native.bindings()
     params = llama_cpp.llama_context_default_params()
     params.n_ctx, params.n_batch, params.n_ubatch = N_CTX, 64, 64
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
@@ -32,7 +32,7 @@ def context(model: Any) -> Any:
 
 
 def real_use(path: Path) -> tuple[int, int, int]:
-    llama_cpp = _native.bindings()
+    llama_cpp = native.bindings()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
     made = context(model)
     used = [0, 0, 0]
@@ -48,13 +48,13 @@ def real_use(path: Path) -> tuple[int, int, int]:
 @pytest.mark.parametrize(("kv_type", "bytes_per_value"), [("f16", 2.0), ("q8_0", 34 / 32), ("q4_0", 18 / 32)])
 def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], Path], kv_type: str, bytes_per_value: float) -> None:
     path = tiny_model("gqa")
-    model = _native.open_model_without_weights(path)
+    model = native.open_model_without_weights(path)
     try:
-        use = _native.memory_use(model, n_ctx=N_CTX, n_batch=64, n_ubatch=64, kv_type=kv_type, flash_attn=True)
+        use = native.memory_use(model, n_ctx=N_CTX, n_batch=64, n_ubatch=64, kv_type=kv_type, flash_attn=True)
     finally:
-        _native.free_model(model)
+        native.free_model(model)
     assert use is not None
-    use = _native.MemoryUse(*(sum(parts) for parts in zip(*map(astuple, use), strict=True)))
+    use = native.MemoryUse(*(sum(parts) for parts in zip(*map(astuple, use), strict=True)))
     # a device pads each tensor
     assert use.kv_cache == pytest.approx(N_LAYER * N_CTX * 2 * WIDTH * bytes_per_value, rel=0.02 if GPU_LAYERS else 0)
     if kv_type == "f16":
@@ -68,17 +68,17 @@ def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], 
 @pytest.mark.parametrize(("kv_type", "copies"), [("f16", 0), ("q8_0", 0), ("q4_0", 64)])
 def test_exact_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_type: str, copies: int) -> None:
     """w + 2r keys in f16, beside a cache that would lose by moving them."""
-    model = _native.open_model_without_weights(tiny_model("gqa"))
+    model = native.open_model_without_weights(tiny_model("gqa"))
     sizes = []
     try:
         for ga in (None, GroupAttention(4, 32, 16)):
-            use = _native.memory_use(
+            use = native.memory_use(
                 model, n_ctx=N_CTX, n_batch=64, n_ubatch=64, kv_type=kv_type, flash_attn=True, group_attention=ga
             )
             assert use is not None
             sizes.append(sum(part.kv_cache for part in use))
     finally:
-        _native.free_model(model)
+        native.free_model(model)
     assert sizes[1] - sizes[0] == pytest.approx(N_LAYER * copies * WIDTH * 2, rel=0.02 if GPU_LAYERS else 0)
 
 

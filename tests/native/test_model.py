@@ -12,7 +12,9 @@ import pytest
 from llama_cpp import Llama, LlamaGrammar
 from support.driver import GPU_LAYERS
 
-from selfextend_local import _native
+from selfextend_local import native
+from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
+from selfextend_local.engine.plan import MEMORY_SHARE, Settings, group_attention_for
 from selfextend_local.errors import (
     ContextOverflow,
     GroupAttentionError,
@@ -22,8 +24,6 @@ from selfextend_local.errors import (
     ModelNotFound,
     ModelUnsupported,
 )
-from selfextend_local.model import ModelPeek, SelfExtendLlama
-from selfextend_local.plan import MEMORY_SHARE, Settings, group_attention_for
 from selfextend_local.positions import MICRO_BATCH
 
 pytestmark = pytest.mark.native
@@ -196,7 +196,7 @@ def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pyte
     with ModelPeek(tiny_model("gqa")) as peek:
         grouped = group_attention_for(Settings(), 2048, peek.info.n_ctx_train)
         size = dict(n_ctx=2048, n_batch=512, n_ubatch=MICRO_BATCH, flash_attn=True, group_attention=grouped)
-        uses = [_native.memory_use(peek._model, kv_type=kv_type, **size) for kv_type in ("f16", "q8_0", "q4_0")]
+        uses = [native.memory_use(peek._model, kv_type=kv_type, **size) for kv_type in ("f16", "q8_0", "q4_0")]
     for host, _ in uses:
         free = int((host.kv_cache + host.compute) / MEMORY_SHARE) + 1024
         monkeypatch.setattr("psutil.virtual_memory", lambda free=free: type("M", (), {"available": free})())
@@ -208,7 +208,7 @@ def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pyte
 
 
 def test_layers_go_where_the_plan_says(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "free_gpu_memory", lambda: 1 << 30)
+    monkeypatch.setattr(native, "free_gpu_memory", lambda: 1 << 30)
     with ModelPeek(tiny_model("gqa")) as peek:
         plan = peek.plan(Settings(n_ctx=512, gpu_layers="auto"))
     assert plan.gpu_layers == 3
@@ -279,7 +279,7 @@ def test_generating_stops_between_tokens_and_within_slow_ones(extended: SelfExte
         return asked > 5
 
     # Every step counts as slow, so that the library polls within a token.
-    monkeypatch.setattr("selfextend_local.model.SECONDS_WITHOUT_POLL", -1.0)
+    monkeypatch.setattr("selfextend_local.engine.llama.SECONDS_WITHOUT_POLL", -1.0)
     with pytest.raises(Interrupted):
         for _ in extended.generate(tokens(20), temp=0, should_stop=should_stop):
             pass

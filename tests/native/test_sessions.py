@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from support.driver import GPU_LAYERS
 
-from selfextend_local.chat import Chat, Sampling
+from selfextend_local.chat.conversation import Chat, Sampling
+from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
-from selfextend_local.model import SelfExtendLlama
 from selfextend_local.sessions import StateCache
-from selfextend_local.sessions import keeper as keeper_module
-from selfextend_local.sessions import state_cache as state_cache_module
+from selfextend_local.sessions import autosave as keeper_module
+from selfextend_local.sessions import states as state_cache_module
 
 pytestmark = pytest.mark.native
 

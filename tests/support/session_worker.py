@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from selfextend_local.chat import Chat, Sampling
-from selfextend_local.model import SelfExtendLlama
-from selfextend_local.sessions import ChatMessage, ChatRecord, ChatStore, StateCache, keeper
+from selfextend_local.chat.conversation import Chat, Sampling
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.sessions import ChatMessage, ChatRecord, ChatStore, StateCache, autosave
 
 LENGTHS = (300, 600, 900, 1200)
 EXPECT = 1500
@@ -45,8 +45,8 @@ def save(model: Path, folder: Path, owner: int) -> None:
 
 def ask(model: Path, folder: Path, question: Path) -> None:
     """Ask once, with a checkpoint every second; say where the prefill is, and then what came out."""
-    keeper.CHECKPOINT_SECONDS = 1.0
-    keeper.CHECKPOINT_SHARE = 0.5
+    autosave.CHECKPOINT_SECONDS = 1.0
+    autosave.CHECKPOINT_SHARE = 0.5
     llm = SelfExtendLlama(model, need_tokens=4096)
     cache = StateCache(folder)
     chat = Chat(llm, sampling=Sampling(max_tokens=16), cache=cache)

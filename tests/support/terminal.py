@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pexpect
 import pyte
 
-CHAT = [sys.executable, "-c", "from selfextend_cli.chat import main; main()"]
+CHAT = [sys.executable, "-c", "from selfextend_cli.chat.command import main; main()"]
 """selfextend-chat, run by this Python."""
 
 PATIENCE_S = 60.0

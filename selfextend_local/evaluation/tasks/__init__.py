@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..items import Item
-from ..wording import Tokenizer
+from selfextend_local.evaluation.items import Item
+from selfextend_local.evaluation.prompting import Tokenizer
 
 
 class Task(Protocol):

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..items import Item, Question, TaskError
-from ..scores import numbers
-from ..texts import Text
-from ..wording import Tokenizer, Wording, fitting
+from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
+from selfextend_local.evaluation.scores import numbers
+from selfextend_local.evaluation.texts import Text
 
 _WORDS = 60
 _ASK = "Which of these answers is the best one?"

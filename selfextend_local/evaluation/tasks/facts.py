@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
+
 from ..items import Item, Result, TaskError, fingerprint
 from ..reads import Reads
 from ..texts import Text
-from ..wording import Tokenizer, Wording, fitting
 from .haystack import Haystack, planted, spread
 
 

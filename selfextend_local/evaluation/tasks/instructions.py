@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..items import Item, Question, TaskError
-from ..scores import numbers, set_f1
-from ..wording import Tokenizer, Wording, fitting
+from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
+from selfextend_local.evaluation.scores import numbers, set_f1
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..items import Item, Question, TaskError
-from ..scores import numbers
-from ..texts import Text
-from ..wording import Tokenizer, Wording
+from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.prompting import Tokenizer, Wording
+from selfextend_local.evaluation.scores import numbers
+from selfextend_local.evaluation.texts import Text
 
 
 @dataclass(frozen=True)

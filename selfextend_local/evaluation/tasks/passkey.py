@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..items import Item, Question, TaskError
-from ..wording import Tokenizer, Wording, fitting
+from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
 
 INTRODUCTION = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "

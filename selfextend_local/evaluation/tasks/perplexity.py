@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..items import Item, Passage, Result, TaskError, fingerprint
-from ..reads import Reads
-from ..texts import Text
-from ..wording import Tokenizer, Wording
+from selfextend_local.evaluation.items import Item, Passage, Result, TaskError, fingerprint
+from selfextend_local.evaluation.prompting import Tokenizer, Wording
+from selfextend_local.evaluation.reads import Reads
+from selfextend_local.evaluation.texts import Text
 
 BLOCKS = 64
 """A curve has at most this many points."""

@@ -12,9 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..items import Item, Question, TaskError
-from ..scores import best, exact_match, f1, rouge_l
-from ..wording import Tokenizer, Wording
+from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.prompting import Tokenizer, Wording
+from selfextend_local.evaluation.scores import best, exact_match, f1, rouge_l
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,112 @@
+"""One answer on the screen: progress while the prompt is read, the text, then a line about what it took and its citations.
+
+Knows the order of these. Must not know commands, flags or how the text is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from ..terminal import console
+
+if TYPE_CHECKING:
+    from selfextend_local.chat.conversation import Chat, TurnStats
+    from selfextend_local.documents.citations import Citation
+    from selfextend_local.generation.thinking import Part
+
+    from ..terminal.views import View
+
+Ask = Callable[..., Iterator[str]]
+"""`Chat.ask` or `Chat.ask_again` with its question: takes `progress` and `should_stop`."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, what was thought aloud before it, and what it took. `stats` is None if there is no answer."""
+
+    answer: str
+    thinking: str
+    stats: TurnStats | None
+
+    @property
+    def stopped(self) -> bool:
+        return self.stats is None or self.stats.stop_reason == "interrupted"
+
+
+def show(chat: Chat, ask: Ask, view: View, *, progress: console.Update | None = None) -> Reply:
+    """Ask, and show the answer as it comes, with `progress` in place of the bar. The first Ctrl-C ends it early; a second
+    one raises KeyboardInterrupt.
+
+    Raises Interrupted when stopped before the answer begins, and what `ask` raises.
+    """
+    before = chat.last_stats
+    shown: list[Part] = []
+    with console.StopOnInterrupt() as stop:
+        with nullcontext(progress) if progress else console.progress("Reading the prompt") as update:
+            pieces = ask(progress=update, should_stop=_ticking(stop, update))
+            first = next(pieces, None)
+        if first is not None:
+            for part in _parts(chat, chain([first], pieces)):
+                shown.append(part)
+                view.write(part)
+    texts = {thought: "".join(p.text for p in shown if p.thought is thought).strip() for thought in (False, True)}
+    return Reply(texts[False], texts[True], None if chat.last_stats is before else chat.last_stats)
+
+
+def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[[], bool]:
+    """`stop`, which the model polls hundreds of times a second, keeps the progress moving."""
+    if not isinstance(update, console.Bar):
+        return stop
+
+    def polled() -> bool:
+        update.tick()
+        return stop()
+
+    return polled
+
+
+def _parts(chat: Chat, pieces: Iterator[str]) -> Iterator[Part]:
+    from selfextend_local.generation.thinking import parts
+
+    return parts(pieces, open=chat.thinks_first and chat.sampling.schema is None)
+
+
+_ENDINGS = {
+    "interrupted": "(stopped)",
+    "length": "(cut: --max-tokens is reached)",
+    "context": "(cut: the context is full)",
+}
+
+
+def say_what_it_took(reply: Reply, citations: list[Citation]) -> None:
+    """The lines below an answer."""
+    if reply.stats is None:
+        return
+    if reply.stats.stop_reason in _ENDINGS:
+        console.say(_ENDINGS[reply.stats.stop_reason])
+    if reply.thinking and not reply.answer:
+        console.say("(It thought and gave no answer: raise --max-tokens, or show the thoughts with --think show.)")
+    for line in dict.fromkeys(map(citation_line, citations)):
+        console.mutter(line)
+    console.mutter(statistics_line(reply.stats))
+
+
+def citation_line(citation: Citation) -> str:
+    """A citation and whether it holds, in one line."""
+    found = f"; it stands on page {citation.elsewhere}" if citation.elsewhere else ""
+    return f"[page {citation.label}] {citation.status.value}{found}"
+
+
+def statistics_line(stats: TurnStats) -> str:
+    """What an answer took, in one line."""
+    reused = stats.prompt_tokens - stats.evaluated_tokens
+    origin = " from disk" if stats.restored_tokens else ""
+    kept = f" ({reused:,} kept{origin})" if reused else ""
+    return (
+        f"{stats.prompt_tokens:,} prompt tokens{kept} at {stats.prefill_tps:,.0f}/s · first token {stats.ttft_s:.1f} s · "
+        f"{stats.decode_tps:.1f} tokens/s · {stats.group_attention.words} · {stats.n_used:,} of {stats.capacity:,}"
+    )

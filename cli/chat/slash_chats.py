@@ -1,0 +1,64 @@
+"""The commands about saved chats: /save, /load, /sessions, /export.
+
+Knows the journal. Registered by being imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfextend_local.errors import CommandError
+
+from ..terminal import console
+from ..terminal.line_editor import PathSoFar
+from .slash import Talk, Words, command
+
+
+def _names(talk: Talk, rest: str) -> Words:
+    return [(r.name, f"{len(r.messages) // 2} questions") for r in talk.journal.chats()]
+
+
+@command("/save NAME", "keep the chat under a name")
+def _save(talk: Talk, rest: str) -> None:
+    if not rest:
+        raise CommandError("Type a name: /save contract.")
+    name = talk.journal.save_as(talk.desk, rest)
+    console.say(f"Saved as {name}; /load {name} brings it back.")
+
+
+@command("/load NAME", "bring a chat back, with its documents", _names)
+def _load(talk: Talk, rest: str) -> None:
+    if not rest:
+        raise CommandError("Type a name of /sessions: /load contract.")
+    talk.journal.bring_back(talk, talk.journal.load(rest))
+    turns = len(talk.desk.chat.history)
+    console.say(f"{rest}: {turns} question{'s' if turns != 1 else ''}.")
+    talk.journal.retell(talk.desk.chat.history[-1:])
+
+
+@command("/sessions", "the chats that are kept")
+def _sessions(talk: Talk, rest: str) -> None:
+    chats = talk.journal.chats()
+    if not chats:
+        console.say("No chat is kept yet.")
+    for record in chats:
+        titles = ", ".join(d.title for d in record.documents) or "no document"
+        turns = len(record.messages) // 2
+        console.say(f"{record.name:<16} {record.updated[:16].replace('T', ' ')}  {turns} question{'s' if turns != 1 else ''}  {titles}")
+
+
+@command("/export FILE.md|.json", "write the chat to a file", lambda talk, rest: PathSoFar(rest))
+def _export(talk: Talk, rest: str) -> None:
+    if not rest:
+        raise CommandError("Type a file: /export chat.md.")
+    path = Path(rest).expanduser()
+    if path.suffix.lower() not in (".md", ".markdown", ".json"):
+        raise CommandError(f"{path.name}: the ending says which form, .md or .json.")
+    if path.exists():
+        raise CommandError(f"{path} is there already: take another name.")
+    text = talk.journal.exported(talk.desk, as_json=path.suffix.lower() == ".json")
+    try:
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandError(f"{path} can't be written ({error.strerror or error}): take another place.") from error
+    console.say(f"Written to {path}.")

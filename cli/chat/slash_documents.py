@@ -1,0 +1,162 @@
+"""The commands about documents: /doc, /pages, /find, /cite.
+
+Knows the desk and the documents package. Registered by being imported.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selfextend_local.errors import CommandError
+
+from ..terminal import console
+from ..terminal.line_editor import Completions, PathSoFar
+from .options import ALL_PAGES
+from .slash import Talk, command
+from .workspace import Source, read_source
+
+if TYPE_CHECKING:
+    from selfextend_local.documents.passages import Passage
+
+FOUND = 5
+"""Passages that /find shows."""
+
+
+def _doc_words(talk: Talk, rest: str) -> Completions:
+    verb, space, rest = rest.partition(" ")
+    if not space:
+        return [("add", "read another document"), ("list", "what is open"), ("rm", "take one away")]
+    if verb == "add":
+        return PathSoFar(rest.lstrip())
+    if verb == "rm":
+        return [(str(i), s.whole.title) for i, s in enumerate(talk.desk.sources, start=1)]
+    return ()
+
+
+@command("/doc add FILE | list | rm N", "the documents to talk about", _doc_words)
+def _doc(talk: Talk, rest: str) -> None:
+    verb, _, rest = rest.partition(" ")
+    if verb in ("", "list"):
+        _list(talk)
+    elif verb == "add" and rest.strip():
+        _add(talk, rest.strip())
+    elif verb in ("rm", "remove") and rest.strip():
+        _remove(talk, rest.strip())
+    else:
+        raise CommandError("Type /doc add FILE, /doc list, or /doc rm N.")
+
+
+def _list(talk: Talk) -> None:
+    if not talk.desk.sources:
+        console.say("No document is open: /doc add FILE reads one.")
+    tokens = dict(zip(talk.desk.documents, talk.desk.chat.filling().documents, strict=True)) if talk.desk.documents else {}
+    for number, source in enumerate(talk.desk.sources, start=1):
+        size = next((f", {n:,} tokens" for d, n in tokens.items() if d.path == source.whole.path), "")
+        console.say(f"{number}  {source.whole.title}: {_pages(source)}{size}  ({source.origin})")
+
+
+def _pages(source: Source) -> str:
+    count = source.whole.page_count
+    pages = f"{count} page{'s' if count != 1 else ''}"
+    return pages if source.pages is None else f"pages {source.pages} of {pages}"
+
+
+def _add(talk: Talk, text: str) -> None:
+    sources = [read_source(path, None, talk.desk.options) for path in _paths(text)]
+    talk.desk.change_documents([*talk.desk.sources, *sources])
+    talk.journal.keep(talk.desk)
+    _list(talk)
+
+
+def _paths(text: str) -> list[str]:
+    """The rest of the line as one path, if there is such a file; else as a shell would read it (a file that was dropped
+    onto the window comes quoted)."""
+    if text == "-":
+        raise CommandError("stdin is where you type: name a file.")
+    if Path(text).expanduser().exists():
+        return [text]
+    try:
+        return shlex.split(text) or [text]
+    except ValueError:
+        return [text]
+
+
+def _remove(talk: Talk, which: str) -> None:
+    source = talk.desk.sources[_index(talk, which)]
+    talk.desk.change_documents([s for s in talk.desk.sources if s is not source])
+    talk.journal.keep(talk.desk)
+    console.say(f"Taken away: {source.whole.title}. What stood before it stays read.")
+
+
+def _index(talk: Talk, which: str) -> int:
+    """The place of the document that is named by its number, or by a part of its name that no other has."""
+    sources = talk.desk.sources
+    if which.isdigit() and 1 <= int(which) <= len(sources):
+        return int(which) - 1
+    wanted = which.casefold()
+    found = [i for i, s in enumerate(sources) if wanted in s.whole.title.casefold() or wanted in s.origin.casefold()]
+    if len(found) != 1:
+        raise CommandError(f"{'Several documents are' if found else 'No document is'} called {which!r}: take a number of /doc list.")
+    return found[0]
+
+
+@command("/pages [N:] 3-7,iv | all", "read only these pages of a document")
+def _select(talk: Talk, rest: str) -> None:
+    sources = talk.desk.sources
+    if not sources:
+        raise CommandError("No document is open: /doc add FILE reads one.")
+    if not rest:
+        _list(talk)
+        return
+    which, colon, pages = rest.partition(":")
+    if not colon and len(sources) > 1:
+        raise CommandError(f"{len(sources)} documents are open: say which, as in /pages 2: {rest}")
+    place = _index(talk, which.strip()) if colon else 0
+    wanted = pages.strip() if colon else rest
+    chosen = replace(sources[place], pages=None if wanted == ALL_PAGES else wanted)
+    talk.desk.change_documents([chosen if i == place else s for i, s in enumerate(sources)])
+    talk.journal.keep(talk.desk)
+    _list(talk)
+
+
+@command("/find TEXT", "passages with these words")
+def _find(talk: Talk, rest: str) -> None:
+    from selfextend_local.documents.search import PassageIndex
+
+    if not rest:
+        raise CommandError("Type what to look for: /find the north vault.")
+    if not talk.desk.sources:
+        raise CommandError("No document is open: /doc add FILE reads one.")
+    with PassageIndex([s.whole for s in talk.desk.sources]) as index:
+        found = index.find(rest, FOUND)
+    if not found:
+        console.say(f"Nothing found for {rest}.")
+    for passage in found:
+        show_passage(talk, passage)
+
+
+@command("/cite", "the pages that the last answer names")
+def _cite(talk: Talk, rest: str) -> None:
+    from .reply import citation_line
+
+    if not talk.desk.chat.history:
+        raise CommandError("There is no answer yet.")
+    found = talk.desk.citations(talk.last.answer if talk.last else talk.desk.chat.history[-1].answer)
+    if not found:
+        console.say("The last answer names no page.")
+    for citation in found:
+        console.say(citation_line(citation))
+        if citation.passage:
+            show_passage(talk, citation.passage)
+
+
+def show_passage(talk: Talk, passage: Passage) -> None:
+    """A passage under the page that it is from."""
+    several = len(talk.desk.sources) > 1
+    place = f"page {passage.label}" if passage.document.paged else passage.document.title
+    console.say(f"[{passage.document.title}, {place}]" if several and passage.document.paged else f"[{place}]")
+    for line in passage.text.splitlines():
+        console.mutter(f"  {line}")

@@ -1,0 +1,1 @@
+"""`selfextend eval` and `selfextend tune`: measure a model, and find its settings."""

@@ -1,0 +1,274 @@
+"""`selfextend eval TASK`: does the extension work on this model? The same items under each method, with intervals.
+
+Knows the flags of each task. What they share is in `evaluating`; what is measured is imported when a task runs, so that
+--help answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import boundary
+from ..terminal import console
+from .run import ListOf, Options, evaluate, number, one_of, read_length, shared, tokens_of
+
+
+@click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Measure what a model does with long texts, under several methods, in one run.
+
+    \b
+    Examples:
+      selfextend eval passkey --lengths 4k,8k,16k --methods plain,selfextend,yarn
+      selfextend eval ppl --text novel.txt --lengths 8k,16k --plot nll.png
+      selfextend eval passkey --help
+
+    Each result is a line of JSON in --out, written as soon as it is known. Run the same command again after Ctrl-C or a
+    crash: what is done is not done twice. Tables go to stdout, all else to stderr.
+    """
+
+
+task_command = {"context_settings": {"help_option_names": ["-h", "--help"]}}
+
+
+@command.command("passkey", **task_command)
+@shared
+@click.option("--depths", type=click.IntRange(1), default=8, show_default=True, help="Places of the key, evenly spread.")
+@click.option("--repeats", type=click.IntRange(1), default=1, show_default=True, help="Keys for each place.")
+@click.option("--digits", type=ListOf("N", number), default="5", show_default=True, help="Digits of a key, such as 5,10,64.")
+@click.option("--format", "formats", type=ListOf("FORMATS", one_of(("plain", "chat"))), default="plain", show_default=True)
+@click.option("--introduction/--no-introduction", default=True, show_default=True, help="Say first that a key is hidden.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@boundary
+def passkey(**flags: Any) -> int:
+    """Find a number in noise: depths x lengths x repeats.
+
+    \b
+    Examples:
+      selfextend eval passkey --lengths 8k,16k --depths 8 --methods plain,selfextend,yarn,upstream
+      selfextend eval passkey --lengths 2x --digits 5,10,64 --format plain,chat --plot keys.png
+    """
+    from selfextend_local.evaluation.tasks.passkey import Passkey
+
+    options = Options.take(flags)
+    return evaluate(Passkey(**flags), options)
+
+
+@command.command("ppl", **task_command)
+@shared
+@click.option("--text", "text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option(
+    "--window",
+    type=ListOf("LENGTH", read_length),
+    help="Slide a window of so many tokens over the text (1x = the trained one) instead of one pass.",
+)
+@boundary
+def ppl(text: str, window: tuple[int | float, ...] | None, **flags: Any) -> int:
+    """Negative log-likelihood of a text, against the position in it.
+
+    \b
+    Examples:
+      selfextend eval ppl --text novel.txt --lengths 4k,16k --methods plain,selfextend,yarn --plot nll.png
+      selfextend eval ppl --text novel.txt --lengths 16k --methods plain --window 1x
+    """
+    from selfextend_local.evaluation.tasks.perplexity import Perplexity
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    read = read_text(text)
+    return evaluate(lambda trained: Perplexity(read, tokens_of(window[0], trained) if window else None), options)
+
+
+@command.command("copy", **task_command)
+@shared
+@click.option("--text", "text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option("--depths", type=click.IntRange(1), default=8, show_default=True, help="Passages to repeat, evenly spread.")
+@boundary
+def copy(text: str, depths: int, **flags: Any) -> int:
+    """How much easier a passage is when it stands in the text already, against its distance. For weak models too.
+
+    \b
+    Example:
+      selfextend eval copy --text novel.txt --lengths 4k,8k,16k --methods plain,selfextend
+    """
+    from selfextend_local.evaluation.tasks.copying import Copying
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(Copying(read_text(text), depths), options)
+
+
+_FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["auto", "plain", "chat"]),
+    default="auto",
+    show_default=True,
+    help="With the model's chat template or without; auto: with, if it has one.",
+)
+_REPEATS = click.option("--repeats", type=click.IntRange(1), default=8, show_default=True, help="Questions at each length.")
+_SEED = click.option("--seed", type=int, default=0, show_default=True)
+
+
+@command.command("facts", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option("--facts", type=click.IntRange(1, 120), default=24, show_default=True, help="Facts in the text, evenly spread.")
+@_FORMAT
+@_SEED
+@boundary
+def facts(text: str, **flags: Any) -> int:
+    """Numbers in plain sentences of a text, asked as the chat asks: how likely the right one is, and how many are said.
+
+    \b
+    Example:
+      selfextend eval facts --text novel.txt --lengths 8k,16k,32k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.facts import Facts
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(Facts(read_text(text), **flags), options)
+
+
+@command.command("needle", **task_command)
+@shared
+@click.option(
+    "--mode",
+    "modes",
+    type=ListOf("MODES", one_of(("single", "several", "conditional", "threads"))),
+    default="single,several,conditional,threads",
+    show_default=True,
+)
+@click.option("--needles", type=click.IntRange(1), default=3, show_default=True, help="Values to find (several, conditional).")
+@click.option("--steps", type=click.IntRange(2), default=3, show_default=True, help="Pairs of a thread.")
+@click.option("--direction", type=click.Choice(["forward", "backward", "random"]), default="forward", show_default=True)
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def needle(**flags: Any) -> int:
+    """Values among many key-value pairs: one, several, those whose key is marked, and threads from value to key.
+
+    \b
+    Examples:
+      selfextend eval needle --lengths 4k,16k --mode single,threads --steps 4
+      selfextend eval needle --model big.gguf --lengths 2x --direction backward --plot needles.png
+    """
+    from selfextend_local.evaluation.tasks.needle import Needle
+
+    options = Options.take(flags)
+    return evaluate(Needle(**flags), options)
+
+
+@command.command("tsort", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
+@click.option("--parts", type=click.IntRange(2), default=4, show_default=True, help="Passages to put into order.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def tsort(text: str, **flags: Any) -> int:
+    """The order of shuffled passages, which fill the length.
+
+    \b
+    Example:
+      selfextend eval tsort --text novel.txt --model big.gguf --lengths 8k,32k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.ordering import Ordering
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(Ordering(read_text(text), **flags), options)
+
+
+@command.command("bestanswer", **task_command)
+@shared
+@click.option("--text", metavar="FILE", help="Any document: find the second half of a passage.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="JSONL, see below.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def bestanswer(text: str | None, data: Path | None, **flags: Any) -> int:
+    """The best of many numbered answers, which fill the length.
+
+    \b
+    Examples:
+      selfextend eval bestanswer --text novel.txt --lengths 4k,16k
+      selfextend eval bestanswer --data questions.jsonl --lengths 8k
+
+    A line of --data: {"question": "...", "answers": ["...", "..."], "best": 0}
+    """
+    from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
+    from selfextend_local.evaluation.texts import Text, read_text
+
+    options = Options.take(flags)
+    if (text is None) == (data is None):
+        raise click.UsageError("Give either --text or --data.")
+    if data is not None:
+        record = Text(data.name, data.read_text(encoding="utf-8", errors="replace")).record
+        return evaluate(BestAnswer(cases_of_file(data), record, **flags), options)
+    read = read_text(str(text))
+    return evaluate(BestAnswer(cases_of_text(read), read.record, **flags), options)
+
+
+@command.command("qa", **task_command)
+@shared
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="JSONL in LongBench's format.",
+)
+@click.option("--max-tokens", type=click.IntRange(1), default=48, show_default=True, help="Of an answer.")
+@_FORMAT
+@boundary
+def qa(data: Path, **flags: Any) -> int:
+    """Questions about documents, graded with F1, ROUGE-L and exact match.
+
+    \b
+    Example:
+      selfextend eval qa --data multifieldqa_en.jsonl --lengths 4k,8k,16k --methods plain,selfextend
+
+    A line of --data: {"context": "the document", "input": "the question", "answers": ["...", "..."]}
+    A question stands at the shortest of --lengths that holds it whole; no document is cut.
+    """
+    from selfextend_local.engine.default_model import model_or_default
+    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.evaluation.prompting import PeekTokenizer
+    from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+
+    options = Options.take(flags)
+    cases, record = read_cases(data)
+    with ModelPeek(model_or_default(options.model)) as peek:
+        lengths = tuple(sorted({tokens_of(length, peek.info.n_ctx_train) for length in options.lengths}))
+        task = QuestionAnswering(cases, record, lengths, **flags)
+        if left_out := task.too_long(PeekTokenizer(peek)):
+            console.say(f"{left_out} of {len(cases)} questions don't fit {max(lengths):,} tokens and are left out.")
+    return evaluate(task, options)
+
+
+@command.command("instructions", **task_command)
+@shared
+@click.option("--wrong", type=click.IntRange(1), default=5, show_default=True, help="Wrong sums in a list.")
+@_REPEATS
+@_FORMAT
+@_SEED
+@boundary
+def instructions(**flags: Any) -> int:
+    """Many short questions in one input: name the wrong ones of a long list of sums.
+
+    \b
+    Example:
+      selfextend eval instructions --model big.gguf --lengths 2k,8k,16k
+    """
+    from selfextend_local.evaluation.tasks.instructions import Instructions
+
+    options = Options.take(flags)
+    return evaluate(Instructions(**flags), options)

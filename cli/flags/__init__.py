@@ -1,0 +1,1 @@
+"""The values that flags, variables and the configuration file take."""

@@ -1,0 +1,1 @@
+"""`selfextend summarize`: a folder of documents, and its progress."""

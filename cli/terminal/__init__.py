@@ -1,0 +1,1 @@
+"""What is printed and typed: colours, tables, Markdown, the line editor, the clipboard."""

@@ -1,0 +1,1 @@
+"""A conversation about documents, without a terminal."""

@@ -1,0 +1,1 @@
+"""Group attention and one model: tokens in, tokens out. Knows no text generation, document or chat."""

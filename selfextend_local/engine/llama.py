@@ -1,0 +1,639 @@
+"""SelfExtendLlama: llama_cpp.Llama with group attention, a context sized from the need, and a prefill that can stop.
+
+Knows the plan, the positions and the native boundary. It knows no documents, no templates and no terminal.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from selfextend_local import native
+from selfextend_local.errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
+from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
+
+from .plan import (
+    ContextPlan,
+    GpuLayers,
+    GroupMode,
+    GroupSize,
+    Memory,
+    Settings,
+    Shape,
+    Use,
+    group_attention_for,
+    make_plan,
+    next_growth,
+    overflow,
+)
+from .tuned import with_profile
+
+native.bindings()
+
+from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
+
+_GENERATE = signature(Llama.generate)
+_CHAIN = frozenset(signature(Llama._init_sampler).parameters) - {"self", "logits_processor"}
+
+_UNKNOWN = -1
+
+SECONDS_WITHOUT_POLL = 0.05
+"""While single tokens take less than this, asking between them is soon enough to stop; polling within them would cost."""
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens done, tokens in all) at the start and after each micro-batch."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a GGUF file says of itself. `n_ctx_train` and `sliding_window` in tokens, 0 = no sliding window."""
+
+    path: Path
+    name: str
+    architecture: str
+    n_ctx_train: int
+    sliding_window: int
+    chat_template: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Prefill:
+    """A prefill that is done: tokens of the prompt, those found in the cache, those evaluated, and seconds."""
+
+    n_prompt: int
+    n_reused: int
+    n_evaluated: int
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.n_evaluated / self.seconds if self.seconds > 0 else 0.0
+
+
+class ModelPeek:
+    """Metadata and vocabulary of a GGUF file, without its weights: opens in about 0.1 s.
+
+    Raises ModelNotFound, ModelError, LibraryError.
+    """
+
+    def __init__(self, model_path: str | Path) -> None:
+        path = Path(model_path)
+        if not path.is_file():
+            raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
+        self._model: Any = native.open_model_without_weights(path, 0)
+        metadata = native.metadata(self._model)
+        self.info = ModelInfo(
+            path=path,
+            name=metadata.get("general.name", path.stem),
+            architecture=metadata.get("general.architecture", "unknown"),
+            n_ctx_train=native.trained_window(self._model),
+            sliding_window=native.sliding_window(self._model),
+            chat_template=metadata.get("tokenizer.chat_template"),
+            metadata=metadata,
+        )
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Token ids without BOS. With `special`, text that looks like a control token becomes one."""
+        return native.tokenize(self._model, text, special)
+
+    def opening_tokens(self) -> list[int]:
+        """What the vocabulary puts in front of a text: BOS or nothing."""
+        return native.opening_tokens(self._model)
+
+    def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
+        """Size a context for this model and the memory that is free now. Allocates nothing.
+
+        Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
+        """
+        settings = with_profile(settings, self.info.path)
+        if settings.kv_type not in (*native.KV_TYPES, "auto"):
+            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(native.KV_TYPES)}.")
+        memory = Memory(psutil.virtual_memory().available, native.free_gpu_memory())
+        info = self.info
+
+        def largest_group(n_ctx: int) -> GroupAttention:
+            return group_attention_for(settings, n_ctx, info.n_ctx_train, info.sliding_window)
+
+        with _Measurement(info.path, self._model, on_gpu=memory.gpu > 0, group_attention=largest_group) as measure:
+            return make_plan(
+                settings,
+                info.n_ctx_train,
+                sliding_window=info.sliding_window,
+                memory=memory,
+                measure=measure,
+                n_layers=native.n_layers(self._model) + 1,  # and the output
+                flash_attn=flash_attn,
+            )
+
+    def close(self) -> None:
+        if self._model is not None:
+            native.free_model(self._model)
+            self._model = None
+
+    def __enter__(self) -> ModelPeek:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_model", None) is not None:
+            self.close()
+
+
+class _Measurement:
+    """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
+
+    def __init__(self, path: Path, model: Any, *, on_gpu: bool, group_attention: Callable[[int], GroupAttention]) -> None:
+        self._path, self._on_gpu = path, on_gpu
+        self._group_attention = group_attention
+        self._models = {0: model}
+
+    def __call__(self, shape: Shape) -> Use | None:
+        layers = shape.gpu_layers if self._on_gpu else 0
+        if layers not in self._models:
+            self._models[layers] = native.open_model_without_weights(self._path, layers)
+        found = native.memory_use(
+            self._models[layers],
+            n_ctx=shape.n_ctx,
+            n_batch=MICRO_BATCH,
+            n_ubatch=MICRO_BATCH,
+            kv_type=shape.kv_type,
+            flash_attn=shape.flash_attn,
+            group_attention=self._group_attention(shape.n_ctx),
+        )
+        if found is None:
+            return None
+        host, gpu = found
+        return Use(host.kv_cache + gpu.kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0)
+
+    def __enter__(self) -> _Measurement:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for layers, model in self._models.items():
+            if layers:
+                native.free_model(model)
+
+
+class SelfExtendLlama(Llama):
+    """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
+
+    ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
+        then 2, 4, 8, … as the text grows.
+    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
+        an automatic n and two-level with an n that is given.
+    ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
+    need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
+        windows if the memory allows.
+    kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
+    n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
+    flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
+    load_progress: called with (percent done, 100) while the weights are loaded.
+    plan: what `ModelPeek.plan` made of the same settings; None = made here.
+
+    being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
+
+    Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
+    LibraryError; all but ModelUnsupported before the weights are loaded.
+    """
+
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        ga_n: GroupSize = "auto",
+        ga_w: int | None = None,
+        ga_fraction: float | None = None,
+        ga_mode: GroupMode = "auto",
+        need_tokens: int | None = None,
+        n_ctx: int | None = None,
+        kv_type: str = "f16",
+        n_gpu_layers: GpuLayers = 0,
+        n_threads: int | None = None,
+        flash_attn: bool = True,
+        load_progress: Progress | None = None,
+        plan: ContextPlan | None = None,
+        verbose: bool = False,
+        **llama_kwargs: Any,
+    ) -> None:
+        self._load_progress = load_progress
+        self.being_saved = threading.Lock()
+        self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode)
+        with ModelPeek(model_path) as peek:
+            self.info = peek.info
+            self._settings = with_profile(asked, peek.info.path)
+            if peek.info.n_ctx_train < 1:
+                raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
+            self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)
+        if self.plan.group_attention.enabled:
+            native.require_patched()
+        threads = n_threads or psutil.cpu_count(logical=False) or 1
+        batch = dict(n_batch=MICRO_BATCH, n_ubatch=MICRO_BATCH, n_threads_batch=threads) | llama_kwargs
+        type_ = native.KV_TYPES[self.plan.kv_type]
+        native.native_reason()
+        try:
+            super().__init__(
+                str(model_path),
+                n_ctx=self.plan.n_ctx,
+                n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
+                n_threads=threads,
+                flash_attn=self.plan.flash_attn,
+                verbose=verbose,
+                **dict(type_k=type_, type_v=type_) | batch,
+            )
+        except ValueError as error:
+            raise ModelError(f"{model_path} can't be loaded: {native.native_reason() or error}.") from error
+        self._ga = PLAIN
+        self._pinned: GroupAttention | None = None
+        self._stop: Callable[[], bool] | None = None
+        self._progress: Progress | None = None
+        self._expected = 0
+        self._step_s = 0.0
+        self._grows_at = 0
+        self._held = _UNKNOWN  # the tokens whose keys, and no others, are in the cache
+        self._decoder = native.Decoder(self.ctx)
+        self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
+        self._token_bos = self.token_bos()
+        self._check_support()
+
+    @property
+    def model_params(self) -> Any:
+        """llama_model_params of this model."""
+        return self._model_params
+
+    @model_params.setter
+    def model_params(self, params: Any) -> None:
+        # Llama fills these in and loads the weights in one go: this is the moment to ask for reports.
+        self._model_params = params
+        if self._load_progress:
+            self._load_callback = native.report_loading(params, self._load_progress)
+
+    def _check_support(self) -> None:
+        if self.plan.capacity <= self.plan.n_ctx_train and not self.plan.group_attention.enabled:
+            return
+        try:
+            self._set_group_attention(self.group_attention_for(self.plan.capacity))
+        except SelfExtendError:
+            self.close()
+            raise
+        self._set_group_attention(self.group_attention_for(1))
+
+    @property
+    def group_attention(self) -> GroupAttention:
+        """The (n, w, r) in use."""
+        return self._ga
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that this context can hold."""
+        return self.plan.capacity
+
+    def prefill(
+        self,
+        tokens: Sequence[int],
+        *,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        expect: int | None = None,
+    ) -> Prefill:
+        """Evaluate a prompt, less the prefix that is in the cache already.
+
+        expect: the length that the text is known to reach; the group size is set for it once.
+        Raises Interrupted when `should_stop` says so: what was evaluated stays, and the next call goes on from there.
+        Raises ContextOverflow, with the cache as it was.
+        """
+        wanted = list(tokens)
+        self._check_length(len(wanted))
+        self._settle()
+        started = time.perf_counter()
+        self._expected = expect or 0
+        self._plain_again_if_it_fits(len(wanted))
+        reused = self._reuse(wanted)
+        self._progress, self._stop = progress, should_stop
+        try:
+            if reused < len(wanted):
+                self.eval(wanted[reused:])
+        finally:
+            self._progress, self._stop = None, None
+        return Prefill(len(wanted), reused, len(wanted) - reused, time.perf_counter() - started)
+
+    def restart(self, prefix: Sequence[int], *, expect: int) -> int:
+        """Bring the cache to exactly `prefix`, grouped as a text of `expect` tokens needs it; how many were there already.
+
+        All of the prefix is kept or none of it, so that what is read next doesn't depend on what was read before.
+        """
+        wanted = list(prefix)
+        # Keys that a border has passed were rotated there and back, which rounds them.
+        untouched = self._ga == self.group_attention_for(expect) and self._ga.boundary(int(self.n_tokens) - 1) == 0
+        if untouched and self._common_prefix(wanted) == len(wanted) and self._truncate(len(wanted)) == len(wanted):
+            return len(wanted)
+        self.reset()  # type: ignore[no-untyped-call]
+        self.prefill(wanted, expect=expect)
+        return 0
+
+    def eval(self, tokens: Sequence[int]) -> None:
+        """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
+        pending = np.asarray(tokens, dtype=np.intc)
+        total = len(pending)
+        self._settle()
+        self._check_length(self.n_tokens + total)
+        self._grow(max(self.n_tokens + total, self._expected))
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
+        done = 0
+        if self._progress:
+            self._progress(0, total)
+        polls = self._stop is not None and (total > 1 or self._step_s > SECONDS_WITHOUT_POLL)
+        guard = native.abort_when(self.ctx, self._stop) if self._stop and polls else nullcontext()
+        started = time.perf_counter()
+        with guard:
+            while done < total:
+                if self._stop and self._stop():
+                    raise self._interrupted()
+                chunk = pending[done : done + self._micro_batch()]
+                self._evaluate(chunk)
+                done += len(chunk)
+                if self._progress:
+                    self._progress(done, total)
+        self._step_s = (time.perf_counter() - started) / max(1, total)
+
+    def _evaluate(self, chunk: npt.NDArray[np.intc]) -> None:
+        start, end = self.n_tokens, self.n_tokens + len(chunk)
+        self._held = _UNKNOWN
+        status = self._decoder.many(chunk, start, every_logit=self._logits_all)
+        if status is not native.DecodeStatus.OK:
+            raise self._failed(status)
+        self.input_ids[start:end] = chunk
+        if self._logits_all:
+            self.scores[start:end] = self._decoder.logits(len(chunk))
+        self._advanced(end)
+
+    def _evaluate_next(self, token: int) -> None:
+        """As `eval` of one token, without what only matters to many or to slow ones."""
+        place = self.n_tokens
+        usual = place == self._held and place + 1 < self._grows_at and place < self.plan.capacity
+        if not usual or self._step_s > SECONDS_WITHOUT_POLL:
+            self.eval([token])
+            return
+        if self._stop and self._stop():
+            raise self._interrupted()
+        self._settle()
+        started = time.perf_counter()
+        self._held = _UNKNOWN
+        status = self._decoder.one(token, place)
+        if status is not native.DecodeStatus.OK:
+            raise self._failed(status)
+        self.input_ids[place] = token
+        self._advanced(place + 1)
+        self._step_s = time.perf_counter() - started
+
+    def _advanced(self, end: int) -> None:
+        self.n_tokens = end
+        self._requires_eval = False
+        self._held = end
+
+    def _failed(self, status: native.DecodeStatus) -> SelfExtendError:
+        self._requires_eval = True
+        if status is native.DecodeStatus.ABORTED:
+            return self._interrupted()
+        return native.decode_error(status, self.n_tokens, self.plan.n_ctx)
+
+    def generate(
+        self, tokens: Sequence[int], *args: Any, should_stop: Callable[[], bool] | None = None, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so:
+        between tokens, and within one where a token takes long."""
+        prompt = list(tokens)
+        self._check_length(len(prompt))
+        self._settle()
+        self._plain_again_if_it_fits(len(prompt))
+        asked = dict(_GENERATE.bind(self, prompt, *args, **kwargs).arguments)
+        looks_at_logits = asked.get("logits_processor") or asked.get("stopping_criteria") or self._logits_all
+        if looks_at_logits or self.draft_model is not None:
+            drawn = super().generate(prompt, *args, **kwargs)
+        else:
+            chain = {name: value for name, value in asked.items() if name in _CHAIN}
+            drawn = self._draw(prompt, chain, afresh=asked.get("reset", True))
+        return drawn if should_stop is None else self._stoppable(drawn, should_stop)
+
+    def _draw(self, prompt: list[int], chain: dict[str, Any], *, afresh: bool) -> Generator[int, Sequence[int] | None, None]:
+        # Llama.generate does the same, but with lists, checks and numpy between any two tokens.
+        sampler = self._sampler = self._init_sampler(**chain)
+        if pending := prompt[self._reuse(prompt) :] if afresh else prompt:
+            self.eval(pending)
+        while True:
+            token = self._decoder.draw(sampler.sampler)
+            more = yield token
+            if more:
+                self.eval([token, *more])
+            else:
+                self._evaluate_next(token)
+
+    def _stoppable(
+        self, generator: Generator[int, Sequence[int] | None, None], should_stop: Callable[[], bool]
+    ) -> Generator[int, Sequence[int] | None, None]:
+        self._stop = should_stop
+        try:
+            yield from generator
+        finally:
+            self._stop = None
+
+    def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
+        """As Llama.detokenize, which garbles tokens of more than 32 bytes."""
+        pieces = self._pieces[special]
+        text = b"".join([pieces[token] for token in tokens])
+        return text[1:] if tokens and tokens[0] == self._token_bos and text[:1] == b" " else text
+
+    def cached_tokens(self) -> npt.NDArray[np.int32]:
+        """The tokens whose keys are in the cache: a copy, int32 (n_tokens,)."""
+        return self.input_ids[: self.n_tokens].astype(np.int32, copy=True)
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether the cache can be cut back to an earlier token. Not with recurrent layers, nor with sliding-window layers
+        that keep their window only."""
+        full_window = self.info.sliding_window == 0 or bool(self.context_params.swa_full)
+        return full_window and native.keeps_all_keys(self._model.model)
+
+    def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
+        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
+        with a smaller n, from which the group grows as it does in a conversation; or with the next larger n, which a text
+        gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
+        wanted = self.group_attention_for(n_tokens)
+        if ga == wanted:
+            return True
+        alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
+        return self._group_mode() == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
+
+    def state_settings(self) -> dict[str, Any]:
+        """The settings that the keys and values of a text depend on, the model file and the text apart."""
+        p = self.context_params
+        types = {number: name for name, number in native.KV_TYPES.items()}
+        settings: dict[str, Any] = {
+            "kv_type_k": types.get(p.type_k, p.type_k),
+            "kv_type_v": types.get(p.type_v, p.type_v),
+            "flash_attn": p.flash_attn_type,
+            "ga_n": self._group_mode(),
+            "swa_full": bool(p.swa_full),
+            "attention_type": p.attention_type,
+            "rope": [p.rope_scaling_type, p.rope_freq_base, p.rope_freq_scale, p.yarn_orig_ctx],
+            "yarn": [p.yarn_ext_factor, p.yarn_attn_factor, p.yarn_beta_fast, p.yarn_beta_slow],
+        }
+        if self.lora_path:
+            status = Path(self.lora_path).stat()
+            settings["lora"] = [str(self.lora_path), status.st_size, status.st_mtime_ns, self.lora_scale]
+        if self.kv_overrides:
+            settings["kv_overrides"] = {key: str(value) for key, value in self.kv_overrides.items()}
+        return settings
+
+    def _group_mode(self) -> str:
+        return "pinned" if self._pinned else str(self._settings.ga_n)
+
+    def state_bytes(self) -> int:
+        """Bytes of what the cache holds: keys, values, positions."""
+        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
+        return native.state_bytes(self.ctx)
+
+    def save_state_file(self, path: Path, header: bytes) -> None:
+        """Write what the cache holds behind `header`. May run in a thread that holds `being_saved`, while no other uses
+        this model.
+
+        Raises OSError.
+        """
+        native.save_state(self.ctx, path, header)
+
+    def load_state_file(
+        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
+    ) -> None:
+        """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
+        `group_attention`. The file's content must have been verified.
+
+        Raises ModelError if the context doesn't take it, OSError; the cache is empty then.
+        """
+        self._settle()
+        self.reset()  # type: ignore[no-untyped-call]
+        self._set_group_attention(group_attention)
+        try:
+            native.load_state(self.ctx, path, header_bytes, sliding_window=self.info.sliding_window > 0)
+        except (ModelError, OSError):
+            native.clear_memory(self.ctx)
+            raise
+        self.input_ids[: len(tokens)] = tokens
+        self.n_tokens = len(tokens)
+
+    def _settle(self) -> None:
+        # What is being saved must not change under the thread that saves it.
+        with self.being_saved:
+            pass
+
+    def close(self) -> None:
+        """Free the model, once a state that is being saved is on disk."""
+        with self.being_saved:
+            super().close()
+
+    def create_completion(self, prompt: str | list[int], *args: Any, **kwargs: Any) -> Any:
+        """As Llama.create_completion. Raises ContextOverflow if the prompt doesn't fit."""
+        length = len(self.tokenize(prompt.encode(), special=True)) if isinstance(prompt, str) else len(prompt)
+        # The prompt and one token of the answer have to fit.
+        self._check_length(length + 1)
+        return super().create_completion(prompt, *args, **kwargs)
+
+    def _check_length(self, n_tokens: int) -> None:
+        if n_tokens > self.plan.capacity:
+            raise overflow(
+                self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window
+            )
+
+    def pin_group_attention(self, ga: GroupAttention) -> None:
+        """Use this (n, w, r) from now on, whatever the length of the text: for experiments and comparisons.
+
+        Raises GroupAttentionError or ModelUnsupported if the context refuses it.
+        """
+        self._set_group_attention(ga)
+        self._pinned = ga
+
+    def group_attention_for(self, n_tokens: int) -> GroupAttention:
+        """The (n, w, r) that a text of `n_tokens` is read with."""
+        if self._pinned is not None:
+            return self._pinned
+        return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
+
+    def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
+        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context.
+
+        coming: while nothing is read, the length that will be read with one group size.
+        """
+        if self._pinned is not None:
+            return None
+        n = self._ga.n if self.n_tokens else self.group_attention_for(coming).n
+        length = max(int(self.n_tokens), coming)
+        return next_growth(self._settings, n, length, self.capacity, self.plan.n_ctx_train, self.info.sliding_window)
+
+    def _set_group_attention(self, ga: GroupAttention) -> None:
+        if ga != self._ga:
+            native.set_group_attention(self.ctx, ga)
+            self._ga = ga
+            self._grows_at = 0
+
+    def _grow(self, n_tokens: int) -> None:
+        # While keys are kept the group only grows: going back would not give the plain model's very bits.
+        if self.n_tokens > 0 and n_tokens < self._grows_at:
+            return
+        wanted = self.group_attention_for(n_tokens)
+        if self.n_tokens == 0 or wanted.n > self._ga.n:
+            self._set_group_attention(wanted)
+        growth = self.next_growth(n_tokens)
+        self._grows_at = self.capacity + 1 if growth is None else growth[0]
+
+    def _plain_again_if_it_fits(self, n_tokens: int) -> None:
+        # A short text after a long one: drop the regrouped keys, so that the results are those of the plain model.
+        if self._ga.enabled and not self.group_attention_for(max(n_tokens, self._expected)).enabled:
+            self.reset()  # type: ignore[no-untyped-call]
+
+    def _common_prefix(self, tokens: list[int]) -> int:
+        length = min(int(self.n_tokens), len(tokens))
+        differs = np.flatnonzero(self.input_ids[:length] != np.asarray(tokens[:length], dtype=np.intc))
+        return int(differs[0]) if len(differs) else length
+
+    def _must_replay(self, reused: int, n_tokens: int) -> bool:
+        complete = reused == n_tokens == self.n_tokens
+        return not (complete and not self._requires_eval)
+
+    def _reuse(self, tokens: list[int]) -> int:
+        """Cut the cache back to what `tokens` begins with; how many of them needn't be evaluated."""
+        reused = self._common_prefix(tokens)
+        if (reused < self.n_tokens or reused == len(tokens)) and self._must_replay(reused, len(tokens)):
+            # The last token is evaluated again, since its logits are what the answer starts from.
+            return self._truncate(min(reused, len(tokens) - 1))
+        return reused
+
+    def _truncate(self, length: int) -> int:
+        if length == self.n_tokens:
+            return length
+        if length < 1 or not self._ctx.kv_cache_seq_rm(-1, length, -1):
+            self.reset()  # type: ignore[no-untyped-call]
+            return 0
+        self.n_tokens = length
+        self._requires_eval = True
+        return length
+
+    def _micro_batch(self) -> int:
+        size = int(self.n_batch)
+        return self._ga.batch(int(self.n_tokens), size) if self._ga.enabled else size
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"Stopped after {self.n_tokens:,} tokens; they are kept.", int(self.n_tokens))

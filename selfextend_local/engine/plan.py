@@ -1,0 +1,317 @@
+"""The plan for a context: group attention, n_ctx and the memory it takes, decided before anything is allocated.
+
+Knows positions and figures. It loads nothing and asks no library: the caller brings the measured memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from selfextend_local.errors import ContextOverflow, MemoryBudgetError, ModelError
+from selfextend_local.positions import RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fixed, reach
+
+GroupSize = int | Literal["auto"]
+GpuLayers = int | Literal["auto"]
+GroupMode = Literal["auto"] | GroupForm
+
+DEFAULT_EXTENSION = 4
+"""Without a known need, the context is this many trained windows long, if the memory allows."""
+
+MEMORY_SHARE = 0.9
+"""Share of the available memory that a context may take; the rest is for the process itself and its neighbours."""
+
+AUTO_KV_TYPES = ("f16", "q8_0", "q4_0")
+"""What kv_type "auto" means: the first that fits. Each takes about half of the one before, and loses a little more."""
+
+_PADDING = 256
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
+
+    `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
+    `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
+    as many as the GPU's free memory holds, -1 all. `tuned`: a profile of this model filled in what the user left open.
+    """
+
+    ga_n: GroupSize = "auto"
+    ga_w: int | None = None
+    ga_fraction: float | None = None
+    n_ctx: int | None = None
+    need_tokens: int | None = None
+    kv_type: str = "f16"
+    gpu_layers: GpuLayers = 0
+    tuned: bool = False
+    ga_mode: GroupMode = "auto"
+
+    @property
+    def progressive(self) -> bool:
+        """Whether groups grow with the distance."""
+        return self.ga_mode == "progressive" or (self.ga_mode == "auto" and self.ga_n == "auto")
+
+    @property
+    def fraction(self) -> float:
+        """Share of the trained window to rely on."""
+        return RELIABLE_FRACTION if self.ga_fraction is None else self.ga_fraction
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that are free: on the host, and on GPUs (0 = there is none)."""
+
+    host: int
+    gpu: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """Bytes that a context takes: its KV cache wherever it lies; what is allocated on the host; what on GPUs, weights included."""
+
+    kv_cache: int
+    host: int
+    gpu: int = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides how much memory a context takes: tokens, KV cache type, layers on the GPU, flash attention."""
+
+    n_ctx: int
+    kv_type: str
+    gpu_layers: int
+    flash_attn: bool
+
+
+Measure = Callable[[Shape], Use | None]
+"""What a context takes, or None if the library can't tell."""
+
+
+@dataclass(frozen=True)
+class ContextPlan:
+    """A context that fits: sizes in tokens, `kv_bytes` of KV cache (None if the library can't tell).
+
+    `group_attention` is the one for a text of `planned_tokens`; the automatic choice begins with the plain model and
+    grows up to it. `capacity` is the most tokens that the context can ever hold.
+    """
+
+    n_ctx: int
+    n_ctx_train: int
+    capacity: int
+    group_attention: GroupAttention
+    kv_type: str
+    kv_bytes: int | None
+    tuned: bool = False
+    gpu_layers: int = 0
+    flash_attn: bool = True
+    reasons: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
+        chosen from the memory at hand."""
+        group = self.group_attention.words + (", tuned" if self.tuned else "")
+        size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
+        return ", ".join((f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}", *self.reasons))
+
+
+def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
+    """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
+    if settings.ga_n == "auto":
+        group_attention_for(settings, 1, window, sliding_window)
+        return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+    return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive).capacity(window)
+
+
+def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_window: int = 0) -> GroupAttention:
+    """The (n, w, r) that these settings mean for a text of `n_tokens`."""
+    if settings.ga_n == "auto":
+        return choose(
+            n_tokens,
+            window,
+            w=settings.ga_w,
+            fraction=settings.fraction,
+            sliding_window=sliding_window,
+            progressive=settings.progressive,
+        )
+    return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive)
+
+
+def next_growth(
+    settings: Settings, n: int, n_tokens: int, capacity: int, window: int, sliding_window: int = 0
+) -> tuple[int, int] | None:
+    """(length, group size): where the group grows beyond `n` for a text that has `n_tokens` now; None if it doesn't up to
+    `capacity`."""
+
+    def size(length: int) -> int:
+        return group_attention_for(settings, length, window, sliding_window).n
+
+    low, high = n_tokens + 1, capacity
+    if high < low or size(high) <= n:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if size(middle) > n else (middle + 1, high)
+    return low, size(low)
+
+
+def make_plan(
+    settings: Settings,
+    window: int,
+    *,
+    sliding_window: int,
+    memory: Memory,
+    measure: Measure,
+    n_layers: int = 0,
+    flash_attn: bool = True,
+) -> ContextPlan:
+    """Size a context.
+
+    `window` is the trained one, `n_layers` what can be on a GPU. Raises GroupAttentionError, ContextOverflow,
+    MemoryBudgetError.
+    """
+    most = check_settings(settings, window, sliding_window)
+    wanted = settings.n_ctx or settings.need_tokens
+    if wanted is not None and wanted > most:
+        raise overflow(settings, wanted, most, window, sliding_window)
+    first, *others = AUTO_KV_TYPES if settings.kv_type == "auto" else (settings.kv_type,)
+    budget = _Budget(settings.gpu_layers, memory, measure, n_layers, flash_attn)
+    size = _padded(wanted or min(most, DEFAULT_EXTENSION * window))
+    found = [budget.place(size, first)]
+    for kv_type in others:
+        if not found[-1].fits:
+            with suppress(ModelError):  # not every model takes every type
+                found.append(budget.place(size, kv_type))
+    chosen = found[-1]
+    if wanted is None:
+        chosen = _shrunk(chosen, min(window, most), budget)
+    if not chosen.fits:
+        raise budget.refusal(chosen)
+    capacity = min(chosen.shape.n_ctx, most)
+    planned = settings.need_tokens or capacity
+    return ContextPlan(
+        n_ctx=chosen.shape.n_ctx,
+        n_ctx_train=window,
+        capacity=capacity,
+        group_attention=group_attention_for(settings, planned, window, sliding_window),
+        kv_type=chosen.shape.kv_type,
+        kv_bytes=None if chosen.use is None else chosen.use.kv_cache,
+        tuned=settings.tuned,
+        gpu_layers=chosen.shape.gpu_layers,
+        flash_attn=chosen.shape.flash_attn,
+        reasons=budget.reasons(chosen, found),
+    )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A context, what it takes, and whether there is room for it."""
+
+    shape: Shape
+    use: Use | None
+    fits: bool
+
+
+@dataclass(frozen=True)
+class _Budget:
+    gpu_layers: GpuLayers
+    memory: Memory
+    measure: Measure
+    n_layers: int
+    flash_attn: bool
+
+    def place(self, n_ctx: int, kv_type: str) -> _Placed:
+        shape = Shape(n_ctx, kv_type, 0, self.flash_attn)
+        shape = replace(shape, gpu_layers=self._layers(shape))
+        use = self.measure(shape)
+        fits = use is None or (use.host <= MEMORY_SHARE * self.memory.host and self._fits_gpu(use))
+        return _Placed(shape, use, fits)
+
+    def _fits_gpu(self, use: Use) -> bool:
+        return use.gpu <= MEMORY_SHARE * self.memory.gpu
+
+    def _layers(self, shape: Shape) -> int:
+        if self.gpu_layers != "auto":
+            return self.n_layers if self.gpu_layers < 0 else self.gpu_layers
+        return self._most_layers(shape)
+
+    def _most_layers(self, shape: Shape) -> int:
+        if not self.memory.gpu:
+            return 0
+        low, high = 0, self.n_layers
+        while low < high:
+            middle = (low + high + 1) // 2
+            use = self.measure(replace(shape, gpu_layers=middle))
+            low, high = (middle, high) if use is not None and self._fits_gpu(use) else (low, middle - 1)
+        return low
+
+    def reasons(self, chosen: _Placed, tried: list[_Placed]) -> tuple[str, ...]:
+        """What was chosen from the memory at hand, with the figures."""
+        reasons = []
+        first = tried[0]
+        if chosen.shape.kv_type != first.shape.kv_type and first.use is not None:
+            needed = f"with {first.shape.kv_type} {_mib(first.use.host)} were needed"
+            reasons.append(f"since {needed} and {_mib(self.memory.host)} are free")
+        if self.gpu_layers == "auto" and self.memory.gpu and chosen.use is not None:
+            taken = f"{_mib(chosen.use.gpu)} of the {_mib(self.memory.gpu)} free there"
+            reasons.append(f"{chosen.shape.gpu_layers} of {self.n_layers} layers on the GPU ({taken})")
+        return tuple(reasons)
+
+    def refusal(self, placed: _Placed) -> MemoryBudgetError:
+        """The error for a context that doesn't fit, with the figures and a setting that would."""
+        use, shape = placed.use, placed.shape
+        assert use is not None  # what can't be measured isn't refused
+        if not self._fits_gpu(use):
+            there = self._most_layers(shape)
+            return MemoryBudgetError(
+                f"{shape.gpu_layers} layers on the GPU need {_mib(use.gpu)} there with a context of {shape.n_ctx:,} tokens, "
+                f"{_mib(self.memory.gpu)} are free. Take --gpu-layers {there} or auto, or a shorter text."
+            )
+        return MemoryBudgetError(
+            f"A context of {shape.n_ctx:,} tokens needs {_mib(use.host)} ({_mib(use.kv_cache)} of KV cache, "
+            f"{shape.kv_type}), {_mib(self.memory.host)} are available. {_cheaper(shape.kv_type)}"
+        )
+
+
+def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> ContextOverflow:
+    """The error for a text that is too long, with the setting that would fit it."""
+    over = f"{n_tokens:,} tokens are {n_tokens - capacity:,} more than the {capacity:,} that fit"
+    auto = reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+    if settings.ga_n != "auto" and n_tokens <= auto:
+        needed = choose(n_tokens, window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+        advice = f"Take --ga-n {needed.n}, or --ga-n auto."
+    elif n_tokens <= auto:
+        advice = f"Take n_ctx={_padded(n_tokens)} or more."
+    else:
+        advice = (
+            f"At most {auto:,} tokens can be read with a trained window of {window:,}: shorten the text, or take a model "
+            "with a longer window."
+        )
+    return ContextOverflow(f"{over}. {advice}", n_tokens, capacity)
+
+
+def _shrunk(placed: _Placed, least: int, budget: _Budget) -> _Placed:
+    n_ctx = placed.shape.n_ctx
+    while not placed.fits and n_ctx > _padded(least):
+        n_ctx = max(_padded(n_ctx // 2), _padded(least))
+        placed = budget.place(n_ctx, placed.shape.kv_type)
+    return placed
+
+
+def _cheaper(kv_type: str) -> str:
+    if kv_type in ("f32", "f16"):
+        return "Take --kv-type q8_0 (half the KV cache) or a shorter text."
+    if kv_type == "q8_0":
+        return "Take --kv-type q4_0 (half the KV cache) or a shorter text."
+    return "Take a shorter text or a smaller model."
+
+
+def _mib(count: int) -> str:
+    return f"{count / _MIB:,.0f} MiB"
+
+
+def _padded(n_tokens: int) -> int:
+    return -(-n_tokens // _PADDING) * _PADDING

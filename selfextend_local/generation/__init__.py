@@ -1,0 +1,1 @@
+"""Prompts in, text out: the chat template, sampling, and the loop from tokens to text. Knows no documents."""

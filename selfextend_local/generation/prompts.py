@@ -1,0 +1,259 @@
+"""Messages in, tokens out, so that neither a document nor a user can break out of its role.
+
+Template text is tokenised with special tokens, contents without: `<|im_end|>` in a document is seven harmless
+characters' worth of text. A turn only ever appends tokens, so that what the cache holds stays valid. Knows vocabularies
+and the layout of a question about documents. Must not know how tokens are evaluated or sampled, nor the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from selfextend_local.errors import ModelUnsupported
+
+from .chat_template import (
+    PLAIN_TEMPLATE,
+    ChatTemplate,
+    Content,
+    Mark,
+    Piece,
+    Role,
+    TemplateRefused,
+)
+from .thinking import opens_thought
+
+if TYPE_CHECKING:
+    from selfextend_local.documents import Document
+    from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
+
+NO_TEMPLATE = (
+    "This model has no chat template: it is probably a base model, which continues text and doesn't answer. "
+    "Take an instruction-tuned GGUF file (its name often ends in Instruct or it)."
+)
+
+# Short, since small models follow few words better than many.
+SYSTEM_PAGES = "Answer the question from the document. Cite the page, like [page 12]."
+SYSTEM_DOCUMENT = "Answer the question from the document."
+
+_END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+class Vocabulary(Protocol):
+    """What this module asks of a model."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Of the GGUF file."""
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """The tokens of `text`, no BOS added; names of special tokens count as such only if `special`."""
+
+
+@dataclass(frozen=True)
+class PeekVocabulary:
+    """The vocabulary of a model that isn't loaded."""
+
+    peek: ModelPeek
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.peek.info.metadata
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return self.peek.tokenize(text, special=special)
+
+
+@dataclass(frozen=True)
+class ModelVocabulary:
+    """The vocabulary of a loaded model."""
+
+    llm: SelfExtendLlama
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        return self.llm.info.metadata
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        return list(self.llm.tokenize(text.encode(), add_bos=False, special=special))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message; its content is held as the tokens that the model reads or has written."""
+
+    role: Role
+    tokens: tuple[int, ...]
+
+
+class Prompts:
+    """The prompts of one model.
+
+    Attributes:
+        warning: a sentence to show loudly when the model has no chat template, else None.
+        stop_tokens: tokens that end an answer: those that the file names, and the one that the template writes after
+            an assistant's message.
+        stop_texts: what ends an answer when the template has no token for it.
+        opens_thought: whether the template opens a reasoning block, so that an answer begins inside it.
+
+    Raises ModelUnsupported if the template is broken.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        source = vocabulary.metadata.get("tokenizer.chat_template")
+        self.warning = None if source else NO_TEMPLATE
+        self._template = ChatTemplate(source or PLAIN_TEMPLATE)
+        self._takes_system = self._check_system()
+        self.stop_tokens, self.stop_texts = self._stops()
+        self.opens_thought = self._opens_thought()
+
+    def message(self, role: Role, text: str) -> Message:
+        """A message whose content is `text` as plain characters, outer white space removed."""
+        # Lone surrogates come from undecodable bytes on the command line; tokenisers want valid UTF-8.
+        clean = text.encode("utf-8", "replace").decode().strip()
+        return Message(role, tuple(self._tokenize(clean, special=False, first=False)))
+
+    def count(self, text: str) -> int:
+        """Tokens of `text` as content."""
+        return len(self.message("user", text).tokens)
+
+    def tokens(self, messages: Sequence[Message]) -> list[int]:
+        """The prompt for the answer to `messages`.
+
+        For any longer conversation that starts with `messages` and an answer, the prompt starts with these tokens and
+        the answer's: what the template would rewrite in earlier turns stays as the model saw it.
+
+        Raises:
+            ModelUnsupported: the template refuses or drops the messages.
+        """
+        messages = self._folded(messages)
+        answers = [i for i, m in enumerate(messages) if m.role == "assistant"]
+        tokens = self._with_bos(self._filled(messages[: answers[0]] if answers else messages))
+        for i, end in zip(answers, [*answers[1:], len(messages)], strict=False):
+            tokens += messages[i].tokens
+            tokens += self._filled(messages[:end], after=i)
+        return tokens
+
+    def _filled(self, messages: Sequence[Message], after: int | None = None) -> list[int]:
+        """The tokens of the rendered `messages`, or of what comes after the content of message `after`."""
+        try:
+            pieces = self._template.pieces([m.role for m in messages])
+        except TemplateRefused as error:
+            raise ModelUnsupported(f"The model's chat template refuses this conversation: {error}") from error
+        if after is not None:
+            pieces = _after(pieces, after)
+        needed = range(0 if after is None else after + 1, len(messages))
+        if missing := [i for i in needed if Content(i) not in pieces]:
+            raise ModelUnsupported(
+                f"The model's chat template drops the {messages[missing[0]].role} message: take another GGUF file."
+            )
+        tokens: list[int] = []
+        for piece in pieces:
+            if isinstance(piece, Content):
+                tokens += messages[piece.index].tokens
+            elif isinstance(piece, Mark):
+                tokens += self._marked(piece)
+            else:
+                tokens += self._tokenize(piece, special=True, first=not tokens and after is None)
+        return tokens
+
+    def _marked(self, mark: Mark) -> list[int]:
+        token = self._id(f"{mark.value}_token_id")
+        return [] if token is None else [token]
+
+    def _with_bos(self, tokens: list[int]) -> list[int]:
+        """`tokens` with exactly one BOS in front if the vocabulary wants one; never two."""
+        bos = self._id("bos_token_id")
+        if bos is None:
+            return tokens
+        flag = self._vocabulary.metadata.get("tokenizer.ggml.add_bos_token")
+        wanted = self._is_sentencepiece() if flag is None else flag == "true"
+        if tokens[:2] == [bos, bos]:
+            return tokens[1:]
+        return [bos, *tokens] if wanted and tokens[:1] != [bos] else tokens
+
+    def _folded(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages`, the system text moved into the first user message if the template has no place for it."""
+        if self._takes_system or not messages or messages[0].role != "system":
+            return list(messages)
+        system, *rest = messages
+        gap = self._tokenize("\n\n", special=False, first=False)
+        i = next((i for i, m in enumerate(rest) if m.role == "user"), None)
+        if i is not None:
+            rest[i] = Message("user", (*system.tokens, *gap, *rest[i].tokens))
+        return rest
+
+    def _check_system(self) -> bool:
+        try:
+            return Content(0) in self._template.pieces(["system", "user"])
+        except TemplateRefused:
+            return False
+
+    def _stops(self) -> tuple[frozenset[int], tuple[str, ...]]:
+        tokens = {id for key in _END_IDS if (id := self._id(key)) is not None}
+        try:
+            end = _after(self._template.pieces(["user", "assistant", "user"]), 1)[:1]
+        except TemplateRefused:
+            end = []
+        for piece in end:
+            if isinstance(piece, str):
+                first = self._tokenize(piece, special=True, first=False)[:1]
+                if first != self._tokenize(piece, special=False, first=False)[:1]:
+                    tokens.update(first)
+                elif piece.strip():
+                    return frozenset(tokens), ("\n" + piece.strip(),)
+        return frozenset(tokens), ()
+
+    def _opens_thought(self) -> bool:
+        try:
+            pieces = self._template.pieces(["user"])
+        except TemplateRefused:
+            return False
+        return opens_thought("".join(p for p in _after(pieces, 0) if isinstance(p, str)))
+
+    def _tokenize(self, text: str, *, special: bool, first: bool) -> list[int]:
+        """The tokens of `text`; within a prompt (not `first`), without the space that SentencePiece puts in front."""
+        if first or not self._is_sentencepiece() or not self._adds_space():
+            return self._vocabulary.tokenize(text, special=special)
+        line = self._vocabulary.tokenize("\n")
+        tokens = self._vocabulary.tokenize("\n" + text, special=special)
+        if tokens[: len(line)] != line:
+            return self._vocabulary.tokenize(text, special=special)
+        return tokens[len(line) :]
+
+    def _is_sentencepiece(self) -> bool:
+        return self._vocabulary.metadata.get("tokenizer.ggml.model") == "llama"
+
+    def _adds_space(self) -> bool:
+        return self._vocabulary.metadata.get("tokenizer.ggml.add_space_prefix", "true") == "true"
+
+    def _id(self, key: str) -> int | None:
+        value = self._vocabulary.metadata.get(f"tokenizer.ggml.{key}")
+        return int(value) if value is not None else None
+
+
+def _after(pieces: Sequence[Piece], index: int) -> list[Piece]:
+    """What follows the content of message `index`; everything if the template dropped it."""
+    place = Content(index)
+    return list(pieces[pieces.index(place) + 1 :]) if place in pieces else list(pieces)
+
+
+def system_prompt(documents: Sequence[Document], system: str | None) -> str | None:
+    """The system text for a conversation about `documents`: the user's own, else ours, else none."""
+    if system is not None:
+        return system
+    if not documents:
+        return None
+    return SYSTEM_PAGES if any(d.paged for d in documents) else SYSTEM_DOCUMENT
+
+
+def document_text(document: Document) -> str:
+    """A document as it stands in the first user message: a title line, then the page-marked text."""
+    return f"Document: {document.title}\n\n{document.text_with_markers()}"
+
+
+def first_question(documents: Iterable[Document], question: str) -> str:
+    """The first user message: the documents, then the question, near to where the answer begins."""
+    return "\n\n".join([*map(document_text, documents), question])
