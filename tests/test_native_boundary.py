@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,7 +28,8 @@ def test_every_decode_failure_has_its_exception(status: native.DecodeStatus) -> 
 
 
 def test_a_stock_library_is_told_how_to_get_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_set_group_attention", lambda: None)
+    stock = SimpleNamespace(_lib=SimpleNamespace(_name="libllama.so"))
+    monkeypatch.setattr(native.library, "bindings", lambda: stock)
     assert not native.is_patched()
     with pytest.raises(LibraryError, match=r"stock one without group attention. Install .* pip install ./patches"):
         native.set_group_attention(None, GroupAttention(4))

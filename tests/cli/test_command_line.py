@@ -109,7 +109,7 @@ def test_model_text_cannot_drive_the_terminal() -> None:
 @pytest.mark.native
 def test_doctor_prints_one_object_and_1_on_a_stock_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(CliRunner().invoke(doctor.command, ["--json"]).output)["library"]["patched"] is True
-    monkeypatch.setattr("selfextend_local.native._set_group_attention", lambda: None)
+    monkeypatch.setattr("selfextend_local.native.library.is_patched", lambda: False)
     monkeypatch.setattr("selfextend_local.engine.default_model.find_default_model", lambda: Path("model.gguf"))
     result = CliRunner().invoke(doctor.command, ["--json", "--self-test"])
     report = json.loads(result.output)

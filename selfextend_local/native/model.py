@@ -1,0 +1,139 @@
+"""What a model file says of itself, its vocabulary and its pieces of text. Works on models with and without weights."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from selfextend_local.errors import ModelError
+
+from .library import bindings, native_reason
+
+
+def report_loading(params: Any, progress: Callable[[int, int], None]) -> Any:
+    """Have llama_model_params report (percent done, 100) while the weights are loaded. Keep what is returned alive."""
+
+    @bindings().llama_progress_callback  # type: ignore[untyped-decorator]
+    def report(share: float, _: Any) -> bool:
+        progress(round(100 * share), 100)
+        return True
+
+    params.progress_callback = report
+    return report
+
+
+def metadata(model: Any) -> dict[str, str]:
+    """The scalar GGUF metadata of a model."""
+    llama_cpp = bindings()
+    found: dict[str, str] = {}
+    for index in range(llama_cpp.llama_model_meta_count(model)):
+        key = _string(llama_cpp.llama_model_meta_key_by_index, model, index)
+        found[key] = _string(llama_cpp.llama_model_meta_val_str_by_index, model, index)
+    return found
+
+
+def _string(function: Any, model: Any, index: int) -> str:
+    size = 1024
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = function(model, index, buffer, size)
+        if length < size:
+            return buffer.value.decode("utf-8", "replace")
+        size = length + 1
+
+
+def open_model_without_weights(path: Path, gpu_layers: int = -1) -> Any:
+    """A model handle with vocabulary, metadata and tensor shapes, but no weights in memory, which says what it would take
+    with `gpu_layers` layers on the GPU (-1 = all). Free it with `free_model`.
+
+    Raises ModelError if the file is not a GGUF that this llama.cpp knows.
+    """
+    llama_cpp = bindings()
+    llama_cpp.llama_backend_init()
+    params = llama_cpp.llama_model_default_params()
+    params.no_alloc = True
+    params.n_gpu_layers = gpu_layers
+    params.use_extra_bufts = False  # weights that are repacked for the CPU would count as a device's
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    native_reason()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise ModelError(f"{path} can't be loaded: {native_reason() or 'not a GGUF model'}. Download it again, or convert it anew.")
+    return model
+
+
+def free_model(model: Any) -> None:
+    bindings().llama_model_free(model)
+
+
+def trained_window(model: Any) -> int:
+    """The trained context window, in tokens."""
+    return int(bindings().llama_model_n_ctx_train(model))
+
+
+def n_layers(model: Any) -> int:
+    """The repeating layers, without embeddings and output."""
+    return int(bindings().llama_model_n_layer(model))
+
+
+def sliding_window(model: Any) -> int:
+    """The window of the sliding-window layers in tokens, 0 without such layers."""
+    return int(bindings().llama_model_n_swa(model))
+
+
+def tokenize(model: Any, text: str, special: bool) -> list[int]:
+    """Token ids of a text, without BOS; with `special`, text that looks like a control token becomes one."""
+    llama_cpp = bindings()
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    raw = text.encode("utf-8", "replace")
+    room = len(raw) + 8
+    tokens = (llama_cpp.llama_token * room)()
+    count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, room, False, special)
+    if count < 0:
+        tokens = (llama_cpp.llama_token * -count)()
+        count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, -count, False, special)
+    return list(tokens[:count])
+
+
+@cache
+def grammar_compiles(rules: str) -> bool:
+    """Whether llama.cpp takes a GBNF grammar, whose root is called root."""
+    llama_cpp = bindings()
+    sampler = llama_cpp.llama_sampler_init_grammar(None, rules.encode(), b"root")
+    if sampler:
+        llama_cpp.llama_sampler_free(sampler)
+    return bool(sampler)
+
+
+class Pieces(dict[int, bytes]):
+    """Token -> the bytes that it stands for, however many; with `special` also a control token's name, else nothing of it.
+    Filled as they are asked for."""
+
+    def __init__(self, model: Any, special: bool) -> None:
+        super().__init__()
+        self._vocab = bindings().llama_model_get_vocab(model)
+        self._special = special
+
+    def __missing__(self, token: int) -> bytes:
+        size = 32
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = bindings().llama_token_to_piece(self._vocab, token, buffer, size, 0, self._special)
+            if length >= 0:
+                return self.setdefault(token, buffer.raw[:length])
+            size = -length
+
+
+def keeps_all_keys(model: Any) -> bool:
+    """False for models with a recurrent part, whose past can't be cut back to an earlier token."""
+    llama_cpp = bindings()
+    return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
+
+def opening_tokens(model: Any) -> list[int]:
+    """What the vocabulary puts in front of a text: BOS or nothing."""
+    vocab = bindings().llama_model_get_vocab(model)
+    return [bindings().llama_vocab_bos(vocab)] if bindings().llama_vocab_get_add_bos(vocab) else []
