@@ -27,7 +27,7 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 
 bench: $(VENV)/installed
-	$(BIN)/python -m selfextend_cli.bench
+	$(BIN)/selfextend bench --limits
 
 results: $(VENV)/installed
 	$(BIN)/python -m selfextend_local.evaluation.report docs/results >docs/results.md

@@ -15,7 +15,7 @@ from .terminal import console
 
 COMMANDS = {
     "chat": "selfextend_cli.chat.command:command",
-    "bench": "selfextend_cli.speed:command",
+    "bench": "selfextend_cli.bench:command",
     "doctor": "selfextend_cli.doctor:command",
     "sessions": "selfextend_cli.sessions:command",
     "summarize": "selfextend_cli.summarize.command:command",

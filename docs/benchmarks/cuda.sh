@@ -84,10 +84,9 @@ bench() { # NAME SHAPE TOKENS GROUP_SIZE WINDOW KV_TYPE [MODE]
     file=$models/$2.gguf
     shaped "$2"
     log "bench $1"
-    python3 -m selfextend_cli.speed --model "$file" --tokens "$3" --ga-n "$4" --ga-w "$5" --kv-type "$6" \
+    python3 -m selfextend_cli.bench --model "$file" --tokens "$3" --ga-n "$4" --ga-w "$5" --kv-type "$6" \
         --ga-mode "${7:-two-level}" --gpu-layers "$layers" --passes "${PASSES:-3}" --json >"$out/bench-$1.json" 2>"$out/bench-$1.log" || tail -5 "$out/bench-$1.log"
     grep -v '^prefill\|^decode at' "$out/bench-$1.log" || true
-    python3 "$work/checkout/docs/benchmarks/show.py" "$out/bench-$1.json" || true
 }
 
 unpack

@@ -10,13 +10,11 @@ two is noise.
 from __future__ import annotations
 
 import argparse
-import time
-from typing import Any
 
 import numpy as np
-from selfextend_cli.speed import Loop
 
 from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.evaluation.speed import Loop
 from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 
 
@@ -25,18 +23,12 @@ def form(text: str) -> GroupAttention:
     return GroupAttention(int(sizes["n"]), int(sizes["w"]), int(sizes["r"]), "progressive" in text)
 
 
-def seconds(llm: SelfExtendLlama, loop: Loop, ga: GroupAttention, batches: list[Any]) -> float:
-    """Of one prefill. The device is waited for at its end only."""
-    llm.pin_group_attention(PLAIN)
+def seconds(loop: Loop, ga: GroupAttention, text: list[int]) -> float:
+    """Of one prefill."""
+    loop.llm.pin_group_attention(PLAIN)
     loop.rewind(0)
-    llm.pin_group_attention(ga)
-    api, ctx = loop._api, llm.ctx
-    api.llama_synchronize(ctx)
-    started = time.perf_counter()
-    for batch in batches:
-        assert api.llama_decode(ctx, api.llama_batch_get_one(batch, len(batch))) == 0
-    api.llama_synchronize(ctx)
-    return time.perf_counter() - started
+    loop.llm.pin_group_attention(ga)
+    return loop.seconds(text, MICRO_BATCH)
 
 
 def main() -> None:
@@ -51,14 +43,12 @@ def main() -> None:
     llm = SelfExtendLlama(options.model, n_ctx=options.tokens + MICRO_BATCH, n_gpu_layers=options.gpu_layers)
     loop = Loop(llm)
     text = np.random.default_rng(1).integers(3, llm.n_vocab(), options.tokens).tolist()
-    token = loop._api.llama_token
-    batches = [(token * len(part))(*part) for part in (text[i : i + MICRO_BATCH] for i in range(0, len(text), MICRO_BATCH))]
     forms = [("plain", PLAIN), *((name, form(name)) for name in options.form), ("plain again", PLAIN)]
-    seconds(llm, loop, PLAIN, batches)
+    seconds(loop, PLAIN, text)
     least: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, ga in forms:
-            least[name] = min(least.get(name, float("inf")), seconds(llm, loop, ga, batches))
+            least[name] = min(least.get(name, float("inf")), seconds(loop, ga, text))
     for name, taken in least.items():
         print(f"{name:34} {taken:8.3f} s  {taken / least['plain']:.4f}")
 
