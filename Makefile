@@ -38,7 +38,7 @@ prove-patches: $(VENV)/installed
 clean:
 	rm -rf $(VENV) build
 
-build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.py)
+build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
 

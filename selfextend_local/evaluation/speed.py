@@ -366,9 +366,9 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 def likelihood(bench: Bench) -> Iterator[Row]:
     from selfextend_local.evaluation.model_reader import Reader
-    from selfextend_local.sample.logbook import month_entries
+    from selfextend_local.sample.report import log_text
 
-    text = "\n".join(f"{entry.date}. {entry.text}" for month in range(12) for entry in month_entries(month, 20))
+    text = log_text(20)
     nll = {}
     for kv_type in ("f16", "q8_0"):
         with closing(bench.open(4096, kv_type)) as llm:

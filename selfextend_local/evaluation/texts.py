@@ -69,10 +69,8 @@ def _without_licence(content: str) -> str:
 
 def random_words(count: int, seed: int = 0) -> Text:
     """Words of the sample report in random order: a text of any length in which nothing is repeated but by chance."""
-    from selfextend_local.sample.prose import CLOSING_CHAPTERS, OPENING_CHAPTERS
+    from selfextend_local.sample.report import prose
 
-    chapters = (*OPENING_CHAPTERS, *CLOSING_CHAPTERS)
-    prose = " ".join(paragraph for chapter in chapters for paragraph in chapter.paragraphs)
-    words = sorted(set(re.findall(r"[a-z]{3,}", prose)))
+    words = sorted(set(re.findall(r"[a-z]{3,}", prose())))
     chosen = random.Random(seed).choices(words, k=count)
     return Text("random words", " ".join(chosen))

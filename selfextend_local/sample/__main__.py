@@ -20,11 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("out", nargs="?", metavar="OUT.pdf", help="the file to write")
     what.add_argument("--folder", metavar="DIR", help="instead, a folder of short documents of several kinds, three of them broken")
-    parser.add_argument("--with-harmful", action="store_true", help="in the folder, also a bomb and a file that hangs its reader")
     arguments = parser.parse_args(argv)
     try:
         if arguments.folder is not None:
-            print(*write_folder(arguments.folder, with_harmful=arguments.with_harmful), sep="\n")
+            print(*write_folder(arguments.folder), sep="\n")
             return 0
         path = write_sample(arguments.out)
     except SelfExtendError as error:

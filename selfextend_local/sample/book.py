@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.sample import logbook, prose
+from selfextend_local.sample import report
 
 if TYPE_CHECKING:
     from fpdf import FPDF
@@ -38,7 +38,7 @@ def report_pdf() -> bytes:
     return bytes(second.pdf.output())
 
 
-def chapter_pdf(chapter: prose.Chapter, password: str | None = None) -> bytes:
+def chapter_pdf(chapter: report.Chapter, password: str | None = None) -> bytes:
     """One chapter as a PDF of its own, encrypted if there is a password."""
     book = _Book({})
     book.pdf.set_title(chapter.title)
@@ -56,6 +56,8 @@ def _blank_pdf() -> FPDF:
             "the sample document is made with fpdf2, which is not installed: run pip install fpdf2"
         ) from error
 
+    title, subtitle, header, *_ = report.sections()["title"]
+
     class Report(FPDF):
         """fpdf2 calls header and footer on each page."""
 
@@ -64,7 +66,7 @@ def _blank_pdf() -> FPDF:
                 return
             self.set_font("Times", "I", 9)
             self.set_y(10)
-            self.cell(0, 5, prose.RUNNING_HEADER, align="C")
+            self.cell(0, 5, header, align="C")
             self.set_y(_MARGIN + 4)
 
         def footer(self) -> None:
@@ -78,7 +80,7 @@ def _blank_pdf() -> FPDF:
     pdf.set_margins(_MARGIN, _MARGIN + 4, _MARGIN)
     pdf.set_auto_page_break(True, _MARGIN + 4)
     pdf.set_creation_date(_CREATED)
-    pdf.set_title(f"{prose.TITLE}: {prose.SUBTITLE}")
+    pdf.set_title(f"{title}: {subtitle}")
     pdf.set_author("Tarrow Island Trust")
     pdf.set_producer("selfextend-local sample")
     return pdf
@@ -99,24 +101,25 @@ class _Book:
     def set_report(self) -> None:
         self._title_page()
         self._contents_page()
-        for chapter in prose.OPENING_CHAPTERS:
+        for chapter in report.chapters("opening"):
             self.add(chapter)
-        for month, name in enumerate(logbook.MONTHS):
+        for month, name in enumerate(report.MONTHS):
             self._month(month)
             if name == "February":
-                self.add(prose.GALE)
+                self.add(*report.chapters("february"))
         self._weather_table()
-        for chapter in prose.CLOSING_CHAPTERS:
+        for chapter in report.chapters("closing"):
             self.add(chapter)
 
     def _title_page(self) -> None:
         self.pdf.add_page()
         self.pdf.set_y(58)
-        self._centred(prose.TITLE, "B", 24, 11)
+        title, subtitle, _, *imprint = report.sections()["title"]
+        self._centred(title, "B", 24, 11)
         self.pdf.ln(6)
-        self._centred(prose.SUBTITLE, "I", 14, 7)
+        self._centred(subtitle, "I", 14, 7)
         self.pdf.ln(48)
-        for row in prose.IMPRINT:
+        for row in imprint:
             self._centred(row, "", 10, 6)
 
     def _centred(self, text: str, style: str, points: int, line: float) -> None:
@@ -134,17 +137,18 @@ class _Book:
             self.pdf.cell(width - 8, 6.5, f"{title} {dots}")
             self.pdf.cell(8, 6.5, str(page), align="R", new_x="LMARGIN", new_y="NEXT")
 
-    def add(self, chapter: prose.Chapter) -> None:
+    def add(self, chapter: report.Chapter) -> None:
         self._open(chapter.title)
         for paragraph in chapter.paragraphs:
             self._paragraph(paragraph)
 
     def _weather_table(self) -> None:
-        before, after = prose.WEATHER_TABLE.paragraphs
-        self._open(prose.WEATHER_TABLE.title)
+        [chapter] = report.chapters("table")
+        before, after = chapter.paragraphs
+        self._open(chapter.title)
         self._paragraph(before)
-        rows = [logbook.month_summary(month) for month in range(len(logbook.MONTHS))]
-        for i, row in enumerate([prose.WEATHER_TABLE_HEAD, *rows]):
+        rows = [report.month_summary(month) for month in range(len(report.MONTHS))]
+        for i, row in enumerate([report.WEATHER_TABLE_HEAD, *rows]):
             self.pdf.set_font("Times", "" if i else "B", 11)
             for j, cell in enumerate(row):
                 self.pdf.cell(18 if j else 32, 6.4, cell, border="B", align="R" if j else "L")
@@ -153,9 +157,9 @@ class _Book:
         self._paragraph(after)
 
     def _month(self, month: int) -> None:
-        self._open(f"The Log for {logbook.MONTHS[month]}")
-        self._paragraph(prose.MONTH_INTRODUCTIONS[month])
-        for entry in logbook.month_entries(month, _ENTRIES_A_MONTH):
+        self._open(f"The Log for {report.MONTHS[month]}")
+        self._paragraph(report.sections()["months"][month])
+        for entry in report.month_entries(month, _ENTRIES_A_MONTH):
             self._entry(entry)
 
     def _open(self, title: str) -> None:
@@ -174,7 +178,7 @@ class _Book:
         self.pdf.multi_cell(0, _LINE, text, align="J", new_x="LMARGIN", new_y="NEXT")
         self.pdf.ln(3)
 
-    def _entry(self, entry: logbook.Entry) -> None:
+    def _entry(self, entry: report.Entry) -> None:
         # The date in bold inside the paragraph, which only the Markdown mode can set.
         self.pdf.set_font("Times", "", 11.5)
         text = f"**{entry.date}.** {entry.text}"

@@ -1,4 +1,4 @@
-"""A folder of short documents of several kinds, as a batch meets them: the report's chapters, three broken files, and two harmful ones.
+"""A folder of short documents of several kinds, as a batch meets them: the report's chapters, and three broken files.
 
 Knows file formats in their simplest form. Must not know models or tokens.
 """
@@ -13,22 +13,14 @@ import zipfile
 from pathlib import Path
 
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.sample import harmful, logbook, prose
+from selfextend_local.sample import report
 
 _ENTRIES = 6
-_MARKDOWN = (prose.FOREWORD, prose.STATION, prose.PEOPLE, prose.METHODS)
-_TEXT = (prose.GALE, prose.BIRDS)
-_HTML = (prose.STORES,)
-_EPUB = (prose.VISITORS,)
-_DOCX = (prose.CLOSING,)
 _PDF_MONTHS = (1, 5, 9)
 
 
-def write_folder(target: str | os.PathLike[str], *, with_harmful: bool = False) -> list[Path]:
+def write_folder(target: str | os.PathLike[str]) -> list[Path]:
     """Write twelve documents, and three that can't be read, into `target`; return their paths.
-
-    Args:
-        with_harmful: also one that unpacks to 600 MiB, and one that would keep its reader for ever.
 
     Raises:
         SelfExtendError: fpdf2 is missing, or `target` cannot be written.
@@ -37,8 +29,7 @@ def write_folder(target: str | os.PathLike[str], *, with_harmful: bool = False) 
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        files = _files() | (_harmful() if with_harmful else {})
-        for name, data in sorted(files.items()):
+        for name, data in sorted(_files().items()):
             (folder / name).write_bytes(data)
             written.append(folder / name)
     except OSError as error:
@@ -49,43 +40,35 @@ def write_folder(target: str | os.PathLike[str], *, with_harmful: bool = False) 
 def _files() -> dict[str, bytes]:
     from selfextend_local.sample.book import chapter_pdf
 
-    files = {f"{_stem(c)}.md": "\n\n".join([f"# {c.title}", *c.paragraphs]) for c in _MARKDOWN}
-    files |= {f"{_stem(c)}.txt": "\n\n".join([c.title, *c.paragraphs]) for c in _TEXT}
-    files |= {f"{_stem(c)}.html": _page(c) for c in _HTML}
+    [gale] = report.chapters("february")
+    birds, stores, visitors, thanks, closing = report.chapters("closing")
+    files = {f"{_stem(c)}.md": "\n\n".join([f"# {c.title}", *c.paragraphs]) for c in report.chapters("opening")}
+    files |= {f"{_stem(c)}.txt": "\n\n".join([c.title, *c.paragraphs]) for c in (gale, birds)}
+    files[f"{_stem(stores)}.html"] = _page(stores)
     data = {name: f"{text}\n".encode() for name, text in files.items()}
-    months = {logbook.MONTHS[month]: _month(month) for month in _PDF_MONTHS}
-    data |= {f"{_stem(c)}.epub": _epub(c) for c in _EPUB}
-    data |= {f"{_stem(c)}.docx": _docx(c) for c in _DOCX}
-    data |= {f"log-{name.lower()}.pdf": chapter_pdf(chapter) for name, chapter in months.items()}
-    whole = chapter_pdf(prose.THANKS)
+    data[f"{_stem(visitors)}.epub"] = _epub(visitors)
+    data[f"{_stem(closing)}.docx"] = _docx(closing)
+    data |= {f"log-{report.MONTHS[month].lower()}.pdf": chapter_pdf(report.month_chapter(month, _ENTRIES)) for month in _PDF_MONTHS}
+    whole = chapter_pdf(thanks)
     return data | {
         "broken-damaged.pdf": whole[: len(whole) // 3],
         "broken-empty.pdf": b"",
-        "broken-encrypted.pdf": chapter_pdf(prose.THANKS, password="secret"),
+        "broken-encrypted.pdf": chapter_pdf(thanks, password="secret"),
     }
 
 
-def _harmful() -> dict[str, bytes]:
-    return {"broken-bomb.pdf": harmful.bomb_pdf(), "broken-hanging.pdf": harmful.hanging_pdf()}
-
-
-def _stem(chapter: prose.Chapter) -> str:
+def _stem(chapter: report.Chapter) -> str:
     return re.sub(r"[^a-z]+", "-", chapter.title.lower())
 
 
-def _month(month: int) -> prose.Chapter:
-    entries = (f"{entry.date}. {entry.text}" for entry in logbook.month_entries(month, _ENTRIES))
-    return prose.Chapter(f"The Log for {logbook.MONTHS[month]}", (prose.MONTH_INTRODUCTIONS[month], *entries))
-
-
-def _page(chapter: prose.Chapter) -> str:
+def _page(chapter: report.Chapter) -> str:
     body = "".join(f"<p>{html.escape(paragraph)}</p>\n" for paragraph in chapter.paragraphs)
     title = html.escape(chapter.title)
     head = f'<head><meta charset="utf-8"><title>{title}</title></head>'
     return f"<!doctype html>\n<html>{head}\n<body><h1>{title}</h1>\n{body}</body></html>"
 
 
-def _epub(chapter: prose.Chapter) -> bytes:
+def _epub(chapter: report.Chapter) -> bytes:
     container = (
         '<container version="1.0" xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
         '<rootfile full-path="book.opf" media-type="application/oebps-package+xml"/></rootfiles></container>'
@@ -102,7 +85,7 @@ def _epub(chapter: prose.Chapter) -> bytes:
     return _zipped(files)
 
 
-def _docx(chapter: prose.Chapter) -> bytes:
+def _docx(chapter: report.Chapter) -> bytes:
     office = "http://schemas.openxmlformats.org"
     types = (
         f'<Types xmlns="{office}/package/2006/content-types">'

@@ -1,21 +1,26 @@
-"""Documents that harm their reader, made as an attacker or an accident would make them. Knows file formats only."""
+"""Documents that harm their reader, made as an attacker or an accident would make them. Knows file formats only.
+
+    python tests/support/bad_documents.py FOLDER       writes the two PDF files that hang and flood their reader
+"""
 
 from __future__ import annotations
 
+import sys
+import zlib
 from pathlib import Path
 
-from selfextend_local.sample import harmful
+_LEVELS = 12
 
 
 def hanging_pdf(path: Path) -> Path:
     """One whose page takes for ever to place."""
-    path.write_bytes(harmful.hanging_pdf())
+    path.write_bytes(hanging_bytes())
     return path
 
 
 def bomb_pdf(path: Path) -> Path:
     """One whose page unpacks to 600 MiB."""
-    path.write_bytes(harmful.bomb_pdf())
+    path.write_bytes(bomb_bytes())
     return path
 
 
@@ -39,3 +44,61 @@ def damaged_pdf(path: Path) -> Path:
 def empty_file(path: Path) -> Path:
     path.write_bytes(b"")
     return path
+
+
+def _pdf(objects: list[bytes]) -> bytes:
+    """A PDF of numbered objects, the first of which is the catalogue."""
+    data, offsets = b"%PDF-1.7\n", []
+    for number, body in enumerate(objects, start=1):
+        offsets.append(len(data))
+        data += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
+    size = len(objects) + 1
+    trailer = b"trailer\n<< /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (size, len(data))
+    return data + b"xref\n0 %d\n0000000000 65535 f \n" % size + table + trailer
+
+
+def _stream(data: bytes, head: bytes = b"") -> bytes:
+    return b"<< /Length %d %s >>\nstream\n%s\nendstream" % (len(data), head, data)
+
+
+def hanging_bytes() -> bytes:
+    """One page that draws a form ten times, which draws a form ten times, and so on: 10^12 words to place."""
+    resources = b"<< /XObject << /F 6 0 R >> /Font << /T 5 0 R >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources %s >>" % resources
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        page,
+        _stream(b"/F Do " * 10),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    for level in range(_LEVELS):
+        number = 6 + level
+        last = level == _LEVELS - 1
+        content = b"BT /T 12 Tf 72 700 Td (laughs) Tj ET" if last else b"/F Do " * 10
+        inner = b"" if last else b"/XObject << /F %d 0 R >>" % (number + 1)
+        head = b"/Type /XObject /Subtype /Form /BBox [0 0 612 792] /Resources << %s /Font << /T 5 0 R >> >>" % inner
+        objects.append(_stream(content, head))
+    return _pdf(objects)
+
+
+def bomb_bytes(mib: int = 600) -> bytes:
+    """A page whose content unpacks, in two steps, from a few kilobytes to `mib` MiB."""
+    packer = zlib.compressobj(1)
+    block = b"BT /T 12 Tf 72 700 Td (boom) Tj ET\n".ljust(1 << 20)
+    packed = b"".join(packer.compress(block) for _ in range(mib)) + packer.flush()
+    twice = zlib.compress(packed, 9)
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /Font << /T 5 0 R >> >> >>",
+        _stream(twice, b"/Filter [/FlateDecode /FlateDecode]"),
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    return _pdf(objects)
+
+
+if __name__ == "__main__":
+    hanging_pdf(Path(sys.argv[1], "broken-hanging.pdf"))
+    bomb_pdf(Path(sys.argv[1], "broken-bomb.pdf"))
