@@ -7,10 +7,11 @@ so that collecting the tests needs no library, and its log is silenced.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 GPU_LAYERS = int(os.environ.get("SELFEXTEND_TEST_GPU_LAYERS", "0"))
 """How many layers the tests put on the GPU of a build that has one."""
 
+GGML_LOG_LEVEL_ERROR = 4
 SUCCESS = 0
 ABORTED = 2
 
@@ -85,9 +87,23 @@ class _Library:
         self.api: Any = llama_cpp
         self.path = str(llama_cpp.llama_cpp._lib._name)
         self._handle = ctypes.CDLL(self.path)
-        self._silence = llama_cpp.llama_log_callback(lambda level, text, data: None)
-        llama_cpp.llama_log_set(self._silence, ctypes.c_void_p(0))
+        self._errors: list[str] | None = None
+        self._log = llama_cpp.llama_log_callback(self._hear)
+        llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
         llama_cpp.llama_backend_init()
+
+    def _hear(self, level: int, text: bytes, data: object) -> None:
+        if self._errors is not None and level == GGML_LOG_LEVEL_ERROR:
+            self._errors.append(text.decode(errors="replace").strip())
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[list[str]]:
+        """What the library logs as an error meanwhile; it is silent otherwise."""
+        self._errors = []
+        try:
+            yield self._errors
+        finally:
+            self._errors = None
 
     @property
     def ggml_base(self) -> Path:
