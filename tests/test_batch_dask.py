@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from selfextend_cli.summarize.command import command
+from support.terminal import PATIENCE_S
 from support.tiny_models import TinyModel
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
@@ -56,8 +57,8 @@ class Cluster:
         self._processes[0].kill()
 
     def client(self, workers: int) -> Any:
-        client = distributed.Client(self.address, timeout=60, set_as_default=False)
-        client.wait_for_workers(workers, timeout=60)
+        client = distributed.Client(self.address, timeout=PATIENCE_S, set_as_default=False)
+        client.wait_for_workers(workers, timeout=PATIENCE_S)
         return client
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_sentence(cluster: Cluster, fo
             while not any("summarize_with" in str(calls) for calls in client.call_stack().values()):
                 time.sleep(0.02)
         cluster.kill_scheduler()
-        _, said = batch.communicate(timeout=120)
+        _, said = batch.communicate(timeout=PATIENCE_S)
     assert batch.returncode == 1, said
     assert "error: The Dask scheduler is gone: start it, and run the same command again." in said
     assert "Traceback" not in said and "distributed" not in said
@@ -178,8 +179,8 @@ def test_a_stop_ends_the_work_of_the_workers(cluster: Cluster, folder: Path, tin
         while not any("summarize_with" in str(calls) for calls in client.call_stack().values()):
             time.sleep(0.02)
         batch.send_signal(signal.SIGTERM)
-        assert batch.wait(60) == 130
-        deadline = time.monotonic() + 60
+        assert batch.wait(PATIENCE_S) == 130
+        deadline = time.monotonic() + PATIENCE_S
         while "summarize_with" in str(client.run(_stacks)):
             assert time.monotonic() < deadline, "the worker goes on with a document that nobody wants"
             time.sleep(0.1)

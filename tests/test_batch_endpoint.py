@@ -92,7 +92,7 @@ def documents(tmp_path: Path) -> list[Path]:
 
 def test_documents_are_spread_over_the_servers(documents: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    both = threading.Barrier(2, timeout=20)  # no answer before both servers are asked: neither may be left idle
+    both = threading.Barrier(2, timeout=600)  # no answer before both servers are asked: neither may be left idle
 
     def together(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
         if number == 1:

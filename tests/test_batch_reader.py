@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,11 +46,11 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 
 def test_a_document_that_hangs_its_reader_is_given_up(tmp_path: Path) -> None:
-    before = _children()
+    before = _pids()
     failure = read(hanging_pdf(tmp_path / "hang.pdf"), Limits(read_s=2))
     assert isinstance(failure, Failure) and failure.code == "reader_timeout"
     assert "--read-timeout" in failure.message
-    assert _children() == before
+    assert _pids() == before
 
 
 @posix
@@ -64,32 +63,31 @@ def test_a_bomb_is_stopped_by_the_memory_limit(tmp_path: Path) -> None:
 def test_one_reader_serves_many_and_goes_on_after_each_kind_of_end(tmp_path: Path) -> None:
     good = tmp_path / "a.txt"
     good.write_text("Good text.")
+    before = _pids()
     bad = [hanging_pdf(tmp_path / "hang.pdf"), damaged_pdf(tmp_path / "bad.pdf"), empty_file(tmp_path / "empty.txt")]
-    reader = Reader(Limits(read_s=1.5))
+    reader = Reader(Limits(read_s=15))
     try:
         for path in bad:
             assert isinstance(reader.read(good), Document)
-            first = _pids()
+            first = _pids() - before
             assert isinstance(reader.read(good), Document)
-            assert _pids() == first
+            assert _pids() - before == first
             assert isinstance(reader.read(path), Failure)
         assert isinstance(reader.read(good), Document)
-        for pid in _pids():  # as the system does when memory runs out
+        for pid in _pids() - before:  # as the system does when memory runs out
             psutil.Process(pid).kill()
             psutil.Process(pid).wait()
         assert isinstance(reader.read(good), Document)
     finally:
         reader.close()
-    assert not _pids()
+    assert _pids() == before
 
 
 def test_a_stop_kills_the_reader(tmp_path: Path) -> None:
     stop = threading.Event()
     threading.Timer(0.5, stop.set).start()
-    started = time.monotonic()
     failure = read(hanging_pdf(tmp_path / "hang.pdf"), Limits(read_s=300), stop.is_set)
     assert isinstance(failure, Failure) and failure.code == "stopped"
-    assert time.monotonic() - started < 100
 
 
 def test_files_beside_the_documents_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +97,6 @@ def test_files_beside_the_documents_are_not_imported(tmp_path: Path, monkeypatch
     (tmp_path / "a.txt").write_text("Good text.")
     monkeypatch.chdir(tmp_path)
     assert isinstance(read(Path("a.txt"), Limits()), Document)
-
-
-def _children() -> int:
-    return len(_pids())
 
 
 def _pids() -> set[int]:

@@ -24,12 +24,12 @@ from selfextend_local.documents.layout import Line, RawPage, page_from_text
 from selfextend_local.documents.paragraphs import paragraphs, rejoin, vocabulary
 from selfextend_local.documents.pdf import PDFIUM_ERRORS, error_for
 from selfextend_local.documents.text import decode, read_text
+from selfextend_local.sample.report import prose
 
 pytest.importorskip("fpdf")
 
 from fpdf import FPDF
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 PROSE = (
     "The lamp in the tower was lit at dusk by the keeper, who had climbed the stairs with "
     "two cans of oil and a good deal of complaint. By midnight the wind had dropped and the "
@@ -712,25 +712,14 @@ def test_exceptions_with_attributes_survive_pickling() -> None:
     assert (str(stopped), stopped.n_done) == ("stopped", 512)
 
 
-# Real documents, where they are at hand
-
-
-@pytest.mark.skipif(not (DATA / "pride-and-prejudice.pdf").exists(), reason="not here")
-def test_a_novel() -> None:
-    document = load_document(DATA / "pride-and-prejudice.pdf")
-    assert document.page_count == 234
-    assert document.title == "Pride and Prejudice, by Jane Austen"
-    assert document.warnings == ()
-    assert "\n\nChapter 2\n\nMr. Bennet was among the earliest" in document.pages[3].text
-    text = document.text_with_markers()
-    assert "Project Gutenberg-tm concept of a library" in text
-    assert not any(c < " " and c != "\n" for c in text)
-
-
-@pytest.mark.skipif(not (DATA / "sherlock-holmes.txt").exists(), reason="not here")
-def test_a_hard_wrapped_text() -> None:
-    document = load_document(DATA / "sherlock-holmes.txt")
+def test_a_hard_wrapped_text(tmp_path: Path) -> None:
+    """As Project Gutenberg writes them: Latin-1, lines of 70 characters, a list of chapters that stays one."""
+    contents = "   I. A Café in Skagen\n  II. The Herring Fleet\n III. Signe's Début\n"
+    path = tmp_path / "book.txt"
+    wrapped = "\n\n".join(textwrap.fill(paragraph, 70) for paragraph in prose().split("\n\n"))
+    path.write_bytes(f"THE BOOK\n\n{contents}\n\n{wrapped}\n".replace("\n", "\r\n").encode("latin-1"))
+    document = load_document(path)
     assert not document.paged
     text = document.text_with_markers()
-    assert "I have seldom heard him mention her under any other name." in text
-    assert "   I. A Scandal in Bohemia\n  II. The Red-headed League\n" in text
+    assert contents in text
+    assert all(paragraph in text for paragraph in prose().split("\n\n"))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfextend_local.documents import Document, Page, load_document
+from selfextend_local.documents import Document, Page
 from selfextend_local.documents.selection import GAP, Selection, select_passages, trim
+from selfextend_local.sample import report
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 FILLER = "The boat came in with flour and rope, and the crew went up to the house to eat. "
 
 
@@ -142,18 +142,18 @@ def test_never_over_the_budget(pages: list[str], budget: int, paged: bool, quest
         ]
 
 
-@pytest.mark.skipif(not (DATA / "pride-and-prejudice.pdf").exists(), reason="not here")
 @pytest.mark.parametrize(
     ("question", "passage"),
     [
-        ("What is Mr Bingley's income?", "four or five thousand a year"),
-        ("Who is Mr Collins' patroness?", "very fortunate in his patroness. Lady Catherine de Bourgh"),
-        ("What does Lydia do at Brighton?", "Colonel Forster came yesterday, having left Brighton"),
-        ("What does the housekeeper at Pemberley say of her master?", "never known a cross word"),
+        ("What is the radio code of the lighthouse?", "35926"),
+        ("What was the strongest gust of the year?", "97 knots"),
+        ("Who will be the next warden of the observatory?", "Signe Aldous"),
+        ("What did the school at Port Ellery send?", "eleven hang in the common room"),
     ],
 )
-def test_questions_about_a_novel(question: str, passage: str) -> None:
-    novel = load_document(DATA / "pride-and-prejudice.pdf")
-    selection = select_passages([novel], question, 1500, words)
-    assert selection.tokens <= 1500
+def test_questions_about_a_long_report(question: str, passage: str) -> None:
+    chapters = [*report.chapters("opening"), *report.chapters("february"), *(report.month_chapter(m, 11) for m in range(12))]
+    made = document(["\n\n".join([c.title, *c.paragraphs]) for c in [*chapters, *report.chapters("closing")]])
+    selection = select_passages([made], question, 700, words)
+    assert selection.tokens <= 700 < words(made.text_with_markers()) / 10
     assert passage in " ".join(selection.text.split())

@@ -12,11 +12,14 @@ from selfextend_local import native
 from selfextend_local.errors import ContextOverflow, LibraryError, ModelError
 from selfextend_local.positions import GroupAttention
 
-PATCH = Path(__file__).parents[1] / "patches" / "0006-group-attention.patch"
+PATCHES = Path(__file__).parents[1] / "patches"
 
 
 def test_every_status_of_the_c_header_has_its_exception() -> None:
-    declared = dict(re.findall(r"^\+\s+LLAMA_GROUP_ATTN_(\w+)\s+= +(-?\d+)", PATCH.read_text(), re.MULTILINE))
+    """Wherever the series declares them."""
+    sources = [path.read_text() for path in (*PATCHES.glob("*.patch"), *PATCHES.glob("src/*.h"))]
+    declared = dict(re.findall(r"^\+?\s+LLAMA_GROUP_ATTN_(\w+)\s+= +(-?\d+)", "\n".join(sources), re.MULTILINE))
+    assert declared
     assert {name: int(value) for name, value in declared.items()} == {s.name: s.value for s in native.Status}
     assert set(native.REFUSALS) == set(native.Status) - {native.Status.OK}
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.scripted_model import make_scripted_model
-from support.terminal import CHAT
+from support.terminal import CHAT, PATIENCE_S
 
 from selfextend_local.engine.default_model import find_default_model
 
@@ -74,7 +74,7 @@ def once(scripted: Path, home: dict[str, str]) -> RunOnce:
 
     def run(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         command = [*CHAT, "--model", str(scripted), "--threads", "1", *arguments]
-        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False, env=home | (env or {}))
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=home | (env or {}))
 
     return run
 

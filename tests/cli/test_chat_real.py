@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.terminal import CHAT, Terminal
+from support.terminal import CHAT, PATIENCE_S, Terminal
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("needs_model")]
 
@@ -20,7 +20,7 @@ QUESTION = "What is the pass key of the north vault?"
 @pytest.fixture
 def run(home: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     def start(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*CHAT, *arguments], input=stdin, capture_output=True, text=True, timeout=300, check=False, env=home)
+        return subprocess.run([*CHAT, *arguments], input=stdin, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=home)
 
     return start
 
@@ -74,11 +74,23 @@ def test_a_document_cannot_speak_for_the_system(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def talk(short_document: Path, home: dict[str, str]) -> Iterator[Terminal]:
-    started = Terminal([*CHAT, "--doc", str(short_document), "--max-tokens", "200"], home, columns=60)
-    started.wait_idle()
-    yield started
-    started.child.close(force=True)
+def terminal(home: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    """terminal(document, *arguments) opens a conversation whose answers are short."""
+    opened: list[Terminal] = []
+
+    def start(document: Path, *arguments: str) -> Terminal:
+        opened.append(Terminal([*CHAT, "--doc", str(document), "--max-tokens", "24", *arguments], home, columns=60))
+        opened[-1].wait_idle()
+        return opened[-1]
+
+    yield start
+    for found in opened:
+        found.child.close(force=True)
+
+
+@pytest.fixture
+def talk(short_document: Path, terminal: Callable[..., Terminal]) -> Terminal:
+    return terminal(short_document)
 
 
 def test_a_conversation_in_a_terminal(talk: Terminal) -> None:
@@ -92,22 +104,31 @@ def test_a_conversation_in_a_terminal(talk: Terminal) -> None:
     assert talk.end() == 0
 
 
-def test_ctrl_c_stops_the_prefill_and_keeps_the_chat(talk: Terminal) -> None:
+def test_ctrl_c_stops_the_prefill_and_keeps_the_chat(
+    terminal: Callable[..., Terminal], short_document: Path, tmp_path: Path
+) -> None:
+    long = tmp_path / "long.txt"  # so that the key is pressed long before all of it is read, on any machine
+    long.write_text("\n\n".join(f"Line {i} of a long list says nothing of any weight." for i in range(400)))
+    talk = terminal(long)
     talk.type(QUESTION + "\r")
     talk.wait("Reading the prompt")
     talk.type("\x03")
     talk.wait("Stopped after")
     talk.wait_idle()
     assert talk.run("/stats") == ["Nothing has been asked yet."]
+    talk.run(f"/doc add {short_document}")
+    talk.run("/doc rm 1")
     assert "48213" in "\n".join(talk.run(QUESTION))
 
 
-def test_ctrl_c_stops_the_answer_and_keeps_the_chat(talk: Terminal) -> None:
+def test_ctrl_c_stops_the_answer_and_keeps_the_chat(terminal: Callable[..., Terminal], short_document: Path) -> None:
+    talk = terminal(short_document, "--max-tokens", "2000")
     talk.type("Tell me a long story about the sun.\r")  # fits one line of this screen
     talk.wait(lambda: len(talk.text.partition("the sun.")[2].split()) > 8 and "Reading" not in talk.text)
     talk.type("\x03")
     talk.wait("(stopped)")
     talk.wait_idle()
+    talk.run("/set max-tokens 8")
     assert "tokens/s" in "\n".join(talk.run(QUESTION))
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from selfextend_cli.summarize.command import command
 from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_pdf, hanging_pdf
+from support.terminal import PATIENCE_S
 from support.tiny_models import TinyModel
 
 pytestmark = pytest.mark.native
@@ -261,12 +262,12 @@ def test_a_terminal_has_bars_and_stdout_has_the_answers(model: str, folder: Path
     code = "from selfextend_cli.summarize.command import main; main()"
     words = [sys.executable, "-c", code, "docs", "--model", model, "--threads", "1", "--max-tokens", "6", "--format", "jsonl"]
     shell = " ".join(f"'{word}'" for word in words)
-    terminal = pexpect.spawn("/bin/sh", ["-c", f"{shell} > answers.jsonl"], encoding="utf-8", timeout=60, dimensions=(24, 100))
+    terminal = pexpect.spawn("/bin/sh", ["-c", f"{shell} > answers.jsonl"], encoding="utf-8", timeout=PATIENCE_S, dimensions=(24, 100))
     terminal.expect("3/3")
     terminal.expect("done +3")
     terminal.expect(pexpect.EOF)
     assert ids("answers.jsonl") == ["docs/d0.txt", "docs/d1.txt", "docs/d2.txt"]
-    terminal = pexpect.spawn(words[0], words[1:-2], encoding="utf-8", timeout=60, dimensions=(24, 100))
+    terminal = pexpect.spawn(words[0], words[1:-2], encoding="utf-8", timeout=PATIENCE_S, dimensions=(24, 100))
     terminal.expect("# d")
     terminal.expect("done +3")
     terminal.expect(pexpect.EOF)

@@ -515,7 +515,7 @@ def stock(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     python_path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": python_path, "LLAMA_CPP_LIB_PATH": STOCK, "GGML_NO_BACKTRACE": "1"}
     command = [sys.executable, "-c", STOCK_SCRIPT, str(folder), *map(str, models)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 

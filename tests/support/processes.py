@@ -15,6 +15,6 @@ def assert_runs(script: str, *arguments: object) -> None:
     python_path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": python_path, "GGML_NO_BACKTRACE": "1"}
     command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stderr[-2000:]
