@@ -31,7 +31,8 @@ NOT_YET = {
         "B2": "deepseek2-ocr, hunyuan-dense, hunyuan-moe, hunyuan_vl, maincoder, starcoder",
         "B3": "granite without RoPE, granitehybrid without RoPE",
         "B13": "lfm2 with a sliding window",
-        "B14": "cogvlm, cogvlm with RoPE factors, falcon-h1 with RoPE factors, granite_swa, mellum, olmo2, pangu-embedded with RoPE factors",
+        "B14": "cogvlm, cogvlm with RoPE factors, falcon-h1 with RoPE factors, granite_swa, mellum, olmo2, "
+        "pangu-embedded with RoPE factors",
         "M": "bailingmoe3 with M-RoPE, glm4 with M-RoPE, glm4moe with M-RoPE, paddleocr, qwen2vl, qwen35, qwen35moe, qwen3tts, qwen3vl, "
         "qwen3vlmoe",
     }.items()

@@ -63,6 +63,13 @@ def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str, scheme: Sch
         assert engine.pos_max() == N_TOKENS - 1
 
 
+@pytest.mark.xfail(strict=True, reason="issue 19, B1")
+def test_layers_without_rope_are_left_as_they_are(tiny_model: TinyModel) -> None:
+    path = tiny_model("some-without-rope")
+    with grouped(path) as engine:
+        assert_close(engine.decode(text()), expected_logits(path, text(), (N_TOKENS, DEFAULT)))
+
+
 @pytest.mark.parametrize("scheme", [(8, 1, 8), (4, 3, 4), (2, 16, 2), (16, 16, 64)])
 @pytest.mark.parametrize("kind", ["gqa", "swa"])
 def test_agrees_with_narrow_windows(tiny_model: TinyModel, kind: str, scheme: Scheme) -> None:

@@ -1,10 +1,10 @@
 """Whether group attention is right on the tiny model of an architecture, without a reference for each.
 
 Two comparisons of the library with itself. A K-shift of the whole text changes no distance, so it may change no logit: that finds keys
-which aren't plain rotations of something (layers without RoPE, norms with weights after it, learned positions), and shifts that rotate other
-pairs or with other frequencies than the graph did, whoever chose these. And groups must compute what the plain model computes when the
-same rotations are spelt by hand: the text gets the positions of the groups, and earlier keys are moved with seq_add. That finds whatever
-else an architecture reads from the positions.
+which aren't plain rotations of something (layers without RoPE, norms with weights after it, learned positions), and shifts that rotate
+other pairs or with other frequencies than the graph did, whoever chose these. And groups must compute what the plain model computes when
+the same rotations are spelt by hand: the text gets the positions of the groups, and earlier keys are moved with seq_add. That finds
+whatever else an architecture reads from the positions.
 
 Run as a program it prints a JSON line for each name given, so that an architecture that aborts takes no test run with it.
 """

@@ -17,7 +17,7 @@ import gguf
 import numpy as np
 
 Array = np.typing.NDArray[Any]
-INTERLEAVED_PAIRS = {"llama"}  # the other architectures pair value c with value c + n_rot/2
+INTERLEAVED_PAIRS = {"llama", "smollm3"}  # the other architectures pair value c with value c + n_rot/2
 
 
 def plain_distance(n_tokens: int) -> Array:
@@ -119,7 +119,15 @@ class Reference:
         assert distance.shape == (len(tokens), len(tokens))
         self._removed = np.zeros(distance.shape, dtype=bool) if removed is None else removed
         x = self._tensors["token_embd"][list(tokens)]
-        layer = {"llama": self._llama, "qwen2": self._llama, "stablelm": self._stablelm, "plamo3": self._plamo3, "lfm2": self._lfm2}
+        layer = {
+            "llama": self._llama,
+            "smollm3": self._smollm3,
+            "qwen2": self._llama,
+            "qwen2vl": self._llama,
+            "stablelm": self._stablelm,
+            "plamo3": self._plamo3,
+            "lfm2": self._lfm2,
+        }
         for index in range(self._get("block_count")):
             x = layer[self.arch](x, distance, index)
         norm = "token_embd_norm" if self.arch == "lfm2" else "output_norm"
@@ -133,6 +141,9 @@ class Reference:
         q, k, v = self._project(self._rms_norm(x, f"{block}.attn_norm"), block)
         x = x + self._attention(q, k, v, distance, block)
         return x + self._gated(self._rms_norm(x, f"{block}.ffn_norm"), block)
+
+    def _smollm3(self, x: Array, distance: Array, index: int) -> Array:
+        return self._llama(x, distance if (index + 1) % 4 else np.zeros_like(distance), index)
 
     def _stablelm(self, x: Array, distance: Array, index: int) -> Array:
         block = f"blk.{index}"

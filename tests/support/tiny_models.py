@@ -119,9 +119,9 @@ class _Model:
         self._writer.close()
 
 
-def _gqa(path: Path, seed: int) -> None:
+def _gqa(path: Path, seed: int, arch: str = "llama", n_layer: int = 2) -> None:
     """Llama: grouped-query attention, interleaved rotary pairs over the whole head."""
-    model = _Model(path, "llama", seed, n_layer=2)
+    model = _Model(path, arch, seed, n_layer)
     model.set_heads()
     model.set("attention.layer_norm_rms_epsilon", NORM_EPS)
     model.set("rope.dimension_count", HEAD_DIM)
@@ -132,6 +132,11 @@ def _gqa(path: Path, seed: int) -> None:
         model.scale(f"{block}.ffn_norm.weight", N_EMBD)
         model.gated_feed_forward(block)
     model.write()
+
+
+def _some_without_rope(path: Path, seed: int) -> None:
+    """SmolLM3: as Llama, but each fourth layer has no positions."""
+    _gqa(path, seed, arch="smollm3", n_layer=4)
 
 
 def _biased_qkv(path: Path, seed: int, arch: str = "qwen2") -> None:
@@ -288,6 +293,7 @@ def _recurrent(path: Path, seed: int) -> None:
 
 _BUILDERS: dict[str, Callable[[Path, int], None]] = {
     "gqa": _gqa,
+    "some-without-rope": _some_without_rope,
     "qkv-bias": _biased_qkv,
     "partial-rotary": _partial_rotary,
     "swa": _swa,
