@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from selfextend_local.batch import Failure, Limits, summarize
 from selfextend_local.batch import http_runner as endpoint_module
+from selfextend_local.batch.exchange import ExchangeError, exchange
 from selfextend_local.errors import BatchError
 
 Reply = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]
@@ -28,9 +32,16 @@ def answer(body: dict[str, Any], number: int) -> tuple[int, dict[str, Any]]:
 class Served(ThreadingHTTPServer):
     """A server with the OpenAI API that records what it is asked."""
 
-    def __init__(self, reply: Reply, model: str = "served-model", window: int | None = None) -> None:
+    def __init__(
+        self,
+        reply: Reply,
+        model: str = "served-model",
+        window: int | None = None,
+        headers: dict[str, str] | None = None,
+        drip: bool = False,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.reply, self.model, self.window = reply, model, window
+        self.reply, self.model, self.window, self.headers, self.drip = reply, model, window, headers or {}, drip
         self.bodies: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.lock = threading.Lock()
@@ -52,11 +63,23 @@ class Handler(BaseHTTPRequestHandler):
             self.server.bodies.append(body)
             self.server.keys.append(self.headers["Authorization"])
             number = len(self.server.bodies)
-        self._send(*self.server.reply(body, number))
+        if self.server.drip:
+            return self._drip()
+        self._send(*self.server.reply(body, number), self.server.headers)
 
-    def _send(self, status: int, data: dict[str, Any]) -> None:
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.05)
+
+    def _send(self, status: int, data: Any, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         payload = json.dumps(data).encode()
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(payload)))
         self.end_headers()
         self.wfile.write(payload)
@@ -79,7 +102,7 @@ def serving(reply: Reply = answer, **settings: Any) -> Iterator[Served]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE_S", 0.001)
 
 
 @pytest.fixture
@@ -156,6 +179,53 @@ def test_an_answer_of_another_form_is_a_failure(documents: list[Path]) -> None:
 def test_servers_with_different_models_are_refused(documents: list[Path]) -> None:
     with serving() as one, serving(model="other") as two, pytest.raises(BatchError, match="different models"):
         list(summarize(documents, endpoints=[one.url, two.url]))
+
+
+def test_a_redirect_is_not_followed_and_the_key_stays(documents: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with serving() as thief, serving(lambda body, number: (302, {}), headers={"Location": f"{thief.url}/v1"}) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url])
+        assert (thief.keys, len(server.keys)) == ([], 1)
+    assert isinstance(result.outcome, Failure) and "it redirects to http://127.0.0.1" in result.outcome.message
+
+
+@pytest.mark.parametrize("wish", ["999999999", "²", "Wed, 21 Oct 2099 07:28:00 GMT"])
+def test_a_server_cannot_choose_a_long_pause(documents: list[Path], monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+    monkeypatch.setattr(endpoint_module, "LONGEST_PAUSE_S", 0.001)
+    with serving(lambda body, number: (429, {}) if number == 1 else answer(body, number), headers={"Retry-After": wish}) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url])
+    assert result.ok
+
+
+@pytest.mark.parametrize("data", [[1], {"choices": ["x"]}, {"choices": [{"message": {"content": [1]}}]}, None])
+def test_answers_of_wrong_types(documents: list[Path], data: Any) -> None:
+    with serving(lambda body, number: (200, data)) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url])
+    assert isinstance(result.outcome, Failure) and "another form" in result.outcome.message
+
+
+@pytest.mark.parametrize("usage", [[1], {"prompt_tokens": 1e999, "completion_tokens": "x"}, {"prompt_tokens": 10**30}])
+def test_counts_that_cannot_be_are_none(documents: list[Path], usage: Any) -> None:
+    good = {"choices": [{"message": {"content": "A summary."}}], "usage": usage}
+    with serving(lambda body, number: (200, good)) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url])
+    assert result.ok and result.summary.usage.prompt_tokens == 0
+
+
+def test_an_answer_without_end_is_given_up(documents: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint_module, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(endpoint_module, "TRIES", 2)
+    with serving(lambda body, number: (200, {"choices": "x" * (2 << 20)})) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url])
+    assert isinstance(result.outcome, Failure) and "longer than 1 MiB" in result.outcome.message
+
+
+def test_an_answer_that_drips_is_given_up_as_a_whole(documents: list[Path]) -> None:
+    with serving(drip=True) as server:
+        (result,) = summarize(documents[:1], endpoints=[server.url], limits=Limits(answer_s=1))
+        with pytest.raises(ExchangeError, match="no whole answer in 1 s"):
+            exchange(f"{server.url}/v1/chat/completions", {}, {}, most_bytes=1 << 20, limit_s=1)
+    assert isinstance(result.outcome, Failure) and result.outcome.code == "timeout"
 
 
 def test_no_server_is_one_sentence(documents: list[Path]) -> None:

@@ -222,7 +222,7 @@ def _model(options: Options) -> Path:
     return found
 
 
-def _runner(options: Options, job: Job) -> Runner:
+def _runner(options: Options, job: Job, stop: StopOnSignals) -> Runner:
     from selfextend_local.batch.api import make_runner
 
     tls = (options.tls_ca or "", options.tls_cert or "", options.tls_key or "") if options.tls_ca else None
@@ -233,6 +233,7 @@ def _runner(options: Options, job: Job) -> Runner:
         jobs=options.jobs,
         shared_paths=options.shared_paths,
         tls=tls,
+        should_stop=stop,
     )
     # Dask's own log would stand between our lines; it sets its levels when it is imported.
     for name in ("distributed", "distributed.client") if options.scheduler else ():
@@ -249,7 +250,7 @@ def _run(options: Options, stop: StopOnSignals) -> int:
         raise click.UsageError("There is nothing to do: the list is empty.")
     job = _job(options)
     check(job.instruction)
-    runner = _runner(options, job)
+    runner = _runner(options, job, stop)
     try:
         batch = Batch(job, items, runner, options.journal, options.out_dir, options.retry_errors, options.fail_fast)
         return _dry_run(batch, stop) if options.dry_run else _carry_out(options, batch, stop)

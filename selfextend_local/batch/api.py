@@ -66,7 +66,7 @@ def summarize(
     items = from_paths(paths, leave_out=[file] if file else [])
     name = Path(model) if model is not None else Path() if endpoints else model_or_default()
     job = Job(wanted, ModelSettings(name, ga_n, ga_w, ga_mode, kv_type, context, together=together), limits)
-    runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs)
+    runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs, should_stop=should_stop)
     try:
         yield from Batch(job, items, runner, output=file, retry_errors=retry_errors).run(should_stop)
     finally:
@@ -81,6 +81,7 @@ def make_runner(
     jobs: int = READERS,
     shared_paths: bool = False,
     tls: tuple[str, str, str] | None = None,
+    should_stop: ShouldStop = lambda: False,
 ) -> Runner:
     """The runner that the arguments ask for; this machine by default.
 
@@ -97,5 +98,5 @@ def make_runner(
     if endpoints:
         from .http_runner import EndpointRunner
 
-        return EndpointRunner(job, endpoints, jobs=jobs)
+        return EndpointRunner(job, endpoints, jobs=jobs, should_stop=should_stop)
     return LocalRunner(job, readers=jobs)

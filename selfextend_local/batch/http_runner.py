@@ -1,11 +1,10 @@
 """Servers with the OpenAI API as runners: documents are read and cut here, prompts are answered there.
 
-Knows HTTP and what is worth trying again. Must not know tokens: without the server's tokeniser lengths are estimates.
+Knows OpenAI's forms and what is worth trying again. Must not know tokens: without the server's tokeniser lengths are estimates.
 """
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 import os
@@ -13,16 +12,17 @@ import queue
 import random
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
+
+import httpx
 
 from selfextend_local.errors import BatchError, ContextOverflow, Interrupted, SelfExtendError
 from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop
 
 from .answering import Material, carry_out
+from .exchange import ExchangeError, Reply, exchange
 from .items import Item
 from .job import Job
 from .outcome import Failure
@@ -30,10 +30,14 @@ from .runner import READERS, Finished, Read, ReadAhead, Watcher
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 _CHARS_PER_TOKEN = 3.0  # English has 4 to 5, so that a text is rather cut once more than refused by the server
-_TRIES = 5
-_FIRST_PAUSE_S = 0.5
+TRIES = 5
+FIRST_PAUSE_S = 0.5
 _RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+LONGEST_PAUSE_S = 60.0  # whatever a server wishes
 _ANSWER_TIMEOUT_S = 600.0
+_LIST_TIMEOUT_S = 30.0
+MOST_BYTES = 16 << 20
+_MOST_TOKENS = 1 << 31
 _DEFAULT_WINDOW = 8192
 _POLL_S = 0.1
 
@@ -48,13 +52,18 @@ class Server:
     Raises BatchError if it doesn't answer.
     """
 
-    def __init__(self, url: str, model: str, context: int | None, timeout_s: float | None = None) -> None:
+    def __init__(
+        self, url: str, model: str, context: int | None, timeout_s: float | None = None, should_stop: ShouldStop | None = None
+    ) -> None:
         base = url.rstrip("/")
         self.url = base if base.endswith("/v1") else f"{base}/v1"
         self._timeout_s = timeout_s or _ANSWER_TIMEOUT_S
-        listed = self._listed()
+        listed = self._listed(should_stop)
         chosen = next((entry for entry in listed if not model or entry.get("id") == model), {})
-        self.model = model or str(chosen.get("id", "default"))
+        name = chosen.get("id", "default")
+        if not isinstance(name, str):
+            raise BatchError(f"{self.url} lists a model without a name: name one with --model.")
+        self.model = model or name
         self.capacity = context or _window(chosen) or _DEFAULT_WINDOW
 
     def count(self, text: str) -> int:
@@ -80,77 +89,93 @@ class Server:
         started = time.monotonic()
         data = self._post(body, should_stop)
         try:
-            choice, usage = data["choices"][0], data.get("usage") or {}
-            cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-            counts = int(usage.get("prompt_tokens", 0)), int(cached), int(usage.get("completion_tokens", 0))
+            choice = data["choices"][0]
             finish = "length" if choice.get("finish_reason") == "length" else "stop"
-            text = str(choice["message"]["content"] or "").strip()
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            content = choice["message"]["content"] or ""
+            text = content.encode("utf-8", "replace").decode().strip()
+        except (LookupError, TypeError, AttributeError) as error:
             raise ServerError(f"{self.url} gave an answer of another form than OpenAI's ({error}): check the address.") from error
+        usage = _table(data.get("usage"))
+        cached = _table(usage.get("prompt_tokens_details")).get("cached_tokens")
+        counts = _count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens"))
         return Answer(text, "length" if finish == "length" else "stop", *counts, decode_s=time.monotonic() - started)
 
-    def _listed(self) -> list[dict[str, Any]]:
+    def _listed(self, should_stop: ShouldStop | None) -> list[dict[str, Any]]:
         try:
-            answer = self._send("/models", None)
-        except urllib.error.HTTPError as error:
-            if error.code in (401, 403):
-                raise BatchError(f"{self.url} refuses us ({error.code}): put the key into {KEY_VARIABLE}.") from error
-            return []  # not every server lists its models
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            reply = self._send("/models", None, _LIST_TIMEOUT_S, should_stop)
+            if reply.status in (401, 403):
+                raise BatchError(f"{self.url} refuses us ({reply.status}): put the key into {KEY_VARIABLE}.")
+            if reply.status != 200:
+                return []  # not every server lists its models
+            data = _table(_parsed(reply)).get("data")
+        except (ExchangeError, httpx.InvalidURL, ValueError) as error:
             raise BatchError(f"No server answers at {self.url} ({error}): start it, or correct --endpoint.") from error
-        data = answer.get("data") if isinstance(answer, dict) else None
         return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
 
     def _post(self, body: dict[str, Any], should_stop: ShouldStop | None) -> Any:
         for attempt in itertools.count(1):
             if should_stop and should_stop():
                 raise Interrupted("Stopped before the server was asked.", 0)
+            pause = ""
             try:
-                return self._send("/chat/completions", body)
-            except urllib.error.HTTPError as error:
-                reason = _reason(error)
-                if error.code not in _RETRIED:
-                    if error.code == 400 and "context" in reason:
-                        raise ContextOverflow(f"{self.url}: {reason} Give its window with --context.", 0, self.capacity) from error
-                    raise ServerError(f"{self.url} refused the request ({error.code}): {reason}") from error
-                pause = error.headers.get("Retry-After", "")
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                reason, pause = str(error) or type(error).__name__, ""
-            if attempt >= _TRIES:
-                raise ServerError(f"{self.url} gave no answer in {_TRIES} tries ({reason}): run again with --retry-errors.")
-            _pause(float(pause) if pause.isdigit() else _FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random()), should_stop)
+                reply = self._send("/chat/completions", body, self._timeout_s, should_stop)
+                if reply.status == 200:
+                    return _parsed(reply)
+                reason, pause = _reason(reply), reply.headers.get("Retry-After", "")
+                if reply.status not in _RETRIED:
+                    if reply.status == 400 and "context" in reason:
+                        raise ContextOverflow(f"{self.url}: {reason} Give its window with --context.", 0, self.capacity)
+                    raise ServerError(f"{self.url} refused the request ({reply.status}): {reason}")
+            except (ExchangeError, ValueError) as error:
+                reason = str(error)
+            if attempt >= TRIES:
+                raise ServerError(f"{self.url} gave no answer in {TRIES} tries ({reason}): run again with --retry-errors.")
+            _pause(attempt, pause, should_stop)
 
-    def _send(self, path: str, body: dict[str, Any] | None) -> Any:
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY_VARIABLE):
-            headers["Authorization"] = f"Bearer {key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, headers)
-        with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
-            return json.load(response)
+    def _send(self, path: str, body: dict[str, Any] | None, limit_s: float, should_stop: ShouldStop | None) -> Reply:
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return exchange(self.url + path, body, headers, most_bytes=MOST_BYTES, limit_s=limit_s, should_stop=should_stop)
+
+
+def _parsed(reply: Reply) -> Any:
+    """Raises ValueError."""
+    try:
+        return json.loads(reply.content)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deeply") from error
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and 0 <= value < _MOST_TOKENS else 0
 
 
 def _window(entry: dict[str, Any]) -> int | None:
     # vLLM says max_model_len; llama.cpp's server says under meta how long its slots are.
-    for place, name in ((entry, "max_model_len"), (entry.get("meta") or {}, "n_ctx")):
-        if isinstance(place.get(name), int) and place[name] > 0:
-            return int(place[name])
-    return None
+    stated = (_count(entry.get("max_model_len")), _count(_table(entry.get("meta")).get("n_ctx")))
+    return next((tokens for tokens in stated if tokens), None)
 
 
-def _reason(error: urllib.error.HTTPError) -> str:
+def _reason(reply: Reply) -> str:
+    if 300 <= reply.status < 400:
+        return f"it redirects to {reply.headers.get('Location', 'nowhere')[:200]}; name that address if you trust it"
     try:
-        text = error.read(4096).decode("utf-8", "replace")
-        found = json.loads(text)["error"]
-        return str(found["message"] if isinstance(found, dict) else found)
-    except (ValueError, KeyError, TypeError, OSError):
-        return str(error.reason)
+        found = _table(_parsed(reply)).get("error", "")
+        return str(found.get("message") if isinstance(found, dict) else found)[:1000]
+    except ValueError:
+        return "it doesn't say why"
 
 
-def _pause(seconds: float, should_stop: ShouldStop | None) -> None:
-    end = time.monotonic() + seconds
+def _pause(attempt: int, wish: str, should_stop: ShouldStop | None) -> None:
+    """Before the next try: as long as the server wishes, within reason, else longer each time."""
+    seconds = float(wish) if wish.isascii() and wish.isdigit() else FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random())
+    end = time.monotonic() + min(seconds, LONGEST_PAUSE_S)
     while time.monotonic() < end and not (should_stop and should_stop()):
-        time.sleep(min(0.1, seconds))
+        time.sleep(min(_POLL_S, seconds))
 
 
 class EndpointRunner:
@@ -159,10 +184,10 @@ class EndpointRunner:
     Raises BatchError if a server doesn't answer, or if two serve different models.
     """
 
-    def __init__(self, job: Job, urls: Sequence[str], *, jobs: int = 1) -> None:
+    def __init__(self, job: Job, urls: Sequence[str], *, jobs: int = 1, should_stop: ShouldStop | None = None) -> None:
         self._job = job
         name = "" if str(job.model.path) == "." else str(job.model.path)
-        self._servers = [Server(url, name, job.model.context, job.limits.answer_s) for url in urls]
+        self._servers = [Server(url, name, job.model.context, job.limits.answer_s, should_stop) for url in urls]
         self._jobs = jobs
         self._busy = dict.fromkeys(range(len(self._servers)), 0)
         self._lock = threading.Lock()
