@@ -19,11 +19,12 @@ from selfextend_local import errors
 from selfextend_local.documents import Document, Page, load_document
 from selfextend_local.documents import pdf as pdf_module
 from selfextend_local.documents.characters import clean
+from selfextend_local.documents.encodings import decode
 from selfextend_local.documents.headers import without_furniture
 from selfextend_local.documents.layout import Line, RawPage, page_from_text
 from selfextend_local.documents.paragraphs import paragraphs, rejoin, vocabulary
 from selfextend_local.documents.pdf import PDFIUM_ERRORS, error_for
-from selfextend_local.documents.text import decode, read_text
+from selfextend_local.documents.text import read_text
 from selfextend_local.sample.report import prose
 
 pytest.importorskip("fpdf")
@@ -483,14 +484,14 @@ def test_windows_quotes(tmp_path: Path) -> None:
 
 def test_broken_utf16_is_unsupported(tmp_path: Path) -> None:
     with pytest.raises(errors.DocumentUnsupported):
-        decode(Path("a.txt"), b"\xff\xfea")
+        read_text(Path("a.txt"), b"\xff\xfea")
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=200))
 def test_utf8_and_utf16_decode_to_what_was_encoded(text: str) -> None:
     text = text.removeprefix("\ufeff")
-    assert decode(Path("a"), text.encode("utf-8-sig")) == text
-    assert decode(Path("a"), text.encode("utf-16")) == text
+    assert decode(text.encode("utf-8-sig")).text == text
+    assert decode(text.encode("utf-16")).text == text
 
 
 @pytest.mark.parametrize(
@@ -539,8 +540,8 @@ def test_hard_wrapped_text_is_unwrapped_and_verse_is_not(tmp_path: Path) -> None
     verse = "A lamp upon the tower,\nA keeper on the stair,\nThe midnight is his hour"
     wrapped = textwrap.fill(PROSE, 70)
     data = "\r\n\r\n".join([wrapped, verse, wrapped]).replace("\n", "\r\n").encode()
-    assert read_text(Path("a.txt"), data) == (f"{PROSE}\n\n{verse}\n\n{PROSE}",)
-    assert read_text(Path("a.log"), wrapped.encode()) == (wrapped,)
+    assert read_text(Path("a.txt"), data).pages == (f"{PROSE}\n\n{verse}\n\n{PROSE}",)
+    assert read_text(Path("a.log"), wrapped.encode()).pages == (wrapped,)
 
 
 # Mending

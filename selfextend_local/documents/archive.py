@@ -34,7 +34,9 @@ class Archive:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError) as error:
             raise DocumentDamaged(f"{path} is a damaged zip file: fetch it again, or save it anew where it was made") from error
-        self._members = {info.filename: info for info in self._zip.infolist()}
+        # Some programs on Windows write backslashes where the format wants slashes.
+        self._members = {info.filename.replace("\\", "/"): info for info in self._zip.infolist()}
+        self._spellings = {name.lower(): name for name in self._members}
         total = sum(info.file_size for info in self._zip.infolist())
         if len(self._zip.infolist()) > _MOST_MEMBERS or total > _LARGEST:
             raise self._bomb(f"unpacks to {total >> 20} MiB in {len(self._zip.infolist())} files")
@@ -43,6 +45,10 @@ class Archive:
     def names(self) -> frozenset[str]:
         """Of all members."""
         return frozenset(self._members)
+
+    def find(self, name: str) -> str | None:
+        """The member that `name` means: that one, or one whose name differs in upper and lower case only."""
+        return name if name in self._members else self._spellings.get(name.lower())
 
     def read(self, name: str) -> bytes:
         """A member's bytes.

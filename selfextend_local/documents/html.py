@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from selfextend_local.documents.characters import clean
+from selfextend_local.documents.formulas import lowered, mathml, raised, tex
 
 _DEEPEST = 60  # tags within tags; deeper ones are dropped, their text is not
 _PATIENCE = 2e8  # unclosed "<" times characters: each makes the parser look through the rest
@@ -20,12 +21,21 @@ _UNCLOSED = re.compile(r"<(?=[^<>]*(?:<|\Z))")
 _DECLARATION = re.compile(r"<[!?][^<>]*>")
 _BLANKS = re.compile(r"\n{3,}")
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_HEADING = re.compile(r"^#{1,6}\s+(.+)$", re.MULTILINE)
+_STRIKING = re.compile(r"text-decoration[\w-]*\s*:[^;]*line-through", re.IGNORECASE)
+_HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
+_PREFIX = re.compile(r"<(/?)[\w-]+:")
+_LONG_NUMBER = re.compile(r"&#x?[0-9a-f]{9,};?", re.IGNORECASE)  # no character has so large a number
+_VISIBLE_SHARE = 0.05  # a page that shows less than this of its text waits for a script to show it
 
 _NOT_TEXT = frozenset(
     "script style noscript template nav svg iframe object canvas audio video button select datalist dialog title rp rt".split()  # noqa: SIM905
 )
-_PLAIN = ["a", "abbr", "b", "strong", "em", "i", "u", "s", "del", "img", "sub", "sup", "mark", "small", "span"]
+_PLAIN = ["a", "abbr", "b", "strong", "em", "i", "u", "img", "sub", "sup", "mark", "small", "span"]
+# What renderers of TeX draw beside the formula itself: it would come twice.
+_DRAWN_FORMULAS = frozenset({"katex-html", "MathJax", "MathJax_Display", "MathJax_Preview", "MathJax_SVG", "MJX_Assistive_MathML",
+    "mwe-math-fallback-image-inline", "mwe-math-fallback-image-display"})  # fmt: skip
+_NOTES = ("footnote", "endnote", "rearnote", "doc-footnote", "doc-endnote")
+_NOTE_REFERENCES = ("noteref", "doc-noteref")
 _BLOCKS = frozenset(
     """
     address article aside blockquote center dd details div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header hr
@@ -67,10 +77,86 @@ def read_html(markup: str) -> Html:
     """The text of an HTML or XHTML page. Takes any markup, also broken; raises nothing of its own."""
     soup = _soup_class()(_harmless(markup), "html.parser")
     title = soup.find("title")
-    text = clean(_converter().convert_soup(soup))
-    text = _BLANKS.sub("\n\n", "\n".join(row.rstrip() for row in text.split("\n"))).strip()
+    _put_in_line(soup)
+    text = _converted(soup, hidden=False)
+    if len(text) < _VISIBLE_SHARE * len(soup.get_text()):
+        whole = _converted(soup, hidden=True)
+        text = whole if len(text) < _VISIBLE_SHARE * len(whole) else text
     heading = _HEADING.search(text)
     return Html(_words(title.get_text()) if title else "", heading[1].strip() if heading else "", text)
+
+
+def _converted(soup: Any, *, hidden: bool) -> str:
+    """The tree as Markdown; with what is `hidden`, too, or without it."""
+    text = clean(_converter(hidden).convert_soup(soup))
+    return _BLANKS.sub("\n\n", "\n".join(row.rstrip() for row in text.split("\n"))).strip()
+
+
+def _put_in_line(soup: Any) -> None:
+    """Formulas, and what is raised or lowered, as text that can't be taken for something else; notes are brought to light."""
+    for tag in soup.find_all(lambda t: not _DRAWN_FORMULAS.isdisjoint(t.get("class") or ())):
+        if not tag.decomposed and tag.find("math") is None:
+            tag.decompose()
+    for script in soup.find_all("script", type=re.compile("^math/tex")):
+        script.replace_with(tex(script.get_text()))
+    for math in soup.find_all("math"):
+        if not math.decomposed and math.find_parent("math") is None:
+            _outermost_hidden(math).replace_with(_formula(math))
+    for tag in soup.find_all(["sup", "sub"]):
+        if not tag.decomposed:
+            _set_on_line(tag)
+    for tag in soup.find_all(lambda t: _kinds(t) & {*_NOTES, *_NOTE_REFERENCES}):
+        if _kinds(tag) & set(_NOTES):
+            for hiding in ("hidden", "aria-hidden", "style"):
+                tag.attrs.pop(hiding, None)
+        elif tag.find("sup") is None and (number := tag.get_text().strip("[] ")):
+            tag.string = f"[{number}]"
+    for tag in soup.find_all(["strike", lambda t: bool(_STRIKING.search(str(t.get("style", ""))))]):
+        tag.name = "s"
+
+
+def _kinds(tag: Any) -> set[str]:
+    return {*str(tag.get("epub:type", "")).split(), *str(tag.get("role", "")).split()}
+
+
+def _outermost_hidden(math: Any) -> Any:
+    """`math`, or the outermost hidden element that holds nothing beside it: the formula is shown as a picture then."""
+    found, text = math, math.get_text().split()
+    for parent in math.parents:
+        if parent.name in (None, "[document]", "body", "html") or parent.get_text().split() != text:
+            break
+        if _is_hidden(parent):
+            found = parent
+    return found
+
+
+def _formula(math: Any) -> str:
+    from xml.etree import ElementTree
+
+    try:
+        tree = ElementTree.fromstring(_PREFIX.sub(r"<\1", str(math)))
+    except ElementTree.ParseError:
+        return str(math.get_text(" "))
+    return mathml(tree)
+
+
+def _set_on_line(tag: Any) -> None:
+    before = ""
+    for node in tag.previous_elements:
+        if isinstance(node, str) and type(node).__name__ == "NavigableString":
+            before = node + before
+            if len(before) > 12 or "\n" in node:
+                break
+        elif getattr(node, "name", None) in _BLOCKS:
+            break
+    text = tag.get_text()
+    link = tag.find("a", href=re.compile("#")) or (tag.parent if tag.parent is not None and tag.parent.name == "a" else None)
+    if tag.name == "sub":
+        tag.string = lowered(before, text)
+    elif link is not None and (number := text.strip("[]() \n")) and len(number) <= 4:
+        tag.string = f"[{number}]"
+    else:
+        tag.string = raised(before, text)
 
 
 def _words(text: str) -> str:
@@ -84,7 +170,7 @@ def _harmless(markup: str) -> str:
         kept.append(markup[at:start])
         at = end + 3
     markup = "".join([*kept, markup[at:]]).replace("<![CDATA[", "").replace("]]>", "")
-    markup = _DECLARATION.sub("", markup).replace("<!", "&lt;!").replace("<?", "&lt;?")
+    markup = _LONG_NUMBER.sub("", _DECLARATION.sub("", markup)).replace("<!", "&lt;!").replace("<?", "&lt;?")
     if len(_UNCLOSED.findall(markup)) * len(markup) > _PATIENCE:
         markup = _UNCLOSED.sub("&lt;", markup)
     return markup
@@ -108,14 +194,14 @@ def _soup_class() -> Any:
     return Soup
 
 
-@lru_cache(maxsize=1)
-def _converter() -> Any:
+@lru_cache(maxsize=2)
+def _converter(hidden: bool) -> Any:
     from bs4 import Tag
     from markdownify import ATX, MarkdownConverter
 
     class Converter(MarkdownConverter):
         def process_element(self, node: Any, parent_tags: Any = None) -> str:
-            if isinstance(node, Tag) and (node.name in _NOT_TEXT or _is_hidden(node)):
+            if isinstance(node, Tag) and (node.name in _NOT_TEXT or not hidden and _is_hidden(node)):
                 return ""
             return str(super().process_element(node, parent_tags))  # type: ignore[misc]
 
@@ -134,4 +220,6 @@ def _converter() -> Any:
 
 
 def _is_hidden(tag: Any) -> bool:
-    return "hidden" in tag.attrs or tag.get("aria-hidden") == "true" or bool(_HIDING.search(str(tag.get("style", ""))))
+    if tag.get("hidden", "until-found") != "until-found" or tag.get("aria-hidden") == "true":
+        return True
+    return bool(_HIDING.search(str(tag.get("style", ""))))

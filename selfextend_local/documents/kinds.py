@@ -11,8 +11,9 @@ from enum import Enum
 from pathlib import Path
 
 from selfextend_local.documents.archive import Archive
-from selfextend_local.documents.docx import BODY
+from selfextend_local.documents.docx import body_name
 from selfextend_local.documents.epub import CONTAINER
+from selfextend_local.documents.mail import is_mail
 from selfextend_local.errors import DocumentDamaged, DocumentEncrypted, DocumentUnsupported
 
 HEAD = 4096  # bytes that tell a kind
@@ -33,8 +34,22 @@ class Kind(Enum):
     PDF = "PDF"
     EPUB = "EPUB"
     DOCX = "DOCX"
+    PPTX = "PPTX"
+    XLSX = "XLSX"
+    OPENDOCUMENT = "OpenDocument"
+    RTF = "RTF"
+    MAIL = "mail"
+    NOTEBOOK = "notebook"
+    FB2 = "FictionBook"
+    CSV = "CSV"
     HTML = "HTML"
     TEXT = "text"
+
+
+_RTF_MAGIC = b"{\\rtf"
+_PARTS = (("ppt/presentation.xml", Kind.PPTX), ("xl/workbook.xml", Kind.XLSX), ("content.xml", Kind.OPENDOCUMENT))
+_BY_SUFFIX = {".docx": Kind.DOCX, ".pptx": Kind.PPTX, ".xlsx": Kind.XLSX}
+_APPLE = ("Index/Document.iwa", "Index/Presentation.iwa", "Index/Tables/DataList.iwa", "Index.zip")
 
 
 def is_pdf(path: Path, head: bytes) -> bool:
@@ -55,16 +70,32 @@ def is_html(path: Path, head: bytes) -> bool:
     return path.suffix.lower() in _HTML_SUFFIXES or bool(_HTML_BEGINS.match(text))
 
 
+def written_kind(path: Path, head: bytes) -> Kind:
+    """The kind of a file that begins with `head` and is neither a PDF nor a zip file."""
+    suffix = path.suffix.lower()
+    if head.lstrip().startswith(_RTF_MAGIC):
+        return Kind.RTF
+    if is_mail(head, suffix):
+        return Kind.MAIL
+    if b"<FictionBook" in head:
+        return Kind.FB2
+    if suffix == ".ipynb":
+        return Kind.NOTEBOOK
+    if suffix in (".csv", ".tsv"):
+        return Kind.CSV
+    return Kind.HTML if is_html(path, head) else Kind.TEXT
+
+
 def is_zip(head: bytes) -> bool:
     """Whether a file begins like a zip file, as EPUB and DOCX do."""
     return head.startswith(_ZIP_MAGIC)
 
 
 def open_zip(path: Path, data: bytes) -> tuple[Kind, Archive] | None:
-    """The archive if it is an EPUB or DOCX, and which; None if it is another kind of zip file.
+    """The archive if it is a book or an Office document, and which; None if it is another kind of zip file.
 
     Raises:
-        DocumentDamaged: it was an EPUB or DOCX once.
+        DocumentDamaged: it was one once.
         DocumentUnsupported: it may be a zip bomb.
     """
     suffix = path.suffix.lower()
@@ -72,13 +103,18 @@ def open_zip(path: Path, data: bytes) -> tuple[Kind, Archive] | None:
     try:
         archive = Archive(path, data)
     except DocumentDamaged:
-        if is_epub or suffix == ".docx":
+        if is_epub or suffix in _BY_SUFFIX:
             raise
         return None
-    if BODY in archive.names:
+    if body_name(archive) is not None:
         return Kind.DOCX, archive
     if is_epub or CONTAINER in archive.names:
         return Kind.EPUB, archive
+    for part, kind in _PARTS:
+        if archive.find(part):
+            return kind, archive
+    if any(name in archive.names for name in _APPLE):
+        raise DocumentUnsupported(f"{path} is an Apple Pages, Numbers or Keynote file: export it as PDF, or as DOCX")
     return (Kind.DOCX, archive) if suffix == ".docx" else None
 
 
@@ -86,5 +122,7 @@ def refuse_office(path: Path, data: bytes) -> None:
     """Raise DocumentEncrypted for a DOCX with a password, which looks like an old Office file."""
     if data.startswith(_OFFICE_MAGIC) and "EncryptedPackage".encode("utf-16-le") in data:
         raise DocumentEncrypted(f"{path} has a password: open it in Word and save it without one")
+    if data.startswith(_OFFICE_MAGIC) and ("__substg1.0_".encode("utf-16-le") in data or path.suffix.lower() == ".msg"):
+        raise DocumentUnsupported(f"{path} is an Outlook message: save it as .eml, PDF or text")
     if data.startswith(_OFFICE_MAGIC):
         raise DocumentUnsupported(f"{path} is an old Office file: save it as DOCX, or save it as PDF or text")

@@ -12,7 +12,7 @@ import re
 import stat
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,16 @@ from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.document import Document, Page
 from selfextend_local.documents.docx import read_docx
-from selfextend_local.documents.epub import read_epub
+from selfextend_local.documents.epub import Chapter, read_epub
 from selfextend_local.documents.html import read_html
-from selfextend_local.documents.kinds import HEAD, Kind, is_html, is_pdf, is_zip, open_zip, refuse_office
+from selfextend_local.documents.kinds import HEAD, Kind, is_pdf, is_zip, open_zip, refuse_office, written_kind
 from selfextend_local.documents.labels import fit_labels
+from selfextend_local.documents.mail import read_mail
+from selfextend_local.documents.office import read_opendocument, read_pptx, read_xlsx
 from selfextend_local.documents.pdf import Progress, RawPdf, read_pdf
-from selfextend_local.documents.text import decode_markup, read_text
+from selfextend_local.documents.tables import read_csv
+from selfextend_local.documents.text import decode_markup, read_text, without_base64
+from selfextend_local.documents.written import is_notebook, read_fb2, read_notebook, read_rtf
 from selfextend_local.errors import (
     DocumentEmpty,
     DocumentNotFound,
@@ -41,7 +45,6 @@ _LARGEST = 256 * 2**20  # bytes of anything but a PDF file
 _LARGEST_HTML = 16 * 2**20
 _SCAN_CHARS = 20  # a page with fewer is probably an image
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
-_HEADING = re.compile(r"#\s+(.+?)\s*#*$", re.MULTILINE)
 _PRODUCER_TITLE = re.compile(r"(microsoft \w+ - .*|untitled.*|.*\.\w{2,5})", re.IGNORECASE)
 
 
@@ -69,7 +72,9 @@ class _Source:
 
 
 def load_document(source: str | os.PathLike[str], *, progress: Progress | None = None, ocr: bool = False) -> Document:
-    """Read a PDF, EPUB, DOCX, HTML, Markdown or plain text file; the content says which, then the suffix.
+    """Read a PDF, EPUB, FictionBook, DOCX, PPTX, XLSX, OpenDocument, RTF, HTML, mail, notebook, CSV, Markdown or text file.
+
+    The content says which it is, then the suffix.
 
     Args:
         source: a local path, ``~`` is expanded; "-" is standard input, up to 256 MiB.
@@ -97,8 +102,8 @@ def load_document(source: str | os.PathLike[str], *, progress: Progress | None =
     opened = open_zip(file.name, data) if is_zip(head) else None
     if opened is not None:
         kind, archive = opened
-        return _epub_document(file, archive, progress) if kind is Kind.EPUB else _docx_document(file, archive, data)
-    return _html_document(file, data) if is_html(file.name, head) else _text_document(file, data)
+        return _archived_document(file, kind, archive, data, progress)
+    return _READERS[written_kind(file.name, head)](file, data)
 
 
 def _standard_input() -> _Source:
@@ -198,27 +203,95 @@ def _pdf_title(stated: str) -> str:
 
 def _epub_document(file: _Source, archive: Archive, progress: Progress | None) -> Document:
     book = read_epub(file.name, archive, progress)
-    titles = [chapter.title for chapter in book.chapters]
-    repeated = {title for title, times in Counter(titles).items() if times > 1}
-    told_apart = [f"{title} {n}".strip() if title in repeated else title for n, title in enumerate(titles, start=1)]
-    pages = _pages([chapter.text for chapter in book.chapters], fit_labels(told_apart))
+    pages = _pages([chapter.text for chapter in book.chapters], fit_labels(_chapter_labels(book.chapters)))
     return _written_document(file, book.title, pages, book.notes)
 
 
-def _docx_document(file: _Source, archive: Archive, data: bytes) -> Document:
-    word = read_docx(file.name, archive, data)
-    return _written_document(file, word.title, _pages(word.pages))
+def _chapter_labels(chapters: Sequence[Chapter]) -> list[str]:
+    """Chapters of one title are numbered by their places, "Notes 4"; the further files of a chapter by themselves, "One 2"."""
+    repeated = {title for title, times in Counter(c.title for c in chapters if not c.goes_on).items() if times > 1}
+    labels: list[str] = []
+    beginning, files = "", 1
+    for number, chapter in enumerate(chapters, start=1):
+        if chapter.goes_on:
+            files += 1
+            labels.append(f"{beginning} {files}")
+        else:
+            beginning, files = f"{chapter.title} {number}".strip() if chapter.title in repeated else chapter.title, 1
+            labels.append(beginning)
+    return labels
+
+
+def _archived_document(file: _Source, kind: Kind, archive: Archive, data: bytes, progress: Progress | None) -> Document:
+    if kind is Kind.EPUB:
+        return _epub_document(file, archive, progress)
+    if kind is Kind.DOCX:
+        word = read_docx(file.name, archive, data)
+        return _written_document(file, word.title, _pages(word.pages), word.notes)
+    if kind is Kind.OPENDOCUMENT:
+        found = read_opendocument(file.name, archive)
+    else:
+        found = (read_pptx if kind is Kind.PPTX else read_xlsx)(file.name, archive, data)
+    pages = tuple(clean(page) for page in found.pages)
+    return _written_document(file, found.title, _pages(pages, fit_labels(found.labels)), found.notes)
 
 
 def _html_document(file: _Source, data: bytes) -> Document:
     if len(data) > _LARGEST_HTML:
         raise DocumentUnsupported(f"{file.name} is HTML of more than {_LARGEST_HTML >> 20} MiB: save it as plain text")
-    html = read_html(decode_markup(file.name, data))
-    return _written_document(file, html.title, _pages([html.text]))
+    markup = decode_markup(file.name, data)
+    html = read_html(markup.text)
+    return _written_document(file, html.title, _pages([html.text]), _remarks(markup.note))
 
 
 def _text_document(file: _Source, data: bytes) -> Document:
-    return _written_document(file, "", _pages(read_text(file.name, data)))
+    text = read_text(file.name, data)
+    return _written_document(file, "", _pages(text.pages), text.notes)
+
+
+def _mail_document(file: _Source, data: bytes) -> Document:
+    mail = read_mail(data)
+    return _written_document(file, mail.title, _pages([mail.text]), mail.notes)
+
+
+def _rtf_document(file: _Source, data: bytes) -> Document:
+    return _written_document(file, "", _pages([clean(read_rtf(file.name, data))]))
+
+
+def _notebook_document(file: _Source, data: bytes) -> Document:
+    text = decode_markup(file.name, data).text
+    if not is_notebook(text):
+        return _text_document(file, data)
+    prose, _ = without_base64(read_notebook(file.name, text))
+    return _written_document(file, "", _pages([clean(prose)]))
+
+
+def _fb2_document(file: _Source, data: bytes) -> Document:
+    title, sections = read_fb2(file.name, data)
+    if not sections:
+        return _text_document(file, data)
+    chapters = [Chapter(name, text) for name, text in sections]
+    return _written_document(file, title, _pages([c.text for c in chapters], fit_labels(_chapter_labels(chapters))))
+
+
+def _csv_document(file: _Source, data: bytes) -> Document:
+    decoded = decode_markup(file.name, data)
+    return _written_document(file, "", _pages([clean(read_csv(decoded.text))]), _remarks(decoded.note))
+
+
+_READERS: dict[Kind, Callable[[_Source, bytes], Document]] = {
+    Kind.HTML: _html_document,
+    Kind.TEXT: _text_document,
+    Kind.MAIL: _mail_document,
+    Kind.RTF: _rtf_document,
+    Kind.NOTEBOOK: _notebook_document,
+    Kind.FB2: _fb2_document,
+    Kind.CSV: _csv_document,
+}
+
+
+def _remarks(*notes: str) -> tuple[str, ...]:
+    return tuple(filter(None, notes))
 
 
 def _written_document(file: _Source, title: str, pages: tuple[Page, ...], notes: tuple[str, ...] = ()) -> Document:
@@ -226,9 +299,14 @@ def _written_document(file: _Source, title: str, pages: tuple[Page, ...], notes:
     unreadable = tuple(page.number for page in pages if not page.text.strip())
     if len(unreadable) == len(pages):
         raise DocumentEmpty(f"{file.name} holds no text, or only white space: check that it is the right file")
-    heading = _HEADING.match(pages[0].text)
-    title = clean(title).strip() or (heading[1] if heading else file.name.stem)
+    title = clean(title).strip() or _heading(pages[0].text) or file.name.stem
     return Document(file.path, title, pages, unreadable, paged=len(pages) > 1, notes=notes)
+
+
+def _heading(text: str) -> str:
+    """The Markdown heading that a text begins with, or ""."""
+    line = text.partition("\n")[0]
+    return line[1:].rstrip().rstrip("#").strip() if line[:2] in ("# ", "#\t") else ""
 
 
 def _pages(texts: Sequence[str], labels: Sequence[str] | None = None) -> tuple[Page, ...]:

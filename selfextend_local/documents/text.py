@@ -1,6 +1,6 @@
 """Reading plain text and Markdown.
 
-Knows encodings, form feeds, and how to tell text from binary data. Gives out
+Knows form feeds, data that is no prose, and how to tell text from binary data. Gives out
 pages as strings. Must not know PDF, page furniture or how a Document is built.
 Only text that was plainly wrapped by a machine is unwrapped; Markdown, code and
 verse keep their lines.
@@ -8,26 +8,31 @@ verse keep their lines.
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from selfextend_local.documents.characters import clean
+from selfextend_local.documents.encodings import Decoded, NotText, decode
 from selfextend_local.errors import DocumentUnsupported
 
-_BOMS: tuple[tuple[bytes, str], ...] = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+KINDS = "PDF, EPUB, DOCX, PPTX, XLSX, ODT, RTF, HTML, mail, Markdown and plain text"
 
 # First bytes of files that people try, and what to tell them.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"PK\x03\x04", "is a zip file, but neither EPUB nor DOCX (PowerPoint, Excel, OpenDocument?): save it as PDF or text"),
-    (b"{\\rtf", "is an RTF file: save it as DOCX, PDF or text"),
+    (b"PK\x03\x04", "is a zip file, but no document that is read here: unpack it, or save it as PDF or text"),
+    (b"%!PS", "is PostScript: turn it into a PDF first, e.g. ps2pdf in.ps out.pdf"),
+    (b"AT&TFORM", "is a DjVu file: turn it into a PDF first, e.g. ddjvu -format=pdf in.djvu out.pdf, and then ocrmypdf"),
+    (b"\x1f\x8b", "is packed (gzip): unpack it first, e.g. gunzip in.gz"),
+    (b"7z\xbc\xaf\x27\x1c", "is packed (7z): unpack it first"),
+    (b"Rar!", "is packed (RAR): unpack it first"),
+    (b"GIF8", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.png out.pdf"),
+    (b"II*\x00", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.tif out.pdf"),
+    (b"MM\x00*", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.tif out.pdf"),
+    (b"RIFF", "is an image, a sound or a film: give its text"),
+    (b"ID3", "is a sound: give its text"),
+    (b"SQLite format 3", "is a database: export what you need as CSV or text"),
+    (b"\x7fELF", "is a program, not a document"),
     (b"\x89PNG", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.png out.pdf"),
     (b"\xff\xd8\xff", "is an image: turn it into a searchable PDF, e.g. ocrmypdf in.jpg out.pdf"),
     (b"GGUF", "is a model file, not a document: pass it as the model instead"),
@@ -36,13 +41,23 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 _DECLARED = re.compile(rb"(?:charset|encoding)\s*=\s*[\"']?\s*([A-Za-z0-9_.:\-]{2,30})", re.IGNORECASE)
 # Character sets; Python's codecs of other kinds, of which some are slow or no encodings of text, are not for files to choose.
 _DECLARABLE = re.compile(r"iso[-_]8859|latin|windows-|cp\d|koi8|gb|big5|shift|sjis|euc|mac|tis|ibm\d|iso-2022")
+_DATA_ADDRESS = re.compile(r"data:[\w/+.;=-]{0,100};base64,[A-Za-z0-9+/=\s]{0,2}[A-Za-z0-9+/=]{64,}")
+# Six and more lines of one length without a space; prose, code and hashes don't look like that.
+_BASE64_BLOCK = re.compile(r"^[ \t]*([A-Za-z0-9+/]{60}|[A-Za-z0-9+/]{64}|[A-Za-z0-9+/]{72}|[A-Za-z0-9+/]{76})\n(?:[ \t]*[A-Za-z0-9+/]{60,76}\n){5,}(?:[ \t]*[A-Za-z0-9+/]{1,76}={0,2}$)?", re.MULTILINE)  # fmt: skip  # noqa: E501
 _UNWRAPPED_SUFFIXES = frozenset({".txt", ".text"})
-_JUNK_SHARE = 0.003  # control characters in text; random bytes have 0.1
 _NARROWEST, _WIDEST = 40, 120
 _RAGGED = 8  # columns by which a wrapped line may fall short of the width
 
 
-def read_text(path: Path, data: bytes) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class TextFile:
+    """The pages of a text file, and remarks."""
+
+    pages: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_text(path: Path, data: bytes) -> TextFile:
     """The pages of a text file: one, or one for each form feed and the rest.
 
     Args:
@@ -55,67 +70,42 @@ def read_text(path: Path, data: bytes) -> tuple[str, ...]:
     for signature, advice in _SIGNATURES:
         if data.startswith(signature):
             raise DocumentUnsupported(f"{path} {advice}")
-    text = decode(path, data).replace("\r\n", "\n").replace("\r", "\n")
-    pages = [clean(page) for page in text.split("\f")]
+    decoded = _decoded(path, data)
+    prose, blocks = without_base64(decoded.text.replace("\r\n", "\n").replace("\r", "\n"))
+    pages = [clean(page) for page in prose.split("\f")]
     if len(pages) > 1 and not pages[-1].strip():
         pages.pop()
     if path.suffix.lower() in _UNWRAPPED_SUFFIXES:
         width = wrapped_width("\n".join(pages))
         pages = [unwrap(page, width) for page in pages]
-    return tuple(_trimmed(page) for page in pages)
+    left_out = f"{'A block' if blocks == 1 else f'{blocks:,} blocks'} of data (base64: a picture or a file) left out." if blocks else ""
+    return TextFile(tuple(_trimmed(page) for page in pages), tuple(filter(None, (decoded.note, left_out))))
 
 
-def decode(path: Path, data: bytes) -> str:
-    """`data` as text: by its byte order mark, else UTF-8, else Windows-1252 or Latin-1.
-
-    Raises:
-        DocumentUnsupported: too many control characters for any of these.
-    """
-    return _decoded(path, data, ("utf-8", "cp1252", "latin-1"))
+def without_base64(text: str) -> tuple[str, int]:
+    """`text` without files written as letters, and how many there were."""
+    text, inline = _DATA_ADDRESS.subn("(data)", text)
+    text, blocks = _BASE64_BLOCK.subn("", text)
+    return text, inline + blocks
 
 
-def decode_markup(path: Path, data: bytes) -> str:
-    """`data`, which is HTML or XML, as text: as `decode`, but the encoding that it declares is tried after UTF-8.
+def decode_markup(path: Path, data: bytes) -> Decoded:
+    """`data`, which is HTML or XML, as text: the encoding that it declares is tried after UTF-8.
 
-    Raises:
-        DocumentUnsupported: too many control characters for any of these.
+    Raises DocumentUnsupported: the bytes are not text.
     """
     match = _DECLARED.search(data[:2048])
     declared = match[1].decode("ascii").lower() if match else ""
-    if declared in ("iso-8859-1", "latin1", "us-ascii", "ascii") or not _DECLARABLE.match(declared):
-        return decode(path, data)
-    # ISO-2022 is written in ASCII characters, so UTF-8 would always fit.
-    order = (declared, "utf-8") if declared.startswith("iso-2022") else ("utf-8", declared)
-    return _decoded(path, data, (*order, "cp1252", "latin-1"))
+    return _decoded(path, data, declared if _DECLARABLE.match(declared) else "")
 
 
-def _decoded(path: Path, data: bytes, encodings: Iterable[str]) -> str:
-    junk = DocumentUnsupported(
-        f"{path} is none of PDF, EPUB, DOCX, HTML, Markdown and plain text: convert it to one of these first"
-    )
-    for bom, encoding in _BOMS:
-        if data.startswith(bom):
-            try:
-                return data.decode(encoding)
-            except UnicodeDecodeError as error:
-                raise junk from error
-    # UTF-8 comes early since it hardly ever fits by accident; Latin-1 comes last since it always fits.
-    for encoding in encodings:
-        try:
-            text = data.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
-            continue
-        if _is_junk(text):
-            raise junk
-        return text
-    raise AssertionError("latin-1 decodes every byte")
-
-
-def _is_junk(text: str) -> bool:
-    controls = sum(c < " " and c not in "\t\n\r\f\x1b" for c in text)
-    controls += sum("\x7f" <= c <= "\x9f" for c in text)
-    # A few stray ones are forgiven, as in a log; more than the share are not.
-    return controls > _JUNK_SHARE * len(text)
+def _decoded(path: Path, data: bytes, declared: str = "") -> Decoded:
+    try:
+        return decode(data, declared)
+    except NotText as error:
+        raise DocumentUnsupported(
+            f"{path} is none of {KINDS}: convert it to one of these first"
+        ) from error
 
 
 def wrapped_width(text: str) -> int | None:
@@ -157,8 +147,13 @@ def _unwrapped(rows: list[str], width: int) -> str:
         return text
     joined = rows[0].rstrip()
     for row in rows[1:]:
-        joined += row.strip() if joined.endswith(("--", "—")) else f" {row.strip()}"
+        joined += row.strip() if joined.endswith(("--", "—")) or _is_wide(joined[-1:]) and _is_wide(row[:1]) else f" {row.strip()}"
     return joined
+
+
+def _is_wide(char: str) -> bool:
+    """Whether it is of a script that writes no spaces between words."""
+    return "\u2e80" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or "\uff00" <= char <= "\uffef"
 
 
 def _trimmed(page: str) -> str:

@@ -1,0 +1,36 @@
+"""Tables as Markdown, and comma-separated files.
+
+Knows rows of cells. Must not know where they come from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A row a line, with the first as its head; empty rows and columns at the edges are left out. "" if nothing is in it."""
+    cells = [[" ".join(cell.replace("|", "\\|").split()) for cell in row] for row in rows]
+    cells = [row for row in cells if any(row)]
+    if not cells:
+        return ""
+    used = [any(len(row) > i and row[i] for row in cells) for i in range(max(map(len, cells)))]
+    first, last = used.index(True), len(used) - used[::-1].index(True)
+    shown = [(row + [""] * last)[first:last] for row in cells]
+    if last - first == 1:
+        return "\n".join(row[0] for row in shown)
+    head, *rest = (f"| {' | '.join(row)} |" for row in shown)
+    return "\n".join([head, f"|{' --- |' * (last - first)}", *rest])
+
+
+def read_csv(text: str) -> str:
+    """A comma-separated file (or one with tabs, semicolons, bars) as a table; as it is if its rows don't agree."""
+    try:
+        dialect = csv.Sniffer().sniff(text[:16_384], ",;\t|")
+        rows = list(csv.reader(io.StringIO(text, newline=""), dialect))
+    except csv.Error:
+        return text.strip()
+    lengths = {len(row) for row in rows if row}
+    return markdown_table(rows) if len(lengths) <= 2 and min(lengths, default=0) > 1 else text.strip()

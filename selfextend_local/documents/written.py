@@ -1,0 +1,101 @@
+"""Small formats of text: notebooks (.ipynb), FictionBook (.fb2), RTF.
+
+Knows their structure; striprtf reads RTF. Must not know how a Document is built.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from selfextend_local.documents.html import read_html
+from selfextend_local.errors import DocumentDamaged
+
+_FB2 = {"title": "h2", "subtitle": "h3", "emphasis": "em", "v": "p", "text-author": "p", "cite": "blockquote", "epigraph": "blockquote"}
+
+
+def read_rtf(path: Path, data: bytes) -> str:
+    """The text of an RTF file. Raises DocumentDamaged."""
+    from striprtf import striprtf
+
+    to_text: Any = striprtf.rtf_to_text
+    try:
+        text = str(to_text(data.decode("latin-1"), encoding="cp1252", errors="ignore"))
+    except Exception as error:  # the library raises what its parser runs into
+        raise DocumentDamaged(f"{path} is an RTF file that can't be read: open it and save it as DOCX") from error
+    return "\n\n".join(line.strip() for line in text.split("\n") if line.strip())
+
+
+def read_notebook(path: Path, text: str) -> str:
+    """The cells of a Jupyter notebook: prose as it is, code and its printed output fenced. Raises DocumentDamaged."""
+    try:
+        cells = json.loads(text)["cells"]
+        return "\n\n".join(filter(None, map(_cell, cells)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DocumentDamaged(f"{path} is a notebook that can't be read: open it in Jupyter and save it again") from error
+
+
+def _cell(cell: dict[str, Any]) -> str:
+    source = _joined(cell.get("source", "")).strip()
+    if cell.get("cell_type") != "code":
+        return source
+    outputs = "\n".join(filter(None, (_output(output).strip() for output in cell.get("outputs", []))))
+    return "\n\n".join(f"```\n{part}\n```" for part in (source, outputs) if part)
+
+
+def _output(output: dict[str, Any]) -> str:
+    if output.get("output_type") == "error":
+        return f"{output.get('ename', '')}: {output.get('evalue', '')}"
+    return _joined(output.get("text") or output.get("data", {}).get("text/plain", ""))
+
+
+def _joined(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)
+
+
+def is_notebook(text: str) -> bool:
+    """Whether JSON is that of a notebook."""
+    return '"cells"' in text and '"cell_type"' in text
+
+
+def read_fb2(path: Path, data: bytes) -> tuple[str, list[tuple[str, str]]]:
+    """The title of a FictionBook, and its sections: their titles and texts. Raises DocumentDamaged."""
+    try:
+        root = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise DocumentDamaged(f"{path} is a FictionBook that isn't valid XML: fetch it again, or convert it anew") from error
+    title = next((" ".join("".join(e.itertext()).split()) for e in root.iter() if _name(e) == "book-title"), "")
+    return title, [section for body in root if _name(body) == "body" for section in _sections(body)]
+
+
+def _sections(body: Element) -> Iterator[tuple[str, str]]:
+    rest = Element("section")
+    for child in body:
+        if _name(child) == "section":
+            head = next((part for part in child if _name(part) == "title"), None)
+            yield " ".join("".join(head.itertext()).split()) if head is not None else "", _markdown(child)
+        else:
+            rest.append(child)
+    if (text := _markdown(rest)).strip():
+        yield body.get("name") or "", text
+
+
+def _markdown(section: Element) -> str:
+    for node in section.iter():
+        name = _name(node)
+        node.tag = _FB2.get(name, name)
+        node.attrib.clear()
+    for title in [*section.iter("h2"), *section.iter("h3")]:
+        text = " ".join("".join(title.itertext()).split())
+        for child in list(title):
+            title.remove(child)
+        title.text = text
+    return read_html(ElementTree.tostring(section, encoding="unicode")).text
+
+
+def _name(node: Element) -> str:
+    return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
