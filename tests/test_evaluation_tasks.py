@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +16,20 @@ from selfextend_local.errors import ModelUnsupported
 from selfextend_local.evaluation.items import Item, TaskError
 from selfextend_local.evaluation.prompting import Wording
 from selfextend_local.evaluation.scores import exact_match, f1, found_share, rouge_l, set_f1
-from selfextend_local.evaluation.tasks import TASKS, Task
+from selfextend_local.evaluation.tasks import TASKS, Task, babilong, gap
+from selfextend_local.evaluation.tasks.babilong import BabiLong
 from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
 from selfextend_local.evaluation.tasks.copying import Copying
 from selfextend_local.evaluation.tasks.facts import FORMS, Facts
+from selfextend_local.evaluation.tasks.gap import LexicalGap
 from selfextend_local.evaluation.tasks.instructions import Instructions
 from selfextend_local.evaluation.tasks.needle import MODES, Needle
 from selfextend_local.evaluation.tasks.ordering import Ordering
 from selfextend_local.evaluation.tasks.passkey import Passkey, grade
 from selfextend_local.evaluation.tasks.perplexity import Perplexity
 from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+from selfextend_local.evaluation.tasks.ruler.samples import Material
+from selfextend_local.evaluation.tasks.ruler.task import PARTS, Ruler
 from selfextend_local.evaluation.texts import Text, random_words, read_text
 
 # Each sentence has a number of its own, so that an order can be read off the passages.
@@ -79,9 +85,56 @@ def recall_fact(prompt: str) -> str:
     return ""
 
 
+def answer_ruler(prompt: str) -> str:
+    """By rules, from the last question on: what a model has to do that understands it."""
+    if "most common words" in prompt:
+        listed = re.findall(r"\d+\. ([a-z]+)", prompt[prompt.rindex("Below is a numbered list") : prompt.rindex("Question:")])
+        return ", ".join(word for word, _ in Counter(listed).most_common(10))
+    if "coded words" in prompt:
+        text = prompt.split("coded words. ")[1].split("Question")[0]
+        return ", ".join(word for word, _ in Counter(re.findall(r"\b[a-z]{6}\b", text)).most_common(3))
+    if "variable assignment" in prompt:
+        text = prompt[prompt.rindex("Memorize and track") :]
+        value = re.search(r"assigned the value (\d+) in", text)[1]  # type: ignore[index]
+        held = dict(re.findall(r"VAR (\w+) = (?:VAR )?(\w+)", text))
+        chain = [value]
+        while len(more := [*chain, *(n for n, v in held.items() if v in chain and n not in chain)]) > len(chain):
+            chain = more
+        return " ".join(chain[1:])
+    asked = re.search(r"special magic \w+ for (.+?) mentioned in the provided text\?", prompt)
+    keys = re.split(r", and |, ", asked[1]) if asked else []
+    return ", ".join(v for key in keys for v in re.findall(rf"for {re.escape(key)} is: (\S+)\.", prompt))
+
+
+def follow_people(prompt: str) -> str:
+    places: dict[str, list[str]] = {}
+    carried: dict[str, str] = {}
+    for who, what in re.findall(r"(Mary|John|Daniel|Sandra) \w+(?: up| to)? the (\w+)\.", prompt):
+        if what in babilong.PLACES:
+            for name in [who, *(thing for thing, carrier in carried.items() if carrier == who)]:
+                places.setdefault(name, []).append(what)
+        else:
+            carried[what] = who
+            places.setdefault(what, []).append(places[who][-1])
+    before = re.search(r"Where was the (\w+) before the (\w+)\?", prompt)
+    if before:
+        been = places[before[1]]
+        return been[len(been) - 2 - been[::-1].index(before[2])]
+    return places[re.search(r"Where is (?:the )?(\w+)\?", prompt)[1]][-1]  # type: ignore[index]
+
+
+def bridge_gap(prompt: str) -> str:
+    told = next(told for told, question in gap.PAIRS if question in prompt)
+    return " " + re.search(re.escape(told).replace(r"\{\}", r"(\w+)"), prompt)[1] + "."  # type: ignore[index]
+
+
 CASES: list[tuple[Task, Callable[[str], str], str]] = [
     (Passkey(depths=4, repeats=2, digits=(5, 10, 64)), find_key, "exact"),
     (Passkey(depths=1, formats=("chat",), introduction=False), find_key, "exact"),
+    (Ruler(tuple(PARTS), STORY, samples=2), answer_ruler, "score"),
+    (Ruler(("niah_single_1", "vt"), None, samples=2, form="plain"), answer_ruler, "score"),
+    (BabiLong(STORY, samples=4), follow_people, "score"),
+    (LexicalGap(STORY), bridge_gap, "score"),
     (Facts(STORY, facts=6), recall_fact, "said"),
     (Facts(STORY, facts=3, form="plain"), recall_fact, "said"),
     (Needle(modes=MODES, repeats=3, form="plain"), follow_pairs, "score"),
@@ -134,6 +187,46 @@ def test_a_fact_is_asked_as_the_chat_asks_and_its_question_begins_a_reading_of_i
         assert re.match(re.escape(form.question).replace(r"\{\}", r"\w+ \w+"), question)
         assert re.search(r"<\|assistant\|>" + re.escape(form.cue).replace(r"\{\}", r"\w+ \w+") + "$", question)
     assert len(set(starts)) == 1 and {item.labels["wording"] for item in items} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_the_length_of_rulers_tasks_counts_the_answer_and_places_are_spread(part: str) -> None:
+    items = Ruler((part,), STORY, samples=6, form="plain").items(Words(), 1500)
+    assert all(1200 < item.room <= 1500 for item in items)
+    assert len({item.fingerprint for item in items}) == 6
+
+
+def test_common_and_frequent_words_are_repeated_as_often_as_ruler_repeats_them() -> None:
+    for length, often, seldom in ((8000, 30, 3), (3000, 6, 1)):
+        sample = PARTS["cwe"](random.Random(1), 40, Material((), length))
+        counts = Counter(re.findall(r"\d+\. ([a-z]+)", sample.text[sample.text.rindex("Below is") :]))
+        assert sorted(counts.values()) == [seldom] * 40 + [often] * 10
+        assert {word for word, n in counts.items() if n == often} == set(sample.wanted)
+    sample = PARTS["fwe"](random.Random(1), 3000, Material((), 4000))
+    counts = Counter(sample.text.split("coded words. ")[1].split())
+    # Zeta with alpha 2: rank 1, the dots, has 1/1.645 of all, and rank k a k-squaredth of that.
+    assert [counts["..."], *(counts[word] for word in sample.wanted)] == [1824, 456, 203, 114]
+
+
+def test_no_word_of_a_gaps_question_stands_in_its_needle() -> None:
+    for told, question in gap.PAIRS:
+        assert not set(re.findall(r"\w+", told.lower())) & set(re.findall(r"\w+", question.lower()))
+
+
+def test_an_answer_ends_when_its_grade_can_not_rise_and_the_question_is_read_by_itself() -> None:
+    words = Words()
+    (item,) = Ruler(("niah_single_1",), None, samples=1, form="plain").items(words, 600)
+    prompt, at = item.prompt, item.question_at  # type: ignore[attr-defined]
+    assert words.text(prompt[at:]).startswith("What is the special magic number for ")
+    right = answer_ruler(words.text(prompt))
+    assert item.enough(f" {right}") and not item.enough(" 7")  # type: ignore[attr-defined]
+
+
+def test_an_essay_is_asked_for_and_a_short_one_refused() -> None:
+    with pytest.raises(TaskError, match="name one with --text"):
+        Ruler(("niah_single_2",), None).items(Words(), 900)
+    with pytest.raises(TaskError, match="longer --text"):
+        Ruler(("niah_single_2",), Text("t", "One. Two. Three."),).items(Words(), 900)
 
 
 def prefix(a: Item, b: Item) -> int:
@@ -212,7 +305,8 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     "task",
     [
-        Passkey(digits=(64,)), Facts(STORY), Needle(form="plain"), Ordering(STORY), Instructions(), Copying(STORY),
+        Passkey(digits=(64,)), Ruler(("vt",), None), BabiLong(STORY), LexicalGap(STORY), Facts(STORY),
+        Needle(form="plain"), Ordering(STORY), Instructions(), Copying(STORY),
         Perplexity(Text("t", "a b")),
     ],
     ids=lambda task: task.name,

@@ -134,6 +134,81 @@ def facts(text: str, **flags: Any) -> int:
     return evaluate(Facts(read_text(text), **flags), options)
 
 
+_SAMPLES = click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Questions for each task and length.")
+
+
+@command.command("ruler", **task_command)
+@shared
+@click.option("--text", metavar="FILE", help="Any document, to hide needles in; without it, the tasks that need none are asked.")
+@click.option("--tasks", "parts", type=ListOf("NAMES", str), help="Of RULER's eleven synthetic tasks. Default: all.")
+@_SAMPLES
+@_FORMAT
+@click.option("--seed", type=int, default=42, show_default=True)
+@boundary
+def ruler(text: str | None, parts: tuple[str, ...] | None, **flags: Any) -> int:
+    """RULER's synthetic tasks at any length, and the effective length of each method.
+
+    \b
+    Examples:
+      selfextend eval ruler --text novel.txt --lengths 4k,8k,16k --methods plain,yarn,selfextend --plot ruler.png
+      selfextend eval ruler --tasks niah_single_1,vt --lengths 0.5x,1x,2x,4x --samples 16
+
+    Tasks: niah_single_1 to _3, niah_multikey_1 to _3, niah_multivalue, niah_multiquery, vt, cwe, fwe. A length counts the
+    prompt and the answer. Score: the share of the wanted values that the answer contains.
+    """
+    from selfextend_local.evaluation.tasks.ruler.task import PARTS, WITH_ESSAY, Ruler
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    if unknown := [name for name in parts or () if name not in PARTS]:
+        raise click.UsageError(f"{unknown[0]!r} is no task of RULER. There are {', '.join(PARTS)}.")
+    chosen = parts or tuple(name for name in PARTS if text or name not in WITH_ESSAY)
+    return evaluate(Ruler(chosen, read_text(text) if text else None, **flags), options)
+
+
+@command.command("babilong", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document, best a novel.")
+@click.option("--tasks", "parts", type=ListOf("NAMES", one_of(("qa1", "qa2", "qa3"))), default="qa1,qa2,qa3", show_default=True)
+@_SAMPLES
+@_FORMAT
+@click.option("--seed", type=int, default=42, show_default=True)
+@boundary
+def babilong(text: str, **flags: Any) -> int:
+    """Who went where and carried what, told between the sentences of a novel: one, two or three facts have to be put together.
+
+    \b
+    Example:
+      selfextend eval babilong --text novel.txt --lengths 4k,16k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.babilong import BabiLong
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(BabiLong(read_text(text), **flags), options)
+
+
+@command.command("gap", **task_command)
+@shared
+@click.option("--text", required=True, metavar="FILE", help="Any document.")
+@click.option("--samples", type=click.IntRange(1), default=12, show_default=True, help="Questions at each length.")
+@_FORMAT
+@click.option("--seed", type=int, default=42, show_default=True)
+@boundary
+def gap(text: str, **flags: Any) -> int:
+    """A needle that shares no word with its question, so that meaning has to find it.
+
+    \b
+    Example:
+      selfextend eval gap --text novel.txt --lengths 4k,16k --methods plain,selfextend,yarn
+    """
+    from selfextend_local.evaluation.tasks.gap import LexicalGap
+    from selfextend_local.evaluation.texts import read_text
+
+    options = Options.take(flags)
+    return evaluate(LexicalGap(read_text(text), **flags), options)
+
+
 @command.command("needle", **task_command)
 @shared
 @click.option(

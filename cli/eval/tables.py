@@ -25,11 +25,43 @@ def print_results(found: Sequence[Group]) -> None:
     from selfextend_local.evaluation.tasks import TASKS
 
     out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    for key in dict.fromkeys((g.task, g.model, g.kv_type) for g in found):
-        held = [g for g in found if (g.task, g.model, g.kv_type) == key]
-        out.print(f"{TASKS[held[0].task].title}, {held[0].model}, {held[0].kv_type} KV cache (95 % interval)", soft_wrap=True)
+    for key in dict.fromkeys((g.name, g.model, g.kv_type) for g in found):
+        held = [g for g in found if (g.name, g.model, g.kv_type) == key]
+        part = f", {held[0].part}" if held[0].part else ""
+        out.print(f"{TASKS[held[0].task].title}{part}, {held[0].model}, {held[0].kv_type} KV cache (95 % interval)", soft_wrap=True)
         out.print(_table(held))
         _print_details(out, held)
+    for whole in dict.fromkeys((g.task, g.model, g.kv_type) for g in found):
+        _print_effective(out, [g for g in found if (g.task, g.model, g.kv_type) == whole])
+
+
+def _print_effective(out: Any, held: Sequence[Group]) -> None:
+    """Up to which length each method keeps its score, if several lengths were measured."""
+    from rich.table import Table
+
+    from selfextend_local.evaluation.effective import BASE, KEPT, effective, measured
+
+    if not measured(held[0].task) or len({g.length for g in held}) < 2:
+        return
+    made = effective(held)
+    methods = list(dict.fromkeys(row.method for row in made.rows))
+    table = Table()
+    table.add_column("effective length")
+    for method in methods:
+        table.add_column(method, justify="right")
+    for part in dict.fromkeys(row.part for row in made.rows):
+        by = {row.method: row for row in made.rows if row.part == part}
+        cells = [_length(by[method].length, by[method].beyond) if method in by else "-" for method in methods]
+        table.add_row(part or held[0].task, *cells)
+    out.print(f"The longest length at which {100 * KEPT:.0f} % of the score at the shortest one is kept", soft_wrap=True)
+    out.print(table)
+    if made.left_out:
+        named = ", ".join(f"{part or held[0].task} ({100 * base:.0f} %)" for part, base in made.left_out.items())
+        out.print(f"Below {100 * BASE:.0f} % at the shortest length, so not in the mean: {named}", soft_wrap=True)
+
+
+def _length(length: int | None, beyond: bool) -> str:
+    return "none" if length is None else f"{'≥ ' if beyond else ''}{length:,}"
 
 
 def _table(held: Sequence[Group]) -> Table:

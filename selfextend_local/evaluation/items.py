@@ -54,7 +54,10 @@ def fingerprint(tokens: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt whose greedy answer is graded. Grades are numbers, larger is better; the answer is kept beside them."""
+    """A prompt whose greedy answer is graded. Grades are numbers, larger is better; the answer is kept beside them.
+
+    `question_at`: where a question behind a text begins, which is read by itself. `enough`: the grade can't rise any more.
+    """
 
     labels: Mapping[str, Any]
     prompt: tuple[int, ...]
@@ -62,6 +65,8 @@ class Question:
     grade: Callable[[str], Mapping[str, float]]
     stop_tokens: frozenset[int] = field(default_factory=frozenset)
     stop_text: str = ""
+    question_at: int = 0
+    enough: Callable[[str], bool] | None = None
 
     @property
     def cost(self) -> int:
@@ -76,7 +81,9 @@ class Question:
         return fingerprint(self.prompt)
 
     def perform(self, reader: Reads) -> Result:
-        answer = reader.answer(self.prompt, self.max_tokens, self.stop_tokens, self.stop_text)
+        if self.question_at:
+            reader.read(self.prompt[: self.question_at])
+        answer = reader.answer(self.prompt, self.max_tokens, self.stop_tokens, self.stop_text, self.enough)
         return {**self.grade(answer), "answer": answer.strip(), "tokens": len(self.prompt)}
 
 

@@ -80,7 +80,14 @@ class Reader:
             self._rewind(shared)
             self._read(tokens)
 
-    def answer(self, prompt: Sequence[int], max_tokens: int, stop_tokens: Collection[int], stop_text: str = "") -> str:
+    def answer(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stop_tokens: Collection[int],
+        stop_text: str = "",
+        enough: Callable[[str], bool] | None = None,
+    ) -> str:
         """See Reads. Raises Interrupted."""
         self._rewind(min(self._shared(prompt), len(prompt) - 1))
         token = int(np.argmax(self._read(prompt)[-1]))
@@ -88,7 +95,7 @@ class Reader:
         while token not in stop_tokens:
             answer.append(token)
             text = self._text(answer)
-            if len(answer) >= max_tokens or (stop_text and stop_text in text.lstrip()):
+            if len(answer) >= max_tokens or (stop_text and stop_text in text.lstrip()) or (enough and enough(text)):
                 break
             token = int(np.argmax(self._read([*prompt, *answer])[-1]))
         return self._text(answer)

@@ -89,11 +89,15 @@ class Wording:
         tokens = self._prompts.tokens([self._prompts.message("user", text)])
         return tuple(tokens + self._begun(cue))
 
+    def asked(self, text: str, question: str, cue: str) -> tuple[tuple[int, ...], int]:
+        """The prompt that asks `question` about `text` in front of it, and the place of the question's first token."""
+        tokens = self.prompt(f"{text}\n{question}", cue)
+        return tokens, _parting(tokens, self.prompt(f"{text}\n{_OTHER}"))
+
     def document(self, title: str, text: str, question: str, cue: str = "") -> tuple[tuple[int, ...], int]:
         """The chat's prompt for `question` about one document without pages, and the place of the question's first token."""
-        tokens, other = self._about(title, text, question, cue), self._about(title, text, _OTHER, "")
-        same = next((i for i, (a, b) in enumerate(zip(tokens, other, strict=False)) if a != b), min(len(tokens), len(other)))
-        return tokens, same
+        tokens = self._about(title, text, question, cue)
+        return tokens, _parting(tokens, self._about(title, text, _OTHER, ""))
 
     def _about(self, title: str, text: str, question: str, cue: str) -> tuple[int, ...]:
         user = f"Document: {title}\n\n{text}\n\n{question}"
@@ -104,6 +108,11 @@ class Wording:
 
     def _begun(self, cue: str) -> list[int]:
         return self._tokenizer.tokenize(cue) if cue else []
+
+
+def _parting(a: Sequence[int], b: Sequence[int]) -> int:
+    """The first place at which they differ."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def fitting(count: int, length: int, build: Callable[[int], Sequence[int]]) -> int:

@@ -47,6 +47,13 @@ class Group:
     ga: tuple[Any, ...] | None
     estimate: Estimate
     rows: tuple[Row, ...]
+    part: str = ""
+    """Of a task with several: one of RULER's, of BABILong's."""
+
+    @property
+    def name(self) -> str:
+        """The task, with its part if it has several."""
+        return f"{self.task} {self.part}" if self.part else self.task
 
     @property
     def also(self) -> float | None:
@@ -59,6 +66,7 @@ class Group:
         second = {} if self.also is None else {TASKS[self.task].also: round(self.also, 5)}
         return {
             "task": self.task,
+            **({"part": self.part} if self.part else {}),
             "model": self.model,
             "kv_type": self.kv_type,
             "method": self.method,
@@ -74,16 +82,16 @@ class Group:
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
-    """In the order in which the rows come, by task, model, cache type, method and length."""
+    """In the order in which the rows come, by task and its part, model, cache type, method and length."""
     found: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         c = row["config"]
         method = c["method"] + _variant(c)
-        key = (c["task"], c["model"], c["kv_type"], method, c["length"], tuple(c["ga"]) if c["ga"] else None)
+        key = (c["task"], c.get("part", ""), c["model"], c["kv_type"], method, c["length"], tuple(c["ga"]) if c["ga"] else None)
         found.setdefault(key, []).append(row)
     return [
-        Group(task, model, kv_type, method, length, ga, _estimate(task, held), tuple(held))
-        for (task, model, kv_type, method, length, ga), held in found.items()
+        Group(task, model, kv_type, method, length, ga, _estimate(task, held), tuple(held), part)
+        for (task, part, model, kv_type, method, length, ga), held in found.items()
     ]
 
 

@@ -26,7 +26,10 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(group, list(arguments))
 
 
-@pytest.mark.parametrize("task", ["passkey", "ppl", "copy", "facts", "needle", "tsort", "bestanswer", "qa", "instructions"])
+TASKS = ("passkey", "ppl", "copy", "ruler", "babilong", "gap", "facts", "needle", "tsort", "bestanswer", "qa", "instructions")
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_each_task_has_help_with_an_example(task: str) -> None:
     result = invoke("eval", task, "--help")
     assert result.exit_code == 0

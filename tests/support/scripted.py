@@ -59,7 +59,14 @@ class Scripted:
     def read(self, tokens: Sequence[int]) -> None:
         self.progress(len(tokens))
 
-    def answer(self, prompt: Sequence[int], max_tokens: int, stop_tokens: Collection[int], stop_text: str = "") -> str:
+    def answer(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stop_tokens: Collection[int],
+        stop_text: str = "",
+        enough: Callable[[str], bool] | None = None,
+    ) -> str:
         self.prompts.append(tuple(prompt))
         self.progress(len(prompt))
         return self.say(self.words.text(prompt), self.setup, len(prompt))

@@ -38,6 +38,8 @@ FORMS = (
     Form("Anyone who wants to reach {} has to dial {n}.", "What is the telephone number of {}?", "The telephone number of {} is", 6),
     Form("The portrait of {} was sold for {n} crowns.", "For how much was the portrait of {} sold?", "The portrait of {} was sold for", 4),
 )
+_MORE = 3
+"""Tokens of an answer beyond the right number."""
 _FIRST = ("Alma", "Bruno", "Celia", "Darius", "Edith", "Fabian", "Greta", "Hugo", "Irma", "Jonas", "Klara", "Lukas")
 _LAST = ("Varnholt", "Quist", "Ostrander", "Pellworm", "Zabel", "Thornquist", "Lindqvist", "Marchetti", "Okonski", "Redfern")
 
@@ -64,14 +66,14 @@ class Facts:
         numbers = [rng.randrange(10 ** (FORMS[i % len(FORMS)].digits - 1), 10 ** FORMS[i % len(FORMS)].digits) for i in range(self.facts)]
         told = [FORMS[i % len(FORMS)].told.format(who, n=n) for i, (who, n) in enumerate(zip(people, numbers, strict=True))]
         depths = spread(self.facts)
-        longest = max(range(self.facts), key=lambda i: len(FORMS[i % len(FORMS)].cue + people[i]))
-
         def prompt(lines: int, i: int) -> tuple[tuple[int, ...], int]:
             form = FORMS[i % len(FORMS)]
             document = planted(haystack.sentences[:lines], told, depths)
             return wording.document(self.text.name, document, form.question.format(people[i]), form.cue.format(people[i]))
 
-        lines = haystack.check(fitting(len(haystack.sentences), length, lambda n: prompt(n, longest)[0]), length)
+        longest = max(range(self.facts), key=lambda i: len(prompt(0, i)[0]))
+        room = max(len(wording.tokens(f" {number}")) for number in numbers) + _MORE
+        lines = haystack.check(fitting(len(haystack.sentences), length - room, lambda n: prompt(n, longest)[0]), length)
         if lines < self.facts:
             raise TaskError(f"{self.facts} facts don't fit {length:,} tokens of prose. Take longer --lengths or fewer --facts.")
         found: list[Item] = []
@@ -99,7 +101,7 @@ class Asked:
 
     @property
     def room(self) -> int:
-        return len(self.prompt) + len(self.right) + 3
+        return len(self.prompt) + len(self.right) + _MORE
 
     @property
     def fingerprint(self) -> str:
@@ -108,7 +110,7 @@ class Asked:
     def perform(self, reader: Reads) -> Result:
         reader.read(self.prompt[: self.question_at])
         nats = reader.nll((*self.prompt, *self.right), len(self.prompt))
-        answer = reader.answer(self.prompt, len(self.right) + 3, self.stop_tokens, "\n")
+        answer = reader.answer(self.prompt, len(self.right) + _MORE, self.stop_tokens, "\n")
         said = re.search(r"\d+", answer)
         return {
             "said": float(said is not None and said.group() == self.number),
