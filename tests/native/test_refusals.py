@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import reference
+from support import architectures, reference
 from support.driver import Engine
 from support.logits import assert_close, text
 from support.reference import Reference
@@ -75,3 +75,37 @@ def test_embeddings_of_the_last_token(tiny_model: TinyModel) -> None:
     assert each[0] == last[0] == 0
     assert_close(last[1][None], each[1][-1:])
     assert np.abs(each[1] - pooled(path, 1, None)[1]).max() > 0.1
+
+
+def draft(path: Path, target: Engine) -> int:
+    """What llama_decode returns for the token after the target's text, on a draft that reads the target's keys."""
+    with Engine(path, ctx_other=target._ctx) as engine:
+        api = engine._api
+        batch = api.llama_batch_init(1, 0, 1)
+        hidden = (ctypes.c_float * architectures.N_EMBD)(*np.ones(architectures.N_EMBD))
+        batch.n_tokens, batch.token[0], batch.pos[0], batch.n_seq_id[0], batch.logits[0] = 1, 5, target.pos_max() + 1, 1, 1
+        batch.seq_id[0][0] = 0
+        batch.embd = ctypes.cast(hidden, type(batch.embd))
+        code = int(api.llama_decode(engine._ctx, batch))
+        batch.embd = None
+        api.llama_batch_free(batch)
+        assert engine.set_group_attn(*SCHEME) < 0, "it has no keys to group"
+        return code
+
+
+@pytest.mark.xfail(strict=True, reason="issue 19, B11")
+def test_a_draft_that_reads_its_targets_keys(tmp_path: Path) -> None:
+    """Its queries are rotated for the plain text, the target's far keys for groups."""
+    architectures.make_model("gemma4", tmp_path / "target.gguf")
+    architectures.make_draft(tmp_path / "draft.gguf")
+    tokens = [token % architectures.N_VOCAB for token in text(100)]
+    with Engine(tmp_path / "target.gguf") as target:
+        target.decode(tokens)
+        assert draft(tmp_path / "draft.gguf", target) == 0
+        target.clear()
+        assert target.set_group_attn(*SCHEME) == 0
+        target.decode(tokens)
+        assert draft(tmp_path / "draft.gguf", target) < 0
+        assert target.set_group_attn(1, *SCHEME[1:]) == 0
+        target.decode(tokens[:1])
+        assert draft(tmp_path / "draft.gguf", target) == 0

@@ -302,14 +302,45 @@ def make_model(name: str, path: Path, extra: Keys | None = None, *, factors: boo
     """Write a model of what is called `name`, with `extra` keys, and RoPE factors or not."""
     variant = variant_of(name)
     arch, keys = variant.arch, {**keys_of(variant.arch), **variant.keys, **(extra or {})}
+    factors = (factors and arch in WITH_FACTORS) or variant.factors or arch in ALWAYS_FACTORS
+    shapes = {tensor: shape for tensor, shape in _shapes(arch, keys).items() if factors or not tensor.startswith("rope_f")}
+    _write(path, arch, keys, _tensors(arch, shapes))
+
+
+def make_draft(path: Path) -> None:
+    """Write a draft for "gemma4": it has no keys of its own and reads those of the last two layers of that."""
+    n_embd, own = N_EMBD // 2, {"block_count": 2, "nextn_predict_layers": 2, "attention.sliding_window_pattern": [1, 0]}
+    keys = {**keys_of("gemma4"), **own, "embedding_length": n_embd, "embedding_length_out": N_EMBD}
+    keys |= {"attention.key_length": HEAD_DIM, "attention.value_length": HEAD_DIM}
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (N_VOCAB, n_embd),
+        "output_norm.weight": (n_embd,),
+        "rope_freqs.weight": (HEAD_DIM // 2,),
+        "nextn.post_projection.weight": (N_EMBD, n_embd),
+        "nextn.pre_projection.weight": (n_embd, 2 * N_EMBD),
+    }
+    for layer, head in enumerate((keys["attention.key_length_swa"], HEAD_DIM)):
+        block = {
+            "attn_q": (N_HEAD * head, n_embd),
+            "attn_output": (n_embd, N_HEAD * head),
+            "attn_q_norm": (head,),
+            "layer_output_scale": (1,),
+            "ffn_gate": (N_FF, n_embd),
+            "ffn_up": (N_FF, n_embd),
+            "ffn_down": (n_embd, N_FF),
+            **dict.fromkeys(("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"), (n_embd,)),
+        }
+        shapes |= {f"blk.{layer}.{tensor}.weight": shape for tensor, shape in block.items()}
+    _write(path, "gemma4-assistant", keys, _tensors("gemma4", shapes))
+
+
+def _tensors(arch: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     qk_gain = QK_GAIN / HEAD_DIM**0.25 if arch in UNSCALED_SCORES else QK_GAIN
-    tensors = {
+    return {
         tensor: _values(tensor, shape, rng, qk_gain) * (0.2 if arch in CALM and "post" in tensor else 1.0)
-        for tensor, shape in _shapes(arch, keys).items()
-        if (factors and arch in WITH_FACTORS) or variant.factors or arch in ALWAYS_FACTORS or not tensor.startswith("rope_f")
+        for tensor, shape in shapes.items()
     }
-    _write(path, arch, keys, tensors)
 
 
 def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator, qk_gain: float) -> np.ndarray:
