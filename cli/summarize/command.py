@@ -293,13 +293,12 @@ def _print(result: Result, form: str | None, *, alone: bool) -> None:
 
 
 def _write_table(options: Options, collected: list[Result]) -> None:
-    from selfextend_local.batch.results import ResultsFile
+    from selfextend_local.batch.results import results_file
     from selfextend_local.batch.tables import as_table, write_table
 
     results = collected
     if options.journal is not None:
-        with ResultsFile(options.journal) as file:
-            results = list(file.results())
+        results = list(results_file(options.journal).newest().values())
     form = options.table or "csv"
     if options.output is not None:
         write_table(options.output, results, form)

@@ -13,10 +13,11 @@ from pathlib import Path
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job
 from selfextend_local.batch.outcome import Failure, Result
-from selfextend_local.batch.results import ResultsFile
+from selfextend_local.batch.results import results_file
 from selfextend_local.batch.runner import Finished, Runner, Watcher
 from selfextend_local.batch.tables import write_markdown
 from selfextend_local.generation.completion import ShouldStop
+from selfextend_local.storage.results import ResultsFile
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Batch:
         Raises BatchError if the results can't be written.
         """
         with ExitStack() as stack:
-            file = stack.enter_context(ResultsFile(self.output)) if self.output else None
+            file = stack.enter_context(results_file(self.output)) if self.output else None
             todo = self._todo(file)
             self.watcher.start([item for item, _ in todo.pending], todo.skipped)
             keys = {item.custom_id: key for item, key in todo.pending}
@@ -75,16 +76,18 @@ class Batch:
         """What there is to do now. Raises BatchError as `run` does."""
         if self.output is None or not self.output.exists():
             return self._todo(None)
-        with ResultsFile(self.output) as file:
+        with results_file(self.output) as file:
             return self._todo(file)
 
-    def _todo(self, file: ResultsFile | None) -> Todo:
+    def _todo(self, file: ResultsFile[Result] | None) -> Todo:
         """All but the items with a standing result: new ones, changed ones, and with `retry_errors` failed ones."""
         pending = []
         failed_before = 0
+        # Not the results themselves: they may be long, and many.
+        known = {result.custom_id: (result.key, result.ok) for result in file.all()} if file else {}
         for item in self.items:
             key = self.job.key(item.digest(), self.runner.fingerprint)
-            standing = file.standing(item.custom_id) if file else None
+            standing = known.get(item.custom_id)
             if standing and standing[0] == key and (standing[1] or not self.retry_errors):
                 failed_before += not standing[1]
             else:

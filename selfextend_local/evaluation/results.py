@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.storage.disk import append, mend
+from selfextend_local.storage.results import Form, ResultsFile
 
 Row = dict[str, Any]
-
-_BEGINNING = b'{"key":"'
 
 
 class ResultsError(SelfExtendError):
@@ -35,28 +33,8 @@ class Results:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._rows: dict[str, Row] = {}
-        try:
-            self._read()
-        except OSError as error:
-            raise ResultsError(f"{self.path} can't be read ({error.strerror}). Name another file with --out.") from error
-
-    def _read(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with self.path.open("r+b") as file:
-                mend(file.fileno(), _BEGINNING)
-            data = self.path.read_bytes()
-        for number, line in enumerate(data.splitlines(), 1):
-            try:
-                row = json.loads(line)
-                self._rows[row["key"]] = row
-            except (ValueError, KeyError, TypeError):
-                raise ResultsError(
-                    f"Line {number} of {self.path} is no result of selfextend eval. Name another file with --out."
-                ) from None
+        self._file = ResultsFile(path, _FORM)
+        self._rows = self._file.newest()
 
     def get(self, config: Mapping[str, Any]) -> Row | None:
         """The row for this configuration, if it is done."""
@@ -65,16 +43,30 @@ class Results:
     def add(self, config: Mapping[str, Any], result: Mapping[str, Any], **more: Any) -> Row:
         """Append a row; it is on the disk when this returns."""
         row: Row = {"key": key_of(config), "config": dict(config), "result": dict(result), **more}
-        line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                append(file.fileno(), line.encode())
-        except OSError as error:
-            raise ResultsError(f"{self.path} can't be written ({error.strerror}). Name another file with --out.") from error
+        with self._file as file:
+            file.append(row)
         self._rows[row["key"]] = row
         return row
 
     @property
     def rows(self) -> list[Row]:
         return list(self._rows.values())
+
+
+def _parse(line: str) -> Row:
+    try:
+        row: Row = json.loads(line)
+        return row if isinstance(row["key"], str) else _parse("")
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("no result of selfextend eval") from None
+
+
+_FORM = Form(
+    b'{"key":"',
+    _parse,
+    lambda row: json.dumps(row, ensure_ascii=False, separators=(",", ":")),
+    lambda row: str(row["key"]),
+    ResultsError,
+    "name another file with --out",
+    wait_s=10,
+)
