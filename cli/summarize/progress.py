@@ -1,4 +1,4 @@
-"""How a batch is watched: two bars on a terminal, a line for each document elsewhere.
+"""How a batch is watched: a line for each document, and on a terminal a bar for the one under way.
 
 Knows terminals and the time that is left. Must not know models.
 """
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Watcher
@@ -82,42 +82,27 @@ class BatchWatcher(Watcher):
 
 
 class BarWatcher(BatchWatcher):
-    """The same with an overall bar and one for the current document."""
+    """The same with a line below for the document under way: which one it is, and how much of it is read."""
 
-    def __init__(self, bars: Any) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._bars = bars
-        self._all = bars.add_task("all", total=None, amount="")
-        self._one = bars.add_task("", total=None, amount="", visible=False)
-        self._since = time.monotonic()
-
-    def start(self, items: Sequence[Item], skipped: int) -> None:
-        super().start(items, skipped)
-        self._bars.update(self._all, total=max(1, self._total), amount=f"0/{len(items)}")
+        self._bar = console.Bar("", "tokens")
 
     def say(self, text: str) -> None:
-        self._bars.console.print(console.visible(text), markup=False, highlight=False, soft_wrap=True)
+        self._bar.clear()
+        super().say(text)
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        self._bars.stop()
-        try:
-            yield
-        finally:
-            self._bars.start()
+        self._bar.clear()
+        yield
 
     def begin(self, item: Item, tokens: int) -> None:
         super().begin(item, tokens)
-        self._since = time.monotonic()
-        self._bars.reset(self._one, description=console.visible(item.custom_id)[-40:], total=None, visible=True, amount="")
+        self._bar = console.Bar(f"{self._done + 1}/{len(self._weights)} {console.visible(item.custom_id)[-40:]}", "tokens")
 
     def progress(self, done: int, total: int) -> None:
-        speed = done / max(1e-3, time.monotonic() - self._since)
-        self._bars.update(self._one, completed=done, total=total, amount=f"{done:,}/{total:,} tokens {speed:,.0f}/s")
-
-    def finished(self, result: Result) -> None:
-        super().finished(result)
-        self._bars.update(self._all, completed=self._done_weight, amount=f"{self._done}/{len(self._weights)}")
+        self._bar(done, total)
 
 
 @contextmanager
@@ -126,10 +111,10 @@ def watching() -> Iterator[BatchWatcher]:
     if not sys.stderr.isatty():
         yield BatchWatcher()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[amount]}"), TimeRemainingColumn())
-    # Without redirection: what is written to stdout has to get there.
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as bars:
-        yield BarWatcher(bars)
+    with console.keys_unseen():
+        watcher = BarWatcher()
+        try:
+            yield watcher
+        finally:
+            with watcher.aside():
+                pass

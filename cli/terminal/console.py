@@ -142,7 +142,11 @@ class Pace:
 
 
 class Bar:
-    """A line that is drawn again at each report, and at each `tick` in between, so that slow work shows that it lives."""
+    """A line that is drawn again at each report, and at each `tick` in between, so that slow work shows that it lives.
+
+    Not rich's: a window that gets narrower wraps that one and leaves its remains, a narrow one squeezes all columns alike instead of
+    dropping what matters least, and its time left knows no work that gets slower.
+    """
 
     def __init__(self, label: str, unit: str) -> None:
         self._label, self._unit = label, unit
@@ -161,6 +165,10 @@ class Bar:
         """Call this as often as you like."""
         if self._reported and time.monotonic() - self._drawn > _SECONDS_BETWEEN_TICKS:
             self._show()
+
+    def clear(self) -> None:
+        """Nothing of it is left on the screen, until the next report."""
+        _draw("")
 
     def _show(self) -> None:
         self._drawn = time.monotonic()
