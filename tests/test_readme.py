@@ -16,6 +16,8 @@ import click
 import pytest
 from selfextend_cli.main import COMMANDS
 
+from selfextend_local.documents.kinds import Kind
+
 ROOT = Path(__file__).parents[1]
 LONGEST_README = 900  # words, as wc counts them
 
@@ -173,3 +175,8 @@ def test_the_tree_names_every_folder_of_the_package() -> None:
     folders = {path.name for path in (ROOT / "selfextend_local").iterdir() if (path / "__init__.py").is_file()}
     named = set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
     assert named == folders
+
+
+def test_every_kind_of_document_is_named() -> None:
+    named = text("docs/chat.md").partition("## Documents")[2].partition("##")[0].lower()
+    assert [kind.value for kind in Kind if kind.value.lower() not in named] == []
