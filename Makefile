@@ -20,7 +20,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/installed
-	$(BIN)/python -m pytest -m "not model and not process"
+	$(BIN)/python -m pytest -n logical --dist loadfile -m "not model and not process"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from support.architecture_check import Outcome, outcomes
 from support.architectures import VARIANTS, variant_of
 from support.driver import MissingSymbol, library
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.process]
 
 ROOT = Path(__file__).parents[2]
 TABLE = re.compile(r"<!-- architectures;.*?-->\n\|.*?\n\|.*?\n((?:\|.*\n)+)")

@@ -163,6 +163,7 @@ def supports(request: pytest.FixtureRequest, sources: dict[str, str], tmp_path_f
     return request.param, SupportsOp(supports_op.BACKENDS[request.param], sources, library().ggml_base, folder)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa"])
 def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, supports: tuple[str, SupportsOp], model: str) -> None:
     """The tensors of a step as they are, types and layouts, shown to the `supports_op` of each backend."""
@@ -197,6 +198,7 @@ def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, suppor
         assert {operation for operation, _, _ in refused} == ({"MUL_MAT"} if "without" in name else set()), kv_type
 
 
+@pytest.mark.process
 def test_backends_support_the_keys_of_mla(supports: tuple[str, SupportsOp]) -> None:
     """Design 3.4: the rotated dimensions are a part of each row, strided, and are put behind the others again."""
     with Tensors() as tensors:

@@ -13,7 +13,7 @@ from support.logits import text
 from support.reference import Reference
 from support.tiny_models import TinyModel
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.process]
 
 Levels = Sequence[tuple[int, int, int]]  # n, w, r from the nearest on
 

@@ -6,8 +6,10 @@ Knows the evaluation's protocols. Loads no library.
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 
@@ -20,29 +22,25 @@ CHAT_TEMPLATE = (
 )
 
 
+_PIECE = re.compile(r"<\|?\w+\|?>|[^\W\d]+|\d|\s+|[^\w\s]|_")
+
+
 class Words:
     """A token is a word, a digit, a mark or a run of spaces; ids are given as they come, and text can be had back."""
 
     def __init__(self, *, chat: bool = False) -> None:
         self.metadata = {"tokenizer.ggml.model": "gpt2"} | ({"tokenizer.chat_template": CHAT_TEMPLATE} if chat else {})
-        self._ids: dict[str, int] = {}
-        self._pieces: list[str] = []
+        self._ids: defaultdict[str, int] = defaultdict(count().__next__)
 
     def opening_tokens(self) -> list[int]:
         return self.tokenize("<s>")
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        pieces = re.findall(r"<\|?\w+\|?>|[^\W\d]+|\d|\s+|[^\w\s]|_", text)
-        return [self._id(piece) for piece in pieces]
-
-    def _id(self, piece: str) -> int:
-        if piece not in self._ids:
-            self._ids[piece] = len(self._pieces)
-            self._pieces.append(piece)
-        return self._ids[piece]
+        return list(map(self._ids.__getitem__, _PIECE.findall(text)))
 
     def text(self, tokens: Sequence[int]) -> str:
-        return "".join(self._pieces[token] for token in tokens)
+        pieces = list(self._ids)
+        return "".join(map(pieces.__getitem__, tokens))
 
 
 @dataclass
