@@ -45,6 +45,17 @@ def test_a_missing_file(tmp_path: Path) -> None:
     assert isinstance(failure, Failure) and failure.code == "document_not_found"
 
 
+def test_a_slow_start_counts_against_no_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader's Python sleeps before it begins: longer than the limit for a document."""
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "sitecustomize.py").write_text("import time; time.sleep(4)")
+    monkeypatch.setenv("PYTHONPATH", str(start))
+    path = tmp_path / "a.txt"
+    path.write_text("Good text.")
+    assert isinstance(read(path, Limits(read_s=3)), Document)
+
+
 def test_a_document_that_hangs_its_reader_is_given_up(tmp_path: Path) -> None:
     before = _pids()
     failure = read(hanging_pdf(tmp_path / "hang.pdf"), Limits(read_s=2))

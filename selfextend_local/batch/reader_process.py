@@ -1,12 +1,14 @@
 """Reading documents in a process of its own, with limits on time and memory, so that a bad file harms nobody else.
 
 The parent side is `Reader`; `python -m selfextend_local.batch.reader_process SECONDS MIB` is the child: a path on each line of its
-stdin, a JSON object on each line of its stdout. JSON and not pickle, since the child handles data that nobody vouches for.
+stdin, a JSON object on each line of its stdout after a first line that says that it is there: a slow start counts against no
+document. JSON and not pickle, since the child handles data that nobody vouches for.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from selfextend_local.documents import Document, Page
 from .job import Limits
 from .outcome import Failure, failure
 
+_READY = b"ready\n"
 _POLL_S = 0.2
 _LONGEST_ANSWER = 512 << 20  # bytes of JSON; the documents package reads texts of 256 MiB at most
 _GRACE_S = 5
@@ -43,12 +47,13 @@ class Reader:
 
     def read(self, path: Path, should_stop: Callable[[], bool] | None = None) -> Document | Failure:
         """The document, or why it can't be read. When `should_stop` says so, the failure's code is "stopped"."""
-        self._ask(path)
-        deadline = time.monotonic() + self._limits.read_s
+        deadline = math.inf if self._ask(path) else time.monotonic() + self._limits.read_s
         while True:
             try:
                 output = self._answers.get(timeout=_POLL_S)
-                break
+                if output != _READY:
+                    break
+                deadline = time.monotonic() + self._limits.read_s
             except queue.Empty:
                 if should_stop and should_stop():
                     self.close()
@@ -67,16 +72,19 @@ class Reader:
             self._child.kill()
             self._end()
 
-    def _ask(self, path: Path) -> None:
+    def _ask(self, path: Path) -> bool:
+        """Whether a new child had to be started for it."""
         if self._child is not None and (self._count >= _DOCUMENTS or self._child.poll() is not None):
             self.close()
-        if self._child is None:
+        new = self._child is None
+        if new:
             self._start()
         assert self._child is not None and self._child.stdin is not None
         self._count += 1
         with suppress(OSError):  # it has died; the end of its answers will say so
             self._child.stdin.write(json.dumps(str(path)).encode() + b"\n")
             self._child.stdin.flush()
+        return new
 
     def _start(self) -> None:
         self._child = subprocess.Popen(
@@ -188,6 +196,10 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _limit(mib)
+    for module in ("selfextend_local.documents.load", "pypdfium2"):
+        import_module(module)
+    answers.write(_READY)
+    answers.flush()
     for line in sys.stdin.buffer:
         if hasattr(signal, "alarm"):
             # Should the parent be killed, nobody else would end a reader that hangs.

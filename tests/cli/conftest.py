@@ -93,4 +93,4 @@ def terminal(scripted: Path, home: dict[str, str]) -> Iterator[Callable[..., Any
 
     yield start
     for found in opened:
-        found.child.close(force=True)
+        found.close()

@@ -85,7 +85,7 @@ def terminal(home: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
 
     yield start
     for found in opened:
-        found.child.close(force=True)
+        found.close()
 
 
 @pytest.fixture

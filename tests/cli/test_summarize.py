@@ -81,7 +81,7 @@ def test_bad_documents_cost_their_own_line_and_exit_with_3(model: str, folder: P
     encrypted_pdf(docs / "encrypted.pdf")
     hanging_pdf(docs / "hanging.pdf")
     bomb_pdf(docs / "bomb.pdf")
-    first = run(model, "docs", "gone.txt", "-o", "out.jsonl", "--read-timeout", "3", "--read-memory", "400")
+    first = run(model, "docs", "gone.txt", "-o", "out.jsonl", "--read-timeout", "20", "--read-memory", "400")
     assert first.exit_code == 3, first.output
     codes = {line["custom_id"]: line["error"]["code"] for line in lines("out.jsonl") if line["error"]}
     # Which of the two limits ends them depends on the speed of the machine.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -100,5 +101,14 @@ class Terminal:
             until = time.monotonic() + self.patience_s
             while time.monotonic() < until:
                 self.look()
-        self.child.close()
+            self.close()
+        # The last output comes before the end: pexpect's close would hurry a slow one with a signal.
+        self.child.wait()
         return self.child.exitstatus
+
+    def close(self) -> None:
+        """End the program, whatever it does."""
+        if self.child.isalive():
+            self.child.kill(signal.SIGKILL)
+            self.child.wait()
+        self.child.close()
