@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -25,6 +26,11 @@ CHAT_TEMPLATE = (
 _PIECE = re.compile(r"<\|?\w+\|?>|[^\W\d]+|\d|\s+|[^\w\s]|_")
 
 
+@lru_cache(128)  # the runner asks for the sizes of the same texts again and again
+def _pieces(text: str) -> list[str]:
+    return _PIECE.findall(text)
+
+
 class Words:
     """A token is a word, a digit, a mark or a run of spaces; ids are given as they come, and text can be had back."""
 
@@ -36,7 +42,7 @@ class Words:
         return self.tokenize("<s>")
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        return list(map(self._ids.__getitem__, _PIECE.findall(text)))
+        return list(map(self._ids.__getitem__, _pieces(text)))
 
     def text(self, tokens: Sequence[int]) -> str:
         pieces = list(self._ids)
