@@ -27,7 +27,7 @@ PAGES = {
     "CONTRIBUTING.md": (0, 6),
     "SECURITY.md": (3, 1),
     "docs/chat.md": (15, 4),
-    "docs/install.md": (4, 2),
+    "docs/install.md": (3, 2),
     "docs/batch.md": (3, 2),
     "docs/benchmarks.md": (1, 6),
     "docs/measured.md": (2, 6),
