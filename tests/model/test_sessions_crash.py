@@ -76,9 +76,13 @@ def test_two_writers_killed_sixty_times(tiny_model: Any, tmp_path: Path) -> None
     for round_ in range(ROUNDS):
         with worker("save", model, tmp_path, 0) as a, worker("save", model, tmp_path, 1) as b:
             assert [line_of(p) for p in (a, b)] == ["ready\n"] * 2
-            end = time.monotonic() + dice.uniform(0, 0.6)
-            while time.monotonic() < end and not (round_ % 2 and is_being_written(states)):
-                pass  # every second round ends where it hurts
+            started = time.monotonic()
+            turns = dice.randint(1, 2)
+            for _ in range(turns):
+                said[:] = [int(line_of(process)) for process in (a, b)]
+            end = time.monotonic() + dice.random() * (time.monotonic() - started) / turns
+            while is_being_written(states) != bool(round_ % 2) if round_ % 4 else time.monotonic() < end:
+                pass  # at a random moment of a turn, or while nothing is written, or where it hurts
             for process in (a, b):
                 process.kill()
             for owner, process in enumerate((a, b)):
