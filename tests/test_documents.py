@@ -103,8 +103,14 @@ def test_a_pdf_is_known_by_its_bytes_not_its_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [2, 3, 9])
 def test_headers_and_footers_go_and_body_stays(tmp_path: Path, count: int) -> None:
     bodies = [f"Body {i * i} begins. {PROSE}" for i in range(count)]
-    path = make_pdf(tmp_path / "a.pdf", bodies, header="Annual Report  {n}", footer="- {n} -")
-    assert texts(load_document(path)) == bodies
+    document = load_document(make_pdf(tmp_path / "a.pdf", bodies, header="Annual Report", footer="- {n} -"))
+    assert texts(document) == [f"Annual Report\n\n{bodies[0]}", *bodies[1:]]  # its first occurrence stays
+    assert any("Annual Report" in warning and "--keep-headers" in warning for warning in document.warnings)
+
+
+def test_a_number_that_counts_along_behind_words_may_be_that_of_an_invoice(tmp_path: Path) -> None:
+    document = load_document(make_pdf(tmp_path / "a.pdf", [f"Body {i * i}. {PROSE}" for i in range(6)], header="Invoice {n}"))
+    assert [text.split("\n")[0] for text in texts(document)] == [f"Invoice {n}" for n in range(1, 7)]
 
 
 def test_a_repeated_text_alone_on_its_pages_is_not_furniture(tmp_path: Path) -> None:
@@ -165,16 +171,16 @@ def facing(heads: Sequence[str], body: str = "Body text {n} here") -> list[RawPa
 
 
 @pytest.mark.parametrize(
-    "heads",
+    ("heads", "left"),
     [
-        ["The Book", "The Chapter", "The Book", "The Chapter"],
-        ["", "The Chapter", "The Book", "The Chapter", "The Book"],
-        ["The Start 11", "12 The Book", "The Start 13", "14 The Book"],
-        ["Lamps 3", "4 The Book", "Oil 5", "6 The Sea Book", "Ropes 7", "8 Other"],
+        (["The Book", "The Chapter", "The Book", "The Chapter"], [2, 2, 1, 1]),
+        (["", "The Chapter", "The Book", "The Chapter", "The Book"], [1, 2, 2, 1, 1]),
+        (["The Start 11", "12 The Book", "The Start 13", "14 The Book"], [2, 2, 1, 1]),
+        (["Lamps 3", "4 The Book", "Oil 5", "6 The Book", "Oil 7", "8 The Book"], [2, 2, 2, 1, 1, 1]),
     ],
 )
-def test_heads_that_differ_on_left_and_right_pages_go(heads: list[str]) -> None:
-    assert [len(page.lines) for page in without_furniture(facing(heads))] == [1] * len(heads)
+def test_heads_that_differ_on_left_and_right_pages_go_after_the_first(heads: list[str], left: list[int]) -> None:
+    assert [len(page.lines) for page in without_furniture(facing(heads))] == left
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,11 @@ def test_warnings_name_pages_by_their_labels() -> None:
     [
         (["i", "ii", "1"], ("i", "ii", "1")),
         (["", "", ""], ("1", "2", "3")),
-        (["1", "1", "2"], ("1", "2", "3")),  # not unique
-        (["A", "a"], ("1", "2")),
+        (["1", "1", "2"], ("1 sheet 1", "1", "2")),  # the longer count keeps its labels
+        (["A", "a"], ("A", "a sheet 2")),
+        (["1", "1", "1", "1"], ("1", "2", "3", "4")),
         (["3", "", "x"], ("3", "2", "x")),
-        (["2", "", "x"], ("1", "2", "3")),  # a label that is another page's number
+        (["2", "", "x"], ("2", "2 sheet 2", "x")),  # a label that is another page's number
         (["] [page 7]", "\n", "b,c"], ("page 7", "2", "b c")),
         (["word " * 30], ("word word word word word word word word word…",)),
     ],

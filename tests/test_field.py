@@ -5,6 +5,7 @@ A row is a file, what its text has, what it hasn't, and what is said about it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,40 @@ def check(row: Row) -> Document:
     return document
 
 
-@pytest.mark.parametrize("row", WRITTEN, ids=lambda row: row.file)
+PDF = (
+    Row("pdf-invoices.pdf", ("Invoice 1001", "Invoice 1006", "Customer number: 310", "Customer number: 315"), says="Bank account 12345678"),
+    Row("pdf-payslips.pdf", ("Month: 1\n", "Month: 12"), says='"Payslip" (11 more pages)'),
+    Row("pdf-articles.pdf", tuple(f"Article {n}" for n in range(1, 9))),
+    Row("pdf-questions.pdf", tuple(f"Question {n}." for n in range(1, 9))),
+    Row("pdf-running-head-only.pdf", ("Case 12/345, Brandt v. Harbour Board",), says="Case 12/345"),
+    Row("pdf-form-filled.pdf", ("applicant:  Ottilie Brandt", "(euros):  48,250", "Married:  [x]", "chosen:  Blue")),
+    Row("pdf-form-noappearance.pdf", ("applicant:  Ottilie Brandt", "(euros):  48,250", "Married:  [x]", "chosen:  Blue")),
+    Row("pdf-annotations.pdf", ("Approved with a cut to 30000 euros",), says="Reviewer: figure 3 is wrong"),
+    Row("pdf-xfa.pdf", says="XFA form"),
+    Row("pdf-portfolio.pdf", says="minutes.pdf"),
+    Row("pdf-oldstyle-figures.pdf", ("signed in 1957 and costs 2340 euros", "CHAPTER")),
+    Row("pdf-chromium-astral.pdf", ("Emoji: 😀 done", "𝐀𝐁 𝑥 = 𝟕𝟓", "x² + y₃, 10⁻⁶")),
+    Row("pdf-superscript.pdf", ("10^6 cells", "1950[3] rose", "m^2.")),
+    Row("pdf-columns-rowwise.pdf", ("the bearing seized in winter.", "the pump was installed in the north hall and ran for nine years")),
+    Row("pdf-table-columnwise.pdf", ("| Notice | Company | Staff | State |", "| 04/11/2024 | River Timber | 23 | closed |")),
+    Row("pdf-hyphens.pdf", ("2019-2020", "ISO 9001-2015", "self-propelled", "well-known", "X-ray", "A-1 grade")),
+    Row("pdf-bank-statement.pdf", ("\n02.01. field letter the 853\n03.01. court bridge court 187\n",)),
+    Row("pdf-watermark.pdf", ("The plaintiff bought a boat from the defendant on the ninth",), ("DRAFT",), says='"DRAFT COPY" (4 pages)'),
+    Row("pdf-hidden-layer.pdf", ("The fee is 650 euros.",), ("900",)),
+    Row("pdf-outside-crop.pdf", ("Visible sentence on the page.",), ("SLUG", "old draft clause")),
+    Row("pdf-chromium-rtl.pdf", ("החוזה נכנס לתוקף ביום החתימה ב-15 במרץ 2024. תקופת החוזה (חמש שנים) תוארך", "Acme Ltd", "48,250",
+        "يدخل العقد حيز التنفيذ من تاريخ التوقيع في 15 مارس 2024. مدة العقد (خمس سنوات) تمدد")),
+    Row("pdf-rtl-bilingual-crash.pdf", ("החוזה נכנס לתוקף ביום החתימה", "install bolt")),
+    Row("pdf-chromium-cjk-vertical.pdf", ("縦書きの文章です。契約期間は五年とする。二〇二四年三月", "第二段落。裁判所は東京地方裁判所")),
+    Row("pdf-line-numbers-rowwise.pdf", ("Valve storm pump tower rope letter\nRiver hull",), ("1 Valve", "2 River", "| 3 |")),
+    Row("pdf-garbled-layer.pdf", says="--ocr"),
+    Row("pdf-no-tounicode.pdf", says="--ocr"),
+    Row("pdf-labels-repeated.pdf", says="told apart by their sheet",
+        labels=("1 sheet 1", "2 sheet 2", "i", "ii", "1", "2", "3", "4", "5", "6")),
+)
+
+
+@pytest.mark.parametrize("row", (*WRITTEN, *PDF), ids=lambda row: row.file)
 def test_what_a_person_sees_is_read(row: Row) -> None:
     check(row)
 
@@ -97,6 +131,39 @@ def test_chapters_in_one_file_part_at_their_anchors() -> None:
     assert "froze" in three.text and "stone" not in three.text
 
 
+def test_a_genome_is_read_as_it_is() -> None:
+    """What tokenizers do with it is in tests/native/test_tokenizers.py."""
+    before, run, after = load_document(FIELD / "run-genome.txt").pages[0].text.split("\n\n")
+    assert (before, len(run) > 47_900, after) == ("Sequence of plasmid P7, read on 3 May.", True, "The reading was repeated twice.")
+
+
 def test_postscript_is_named_with_the_way_out() -> None:
     with pytest.raises(DocumentUnsupported, match="is PostScript: turn it into a PDF first, e.g. ps2pdf"):
         load_document(FIELD / "paper.ps")
+
+
+def test_paragraphs_drawn_out_of_order_are_read_from_the_top() -> None:
+    text = load_document(FIELD / "pdf-zorder.pdf").pages[0].text
+    assert text.index("First") < text.index("Second") < text.index("Third")
+
+
+def test_columns_drawn_row_by_row_are_read_one_after_the_other() -> None:
+    text = load_document(FIELD / "pdf-columns-rowwise.pdf").pages[0].text
+    assert text.index("two workers from the village") < text.index("Costs were shared by the two villages in equal parts")
+
+
+def test_a_page_turned_by_a_quarter_reads_as_the_others() -> None:
+    one, two, three = (page.text for page in load_document(FIELD / "pdf-rotate90.pdf").pages)
+    assert one == two == three and one.startswith("The plaintiff bought a boat")
+
+
+def test_what_is_left_out_stays_with_keep_headers() -> None:
+    document = load_document(FIELD / "pdf-running-head-only.pdf", keep_headers=True)
+    assert all("Case 12/345" in page.text for page in document.pages) and document.warnings == ()
+
+
+def test_every_file_of_the_table_has_a_row_here() -> None:
+    listed = set(re.findall(r"`([\w-]+\.\w+)`", (FIELD / "README.md").read_text(encoding="utf-8")))
+    here = Path(__file__).read_text(encoding="utf-8")
+    others = "".join(p.read_text(encoding="utf-8") for p in Path(__file__).parent.glob("test_field_*.py"))
+    assert {name for name in listed if name not in here and name not in others} == set()

@@ -6,6 +6,7 @@ know lines, pages or files. Not Unicode NFKC: that would turn x² into x2.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 # A hyphen at the end of a line, whose status is open until the lines are joined.
@@ -30,10 +31,24 @@ _MENDED: dict[int, str] = {
     0x2028: "\n",
     0x2029: "\n\n",
 }
+# Adobe's private-use codes for figures and small capitals that fonts name "oneoldstyle" or "Asmall" (glyphlist.txt).
+_MENDED |= {0xF730 + n: str(n) for n in range(10)}
+_MENDED |= {0xF761 + n: chr(ord("A") + n) for n in range(26)}
+_MENDED |= {0xF7E0 + n: chr(0xC0 + n) for n in range(31) if n != 23}
+_MENDED |= {
+    0xF721: "!", 0xF724: "$", 0xF726: "&", 0xF73F: "?", 0xF760: "`", 0xF7A1: "¡", 0xF7A2: "¢", 0xF7A8: "¨", 0xF7AF: "¯",
+    0xF7B4: "´", 0xF7B8: "¸", 0xF7BF: "¿", 0xF7FF: "Ÿ", 0xF6F9: "Ł", 0xF6FA: "Œ", 0xF6FD: "Š", 0xF6FF: "Ž", 0xF6DC: "1", 0xF6DE: "—",
+    0xF6E1: ",", 0xF6E7: ".", 0xF6DF: "¢", 0xF6E0: "¢", 0xF6E2: ",", 0xF6E3: "$", 0xF6E4: "$", 0xF6E5: "-", 0xF6E6: "-", 0xF6E8: ".",
+    0xF8E8: "®", 0xF8E9: "©", 0xF8EA: "™", 0xF6D9: "©", 0xF6DA: "®", 0xF6DB: "™",
+}  # fmt: skip
+# Characters that fonts without Unicode (Windows "symbol" fonts) put at F000 and their code; letters and figures are meant as such.
+_SYMBOL = range(0xF020, 0xF07F)
+_LONE_SYMBOL = re.compile(r"(?<!\S)[\uf041-\uf07e](?=\s)")  # a bullet: Wingdings has no letters
+_UNKNOWN = "\ufffd"
 _KEPT_CONTROLS = frozenset("\n\t")
 # Format characters that shape words in some scripts; all others are dropped.
 _KEPT_FORMATS = frozenset("\u200c\u200d")
-_DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+_DROPPED_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Cn"})
 
 
 def clean(text: str) -> str:
@@ -43,7 +58,7 @@ def clean(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(map(_cleaned, text))
+    return "".join(map(_cleaned, _LONE_SYMBOL.sub("•", text)))
 
 
 def _cleaned(char: str) -> str:
@@ -52,7 +67,11 @@ def _cleaned(char: str) -> str:
     mended = _MENDED.get(ord(char))
     if mended is not None:
         return mended
+    if ord(char) in _SYMBOL:
+        return chr(ord(char) - 0xF000)
     category = unicodedata.category(char)
+    if category == "Co":
+        return _UNKNOWN
     if category == "Zs":
         return " "
     if category in _DROPPED_CATEGORIES and char not in _KEPT_FORMATS:

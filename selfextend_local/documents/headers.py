@@ -1,10 +1,9 @@
-"""Page furniture: running headers, footers and page numbers.
+"""Running heads and feet, page numbers, and the line numbers of pleadings.
 
-Knows which lines repeat at the edge of many pages. Must not know formats, nor
-mend words. The rule that counts: body text is never removed. So a row goes only
-if it is outermost, repeats at the same height of the page (its digits, if any,
-counting along with the pages), is set no larger than the body and stands apart
-from it. When in doubt the row stays.
+Knows what repeats at the edges of pages. Must not know formats, nor mend words. The rules that count: no text is lost, so
+the first of several equal heads stays; and a row whose number counts along with the pages may be "Invoice 1001" as well as
+"Report 3", so it goes only if it is nothing but a page number, or changes sides as the heads of books do. A row goes only
+if it is outermost, at the same height of the page, set no larger than the body, and stands apart from it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from .layout import RawPage, rows_of
@@ -24,6 +24,15 @@ _APART = 0.7  # least white space to the body, in line heights
 _NUMBER = re.compile(r"\d+")
 _ROMAN = re.compile(r"(?=[ivxlc])c{0,3}(xc|xl|l?x{0,3})(ix|iv|v?i{0,3})", re.IGNORECASE)
 _ROMAN_VALUES = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
+# A page number and nothing else, in the words of many languages: "- 3 -", "Page 3 of 12", "3/12", "第 3 页".
+_PAGE_NUMBER = re.compile(
+    r"[-–—.|\[(\s]*(?:(?:pages?|pg|seite|página|pàgina|pagina|pag|pág|side|sida|sivu|strona|str|стр|страница|сторінка|с|sayfa"
+    r"|σελίδα|σελ|oldal|halaman|trang|trg|lk|lpp|psl|p|s|صفحة|الصفحة|עמוד|第|หน้า)\b\.?:?\s*|第\s*)?#"
+    r"(?:\s*(?:/|／|\||of|von|de|sur|di|van|av|af|iz|из|z|ze|od|fra|จาก)\s*#)?(?:\s*(?:页|頁|ページ|페이지|쪽|oldal))?[-–—.|\])\s]*"
+)
+_ALIGNED = 1.5  # heights that the numbers of lines may be out of line
+_LEAST_NUMBERS = 10  # lines that are numbered on a page
+_LEAST_ALONE = 20  # if it is the only page
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +41,62 @@ class _Row:
 
     page: int
     key: str
+    words: str  # as `key` less numbers at its ends
     numbers: tuple[int, ...]
     place: int
     lines: tuple[int, ...]
 
 
 def without_furniture(pages: Sequence[RawPage]) -> list[RawPage]:
-    """`pages` less running headers, footers and page numbers.
+    """`pages` less page numbers, line numbers, and running heads and feet after the first of each.
 
     If nothing but furniture would remain anywhere, the pages come back untouched:
     what repeats on every page is then the text.
     """
     dropped: dict[int, set[int]] = defaultdict(set)
+    repeating: dict[int, set[int]] = defaultdict(set)
     for from_bottom in (False, True):
         candidates = [_edge_rows(i, page, from_bottom) for i, page in enumerate(pages)]
         edge = [row for rows in candidates for row in rows]
-        repeated = _repeated(edge, len(pages)) | _facing(edge, len(pages)) | _facing_numbered(edge)
+        repeated = _repeated(pages, edge) | _facing(edge, len(pages)) | _facing_numbered(edge)
+        said: set[str] = set()
         for i, rows in enumerate(candidates):
-            chosen = _outermost(rows, repeated, pages[i], from_bottom)
-            dropped[i].update(line for row in chosen for line in row.lines)
-    stripped = [page.without(frozenset(dropped[i])) for i, page in enumerate(pages)]
-    return stripped if any(page.lines for page in stripped) else list(pages)
+            for row in _outermost(rows, repeated, pages[i], from_bottom):
+                repeating[i].update(row.lines)
+                if _is_number(row) or row.words in said:
+                    dropped[i].update(row.lines)
+                said.add(row.words)
+    for i, lines in _line_numbers(pages).items():
+        dropped[i] |= lines
+    if all(len(repeating[i] | dropped[i]) == len(page.lines) for i, page in enumerate(pages)):
+        return list(pages)
+    return [page.without(frozenset(dropped[i])) for i, page in enumerate(_beside_once(pages))]
+
+
+def left_out(before: Sequence[RawPage], after: Sequence[RawPage]) -> list[tuple[str, int]]:
+    """Words that `without_furniture` took out, the most frequent first, with how many pages; numbers of pages and lines apart."""
+    counts: Counter[str] = Counter()
+    for page, rest in zip(before, after, strict=True):
+        kept = Counter(line.text for line in rest.lines)
+        for line in page.lines:
+            if kept[line.text]:
+                kept[line.text] -= 1
+            elif any(c.isalpha() for c in line.text) and not _PAGE_NUMBER.fullmatch(_key(line.text)[0]):
+                counts[" ".join(line.text.split())] += 1
+    return counts.most_common()
+
+
+def _beside_once(pages: Sequence[RawPage]) -> list[RawPage]:
+    """`pages` with text at their sides that three or more have only on the first of them."""
+    texts = [[" ".join(x.text for x in part.lines) for part in page.beside] for page in pages]
+    counts = Counter(text for page in texts for text in set(page))
+    said: set[str] = set()
+    result = []
+    for page, mine in zip(pages, texts, strict=True):
+        kept = tuple(part for part, text in zip(page.beside, mine, strict=True) if counts[text] < 3 or text not in said)
+        said.update(mine)
+        result.append(page if len(kept) == len(page.beside) else replace(page, beside=kept))
+    return result
 
 
 def _edge_rows(index: int, page: RawPage, from_bottom: bool) -> list[_Row]:
@@ -75,7 +119,7 @@ def _edge_rows(index: int, page: RawPage, from_bottom: bool) -> list[_Row]:
             break
         key, numbers = _key(" ".join(x.text for x in lines))
         place = round(top / 2) if page.measured else depth
-        found.append(_Row(index, key, numbers, place, tuple(row)))
+        found.append(_Row(index, key, key.strip('#-–—.|[]() '), numbers, place, tuple(row)))
     return found
 
 
@@ -94,41 +138,32 @@ def _roman_value(text: str) -> int:
     return sum(-v if v < max(values[i:]) else v for i, v in enumerate(values))
 
 
-def _repeated(rows: Sequence[_Row], n_pages: int) -> set[_Row]:
-    """Those of `rows` that occur at one place on enough pages to be furniture."""
-    enough = 2 if n_pages < 4 else 3
-    groups: dict[tuple[str, int], list[_Row]] = defaultdict(list)
+def _is_number(row: _Row) -> bool:
+    return bool(_PAGE_NUMBER.fullmatch(row.key))
+
+
+def _repeated(pages: Sequence[RawPage], rows: Sequence[_Row]) -> set[_Row]:
+    """Those of `rows` that occur at one place on enough pages to be furniture: page numbers, and cells that never change beside them."""
+    enough = 2 if len(pages) < 4 else 3
+    numbered: dict[tuple[str, int, int], list[_Row]] = defaultdict(list)
+    constant: dict[tuple[str, int], list[_Row]] = defaultdict(list)
     for row in rows:
-        groups[row.key, row.place].append(row)
+        words = _constant_words(pages[row.page], row)
         # A header may sit a fraction of a point lower on one page than on the next.
-        groups[row.key, row.place + 1].append(row)
-    found: set[_Row] = set()
-    for group in groups.values():
-        counting = _counting_along(group, enough)
-        if len(counting) >= enough:
-            found.update(counting)
-    return found
+        for place in (row.place, row.place + 1):
+            if words is not None:
+                constant[words, place].append(row)
+            elif _is_number(row) and row.numbers:
+                numbered[row.key, place, row.numbers[0] - row.page].append(row)
+    groups = [*numbered.values(), *constant.values()]
+    return {row for group in groups if len({row.page for row in group}) >= enough for row in group}
 
 
-def _counting_along(group: Sequence[_Row], enough: int) -> list[_Row]:
-    """The rows whose every number is constant or moves with the page.
-
-    Without this, "Day 3", "Day 9", "Day 12" at the heads of pages would be lost.
-    """
-    constant: Counter[tuple[int, int]] = Counter()
-    moving: Counter[tuple[int, int]] = Counter()
-    for row in group:
-        for slot, number in enumerate(row.numbers):
-            constant[slot, number] += 1
-            moving[slot, number - row.page] += 1
-    return [
-        row
-        for row in group
-        if all(
-            constant[slot, number] >= enough or moving[slot, number - row.page] >= enough
-            for slot, number in enumerate(row.numbers)
-        )
-    ]
+def _constant_words(page: RawPage, row: _Row) -> str | None:
+    """What a row says beside a page number in a cell of its own; None if there is nothing else, digits included."""
+    cells = [" ".join(page.lines[i].text.split()).casefold() for i in row.lines]
+    words = [cell for cell in cells if not _PAGE_NUMBER.fullmatch(_key(cell)[0])]
+    return " ".join(words) if words else None
 
 
 def _facing(rows: Sequence[_Row], n_pages: int) -> set[_Row]:
@@ -195,3 +230,37 @@ def _apart(block: Sequence[_Row], page: RawPage, from_bottom: bool) -> bool:
     else:
         white = min(x.top for x in inner) - max(x.bottom for x in outer)
     return white > _APART * median(x.height for x in outer)
+
+
+def _line_numbers(pages: Sequence[RawPage]) -> dict[int, set[int]]:
+    """The lines of each page that only number the others, as on pleading paper: the same on several pages, or very many on one."""
+    found = {i: numbers for i, page in enumerate(pages) if (numbers := _numbers_at_side(page))}
+    if len(found) == 1 and len(pages) > 1:
+        return {}
+    return {i: set(numbers) for i, numbers in found.items() if len(found) > 1 or len(numbers) >= _LEAST_ALONE}
+
+
+def _numbers_at_side(page: RawPage) -> list[int]:
+    """Indices of bare numbers that stand below each other at one side, count on by one or five, and stand by nearly every row."""
+    rows = rows_of(page)
+    for side in (0, -1):
+        ends = [(row[side], len(row)) for row in rows]
+        bare = [(i, n) for i, n in ends if page.lines[i].text.strip().isdecimal() and len(page.lines[i].text.strip()) < 4]
+        if len(bare) < _LEAST_NUMBERS:
+            continue
+        middle = median(page.lines[i].right for i, _ in bare)
+        bare = [(i, n) for i, n in bare if abs(page.lines[i].right - middle) < _ALIGNED * page.lines[i].height]
+        values = [int(page.lines[i].text) for i, _ in bare]
+        steps = [b - a for a, b in pairwise(values)]
+        others = [x for i, x in enumerate(page.lines) if i not in {i for i, _ in bare}]
+        if not others or len(bare) < _LEAST_NUMBERS or any(step not in (1, 5) or step != steps[0] for step in steps):
+            continue
+        numbers = [page.lines[i] for i, _ in bare]
+        if side == 0:
+            inner = min(x.left for x in others) > max(x.right for x in numbers)
+        else:
+            inner = max(x.right for x in others) < min(x.left for x in numbers)
+        single = sum(n < 3 for _, n in bare)
+        if inner and single * 10 >= len(bare) * 9 and (steps[0] == 5 or len(bare) * 10 >= len(rows) * 8):
+            return [i for i, _ in bare]
+    return []

@@ -6,6 +6,7 @@ Knows what a label may look like, and which page of a Document a name means. Mus
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,12 +23,34 @@ _PREFIX = re.compile(r"(?:pages?|pp?\.)\s+", re.IGNORECASE)
 def fit_labels(stated: Sequence[str]) -> tuple[str, ...]:
     """Labels for pages from what the file states: short, without brackets, and no two the same.
 
-    A page without a label is called by its number, from 1; if that leaves two pages with one name, all are.
+    A page without a label is called by its number, from 1. Where two pages bear one label, that in the longer count of pages
+    keeps it, the other is called by its sheet as well ("1 sheet 2"); if that concerns most pages, all are called by number.
     """
-    labels = tuple(_fit(label) or str(number) for number, label in enumerate(stated, start=1))
-    if len({label.casefold() for label in labels}) == len(labels):
-        return labels
-    return tuple(str(number) for number in range(1, len(labels) + 1))
+    labels = [_fit(label) or str(number) for number, label in enumerate(stated, start=1)]
+    shared: dict[str, list[int]] = {}
+    for i, label in enumerate(labels):
+        shared.setdefault(label.casefold(), []).append(i)
+    doubles = [places for places in shared.values() if len(places) > 1]
+    if sum(len(places) - 1 for places in doubles) * 2 > len(labels):
+        return tuple(str(number) for number in range(1, len(labels) + 1))
+    runs = _runs(labels)
+    for places in doubles:
+        best = max(places, key=lambda i: runs[i])
+        for i in places:
+            if i != best:
+                labels[i] = f"{labels[i]} sheet {i + 1}"
+    return tuple(labels)
+
+
+def _runs(labels: Sequence[str]) -> list[int]:
+    """For each label, how many around it count on from one to the next."""
+    starts: list[int] = []
+    for i, label in enumerate(labels):
+        before = labels[i - 1] if i else ""
+        counts_on = label.isdecimal() and before.isdecimal() and len(label) < 10 and int(label) == int(before) + 1
+        starts.append(starts[-1] if counts_on else i)
+    sizes = Counter(starts)
+    return [sizes[start] for start in starts]
 
 
 def _fit(label: str) -> str:

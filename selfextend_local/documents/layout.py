@@ -8,6 +8,7 @@ after this module works on both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
@@ -15,13 +16,18 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text and its box, in points (or character cells)."""
+    """A line of text and its box, in points (or character cells).
+
+    `is_row`: a row of a table, with its cells apart, which no paragraph takes in. `drawn`: its place in the file's own order.
+    """
 
     text: str
     left: float
     right: float
     top: float
     bottom: float
+    is_row: bool = False
+    drawn: int = 0
 
     @property
     def height(self) -> float:
@@ -38,6 +44,9 @@ class RawPage:
         width, height: of the page, in the lines' unit; width 0 if not measured.
         label: the printed page number, or "" when the file has none.
         measured: whether the boxes are real, and not counted in characters.
+        beside: text of the page that runs another way, in frames of its own.
+        watermarks: large slanted text, which is no part of what the page says.
+        comments: of readers, as on sticky notes.
     """
 
     lines: tuple[Line, ...]
@@ -45,6 +54,14 @@ class RawPage:
     height: float
     label: str
     measured: bool
+    beside: tuple[RawPage, ...] = ()
+    watermarks: tuple[str, ...] = ()
+    comments: tuple[str, ...] = ()
+
+    @property
+    def has_words(self) -> bool:
+        """Whether there is a letter or figure on it."""
+        return any(c.isalnum() for line in self.lines for c in line.text) or any(page.has_words for page in self.beside)
 
     def without(self, dropped: frozenset[int]) -> RawPage:
         """This page less the lines with these indices."""
@@ -71,6 +88,23 @@ def same_row(a: Line, b: Line) -> bool:
     """Whether two lines stand beside each other, as the cells of a table do."""
     shared = min(a.bottom, b.bottom) - max(a.top, b.top)
     return shared > 0.5 * min(a.height, b.height)
+
+
+def rows(lines: Sequence[Line]) -> list[list[Line]]:
+    """`lines` grouped by rows of the page, from the top down, each from left to right."""
+    found: list[list[Line]] = []
+    tallest: list[Line] = []
+    for line in sorted(lines, key=lambda x: (x.top + x.bottom) / 2):
+        if found and same_row(tallest[-1], line):
+            found[-1].append(line)
+            if line.height > tallest[-1].height:
+                tallest[-1] = line
+        else:
+            found.append([line])
+            tallest.append(line)
+    for row in found:
+        row.sort(key=lambda x: x.left)
+    return found
 
 
 def rows_of(page: RawPage) -> list[list[int]]:

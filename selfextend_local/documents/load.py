@@ -13,8 +13,9 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.characters import clean
@@ -24,9 +25,9 @@ from selfextend_local.documents.epub import Chapter, read_epub
 from selfextend_local.documents.html import read_html
 from selfextend_local.documents.kinds import HEAD, Kind, is_pdf, is_zip, open_zip, refuse_office, written_kind
 from selfextend_local.documents.labels import fit_labels
+from selfextend_local.documents.legibility import is_nonsense
 from selfextend_local.documents.mail import read_mail
 from selfextend_local.documents.office import read_opendocument, read_pptx, read_xlsx
-from selfextend_local.documents.pdf import Progress, RawPdf, read_pdf
 from selfextend_local.documents.tables import read_csv
 from selfextend_local.documents.text import decode_markup, read_text, without_base64
 from selfextend_local.documents.written import is_notebook, read_fb2, read_notebook, read_rtf
@@ -37,12 +38,18 @@ from selfextend_local.errors import (
 )
 
 from . import paragraphs
-from .headers import without_furniture
+from .headers import left_out, without_furniture
 
+if TYPE_CHECKING:
+    from selfextend_local.documents.pdf import RawPdf
+
+Progress = Callable[[int, int], None]
 STANDARD_INPUT = "-"
 
 _LARGEST = 256 * 2**20  # bytes of anything but a PDF file
 _LARGEST_HTML = 16 * 2**20
+_NAMED = 12  # pages
+_LONGEST_EXAMPLE = 60
 _SCAN_CHARS = 20  # a page with fewer is probably an image
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.\-]+:/", re.IGNORECASE)
 _PRODUCER_TITLE = re.compile(r"(microsoft \w+ - .*|untitled.*|.*\.\w{2,5})", re.IGNORECASE)
@@ -71,7 +78,9 @@ class _Source:
         return self.path.read_bytes()
 
 
-def load_document(source: str | os.PathLike[str], *, progress: Progress | None = None, ocr: bool = False) -> Document:
+def load_document(
+    source: str | os.PathLike[str], *, progress: Progress | None = None, ocr: bool = False, keep_headers: bool = False
+) -> Document:
     """Read a PDF, EPUB, FictionBook, DOCX, PPTX, XLSX, OpenDocument, RTF, HTML, mail, notebook, CSV, Markdown or text file.
 
     The content says which it is, then the suffix.
@@ -80,7 +89,8 @@ def load_document(source: str | os.PathLike[str], *, progress: Progress | None =
         source: a local path, ``~`` is expanded; "-" is standard input, up to 256 MiB.
         progress: called as ``progress(done, total)`` after each PDF page or EPUB chapter, both in pages, and again from
             the start for the pages of a PDF that are recognised. What it raises stops the reading and reaches the caller.
-        ocr: recognise the text of PDF pages that have none (needs the extra ``ocr``; seconds a page).
+        ocr: recognise the text of PDF pages that have none, or whose text layer is nonsense (needs the extra ``ocr``; seconds a page).
+        keep_headers: leave running heads and feet, page numbers and line numbers in the text of a PDF.
 
     Raises:
         DocumentNotFound: no such file, a directory, or not readable; nothing is piped to standard input.
@@ -96,7 +106,7 @@ def load_document(source: str | os.PathLike[str], *, progress: Progress | None =
         file = _Source(path, path)
     head = file.head()
     if is_pdf(file.name, head):
-        return _pdf_document(file, progress, ocr)
+        return _pdf_document(file, progress, ocr, keep_headers)
     data = file.read()
     refuse_office(file.name, data)
     opened = open_zip(file.name, data) if is_zip(head) else None
@@ -147,11 +157,13 @@ def _readable_file(source: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _pdf_document(file: _Source, progress: Progress | None, ocr: bool) -> Document:
+def _pdf_document(file: _Source, progress: Progress | None, ocr: bool, keep_headers: bool) -> Document:
+    from selfextend_local.documents.pdf import read_pdf
+
     raw = read_pdf(file.name, progress, data=file.data)
     if ocr:
         raw = _recognised(file, raw, progress)
-    bare = without_furniture(raw.pages)
+    bare = list(raw.pages) if keep_headers else without_furniture(raw.pages)
     words = paragraphs.vocabulary(bare)
     margins = paragraphs.right_margins(bare)
     texts = [paragraphs.paragraphs(page, words, margins.get(page.width, 0.0)) for page in bare]
@@ -162,27 +174,69 @@ def _pdf_document(file: _Source, progress: Progress | None, ocr: bool) -> Docume
             f"{file.name} has no text on any of its {len(pages)} pages (a scan?): "
             f"recognise the text first, e.g. ocrmypdf {file.name.name} out.pdf"
         )
-    notes = (*raw.notes, *_label_notes(raw), *_scan_notes(file, pages, unreadable))
+    notes = (
+        *raw.notes,
+        *_nonsense_notes(file, pages),
+        *_header_notes(left_out(raw.pages, bare)),
+        *_watermark_notes(raw),
+        *_label_notes(raw, pages),
+        *_scan_notes(file, pages, unreadable),
+    )
     return Document(file.path, _pdf_title(raw.title) or file.name.stem, pages, unreadable, paged=True, notes=notes)
 
 
 def _recognised(file: _Source, raw: RawPdf, progress: Progress | None) -> RawPdf:
-    """`raw`, with the pages that have no text recognised; a note names them."""
+    """`raw`, with the pages recognised that have no text, or nonsense; a note names them."""
     from selfextend_local.documents.ocr import recognised
 
-    blank = [i for i, page in enumerate(raw.pages, start=1) if not any(_has_words(line.text) for line in page.lines)]
+    texts = ["\n".join(line.text for line in page.lines) for page in raw.pages]
+    blank = [i for i, text in enumerate(texts, start=1) if not _has_words(text) or is_nonsense(text)]
     if not blank:
         return raw
     pages = recognised(file.name, raw.pages, blank, data=file.data, progress=progress)
     read = ", ".join(raw.pages[i - 1].label or str(i) for i in blank if pages[i - 1].lines)
     notes = (f"Recognised from pictures (OCR), so they may hold errors: pages {read}.",) if read else ()
-    return RawPdf(raw.title, tuple(pages), (*raw.notes, *notes))
+    return replace(raw, pages=tuple(pages), notes=(*raw.notes, *notes))
 
 
-def _label_notes(raw: RawPdf) -> tuple[str, ...]:
+def _nonsense_notes(file: _Source, pages: Sequence[Page]) -> tuple[str, ...]:
+    nonsense = [page.number for page in pages if is_nonsense(page.text)]
+    if not nonsense:
+        return ()
+    shown = Document(file.path, "", tuple(pages), (), paged=True).names(nonsense, most=_NAMED)
+    which = "all pages" if len(nonsense) == len(pages) else f"pages {shown}"
+    return (
+        f"The text of {which} can't be read: the file's fonts say wrongly, or not at all, which letters they show. "
+        f"Recognise it from the pictures instead: --ocr, or ocrmypdf --force-ocr {file.name.name} out.pdf",
+    )
+
+
+def _header_notes(removed: Sequence[tuple[str, int]]) -> tuple[str, ...]:
+    if not removed:
+        return ()
+    text, times = removed[0]
+    shown = text if len(text) <= _LONGEST_EXAMPLE else f"{text[:_LONGEST_EXAMPLE]}..."
+    more = f", and {len(removed) - 1} others" if len(removed) > 1 else ""
+    pages = "page" if times == 1 else "pages"
+    example = f'"{shown}" ({times} more {pages}){more}'
+    return (f"Running heads or feet are in the text only once, e.g. {example}; --keep-headers keeps them all.",)
+
+
+def _watermark_notes(raw: RawPdf) -> tuple[str, ...]:
+    marks = Counter(" ".join(mark.split()) for page in raw.pages for mark in page.watermarks)
+    if not marks:
+        return ()
+    shown = ", ".join(f'"{mark}" ({times} {"page" if times == 1 else "pages"})' for mark, times in marks.most_common(3))
+    return (f"Slanted text was left out as a watermark: {shown}.",)
+
+
+def _label_notes(raw: RawPdf, pages: Sequence[Page]) -> tuple[str, ...]:
     stated = [page.label for page in raw.pages if page.label]
     if len(set(stated)) == len(stated):
         return ()
+    named = next((page.label for page in pages if " sheet " in page.label), "")
+    if named:
+        return (f'Several pages bear the same number, so some are told apart by their sheet: "{named}".',)
     return ("Several pages bear the same number, so pages are counted from 1.",)
 
 

@@ -8,16 +8,26 @@ Neither library is imported before the first PDF is read.
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from io import BytesIO
+from itertools import repeat
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from selfextend_local.documents.characters import HYPHEN_MARKS, SOFT_HYPHEN
+import numpy as np
+
+from selfextend_local.documents import widgets
+from selfextend_local.documents.columns import in_reading_order
+from selfextend_local.documents.glyphs import DOWN, SLANTED, UP, UPRIGHT, VERTICAL, Glyphs, lines_by_direction, majority
+from selfextend_local.documents.hidden_layers import without_hidden_layers
 from selfextend_local.documents.layout import Line, RawPage, page_from_text
 from selfextend_local.errors import (
     DocumentDamaged,
@@ -51,6 +61,10 @@ _NEXT_STEP: dict[type[DocumentError], str] = {
 }
 
 _DRAWN_SCALE = 200 / 72  # dots a point; recognition gains little beyond 200 a inch
+logging.getLogger("pypdfium2").setLevel(logging.ERROR)  # warns of XFA forms, which we name ourselves
+logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # repeats what a file says, escape codes included
+
+_LONGEST_WATERMARK = 60  # characters
 _DRAWN_MOST = 4000  # dots along the longer side, whatever size the page claims
 
 # Re-entrant, since the progress callback runs while it is held.
@@ -135,12 +149,14 @@ def _opened(pdfium: Any, path: Path, data: bytes | None) -> Any:
 
 def _read_with_pdfium(path: Path, data: bytes | None, progress: Progress | None) -> RawPdf:
     pdfium = import_module("pypdfium2")
+    data = without_hidden_layers(path, data) or data
     with _PDFIUM_LOCK:
         document = _opened(pdfium, path, data)
         try:
             total = len(document)
             if not total:
                 raise error_for(path, 6)
+            remarks = widgets.remarks(pdfium, document)
             pages, failed = [], []
             for i in range(total):
                 try:
@@ -155,7 +171,8 @@ def _read_with_pdfium(path: Path, data: bytes | None, progress: Progress | None)
             document.close()
     if len(failed) == total:
         raise error_for(path, 6)
-    return RawPdf(title, tuple(pages), _damage_notes(failed))
+    comments = [(page.label or str(n), text) for n, page in enumerate(pages, start=1) for text in page.comments]
+    return RawPdf(title, tuple(pages), (*_damage_notes(failed), *remarks, *widgets.notes_remark(comments)))
 
 
 def _damage_notes(failed: list[int]) -> tuple[str, ...]:
@@ -169,82 +186,111 @@ def _pdfium_page(pdfium: Any, document: Any, index: int) -> RawPage:
     label = document.get_page_label(index)
     page = document[index]
     try:
+        left, bottom, right, top = page.get_bbox()
+        width, height = right - left, top - bottom
+        filled = widgets.filled_in(pdfium.raw, page, document.formenv, (left, bottom, right, top))
+        notes = tuple(widgets.sticky_notes(pdfium.raw, page))
         textpage = page.get_textpage()
         try:
-            left, bottom, right, top = page.get_bbox()
-            spans = list(_spans(pdfium, textpage))
-            lines = tuple(_measured(textpage, span, top) for span in spans)
-            if _is_turned(lines):
-                return page_from_text("\n".join(s.text for s in spans), label)
-            return RawPage(lines, right - left, top - bottom, label, measured=True)
+            glyphs = _glyphs(pdfium, textpage, left, bottom, width, height)
         finally:
             textpage.close()
     finally:
         page.close()
+    found = lines_by_direction(glyphs, width, height)
+    if filled:
+        found[UPRIGHT] = [*found.get(UPRIGHT, []), *filled]
+    return replace(_laid_out(found, width, height, label), comments=notes)
+
+
+def _laid_out(found: dict[int, list[Line]], width: float, height: float, label: str) -> RawPage:
+    """A page of what runs the way that most of it runs, the rest beside it."""
+    main = majority(found)
+    slanted = found.pop(SLANTED, [])
+    pages: dict[int, RawPage] = {}
+    for way, lines in found.items():
+        sides = (height, width) if way in (UP, DOWN, VERTICAL) else (width, height)
+        letters = sum("\u0590" <= c < "\u0900" or "\ufb1d" <= c < "\ufefd" for x in lines for c in x.text)
+        from_right = letters * 2 > sum(len(x.text) for x in lines)
+        if from_right:  # seen in a mirror, such a page is like any other
+            lines = [replace(x, left=sides[0] - x.right, right=sides[0] - x.left) for x in lines]
+        pages[way] = RawPage(tuple(in_reading_order(lines)), *sides, label, measured=True)
+    body = pages.pop(main, RawPage((), width, height, label, measured=True))
+    watermarks, beside = _slanted_text(slanted, body)
+    return replace(body, beside=(*pages.values(), *beside), watermarks=watermarks)
+
+
+def _slanted_text(lines: list[Line], body: RawPage) -> tuple[tuple[str, ...], tuple[RawPage, ...]]:
+    """Watermarks, and pages of what else is slanted (the labels of a chart). Slanted characters have no boxes of their own."""
+    text = " ".join(x.text for x in lines)
+    if not text:
+        return (), ()
+    if len(text) <= _LONGEST_WATERMARK and body.lines:
+        return (text,), ()
+    return (), (page_from_text(text, body.label),)
+
+
+def _glyphs(pdfium: Any, textpage: Any, left: float, bottom: float, width: float, height: float) -> Glyphs:
+    """The characters within the visible part of the page, by calls that PDFium answers straight into arrays."""
+    calls = _calls(pdfium)
+    count = max(textpage.count_chars(), 0)
+    page = ctypes.cast(textpage.raw, ctypes.c_void_p).value
+    units = np.zeros(count + 1, np.uint16)
+    got = calls.text(page, 0, count, units.ctypes.data) if count else 1
+    codes = units[:count]
+    if got - 1 != count:
+        # A glyph without a Unicode value is left out by the fast way, which shifts the rest.
+        codes = np.fromiter((code if code < 0x10000 else 0 for code in map(calls.code, repeat(page), range(count))), np.uint16, count)
+    boxes = np.zeros((count, 4), np.float32)
+    start = boxes.ctypes.data
+    deque(map(calls.box, repeat(page), range(count), range(start, start + 16 * count, 16)), maxlen=0)
+    angles = _angles(calls, page, codes, boxes)
+    flat = np.flatnonzero((boxes[:, 1] - boxes[:, 3] < 0.01) & (codes > 32))
+    for i in flat.tolist():  # a font that doesn't say how tall it is
+        x0, y0, x1, y1 = textpage.get_charbox(i)
+        boxes[i] = x0, max(y1, y0 + 1), x1, y0
+    boxes -= np.array([left, bottom, left, bottom], np.float32)
+    across, along = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+    inside = (across > -1) & (across < width + 1) & (along > -1) & (along < height + 1)
+    return Glyphs(codes[inside], boxes[inside], angles[inside])
+
+
+def _angles(calls: _Calls, page: int | None, codes: Any, boxes: Any) -> Any:
+    """How far each character is turned, in degrees against the clock; asked for all of them only where one of many is."""
+    count = len(codes)
+    angles = np.zeros(count, np.float32)
+    ends = np.concatenate(([True], (np.abs(np.diff(boxes[:, 3])) > 0.5))) if count else np.zeros(0, bool)
+    asked = np.flatnonzero(ends & (codes > 32))
+    if any(map(calls.angle, repeat(page), asked.tolist())):
+        angles[:] = np.fromiter(map(calls.angle, repeat(page), range(count)), np.float32, count)
+        angles = (360 - np.degrees(angles)) % 360
+    return angles
 
 
 @dataclass(frozen=True, slots=True)
-class _Span:
-    """A line's text and the indices of its first and last visible characters."""
+class _Calls:
+    """PDFium's functions without ctypes' checks of each argument: a page has thousands of characters."""
 
-    text: str
-    first: int
-    last: int
-
-
-def _spans(pdfium: Any, textpage: Any) -> Iterator[_Span]:
-    text: list[str] = []
-    first = last = -1
-    chars = _characters(pdfium, textpage)
-    for i, char in enumerate([*chars, "\n"]):
-        divided = char in HYPHEN_MARKS
-        if char not in "\r\n":
-            text.append(SOFT_HYPHEN if divided else char)
-            if char != " ":
-                first, last = (i if first < 0 else first), i
-        # PDFium swallows the line break after a hyphen that divides a word.
-        if char in "\r\n" or (divided and _drops_below(textpage, i, len(chars))):
-            if first >= 0:
-                yield _Span("".join(text).strip(), first, last)
-            text, first, last = [], -1, -1
+    text: Callable[..., int]
+    code: Callable[..., int]
+    box: Callable[..., int]
+    angle: Callable[..., float]
 
 
-def _characters(pdfium: Any, textpage: Any) -> Sequence[str]:
-    """The page's characters, each at the index by which PDFium knows its box."""
-    count = textpage.count_chars()
-    text: str = textpage.get_text_range() if count else ""
-    if len(text) == count:
-        return text
-    # The fast way left out a glyph without a Unicode value, and so shifted the rest.
-    unicode_at = pdfium.raw.FPDFText_GetUnicode
-    return [_char(unicode_at(textpage, i)) for i in range(count)]
+@lru_cache(maxsize=1)
+def _calls(pdfium: Any) -> _Calls:
+    page, index, address = ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
 
+    def bare(function: Any, result: Any, *arguments: Any) -> Any:
+        return ctypes.CFUNCTYPE(result, *arguments)(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
-def _char(code: int) -> str:
-    return chr(code) if 0 < code < 0xD800 or 0xDFFF < code < 0x110000 else ""
-
-
-def _drops_below(textpage: Any, index: int, count: int) -> bool:
-    """Whether the character after `index` stands on a lower line, or elsewhere."""
-    if index + 1 >= count:
-        return True
-    _, bottom, _, top = textpage.get_charbox(index, loose=True)
-    _, next_bottom, _, next_top = textpage.get_charbox(index + 1, loose=True)
-    return bool(min(top, next_top) - max(bottom, next_bottom) < 0.5 * (top - bottom))
-
-
-def _measured(textpage: Any, span: _Span, page_top: float) -> Line:
-    left, low_a, _, high_a = textpage.get_charbox(span.first, loose=True)
-    _, low_b, right, high_b = textpage.get_charbox(span.last, loose=True)
-    top, bottom = page_top - max(high_a, high_b), page_top - min(low_a, low_b)
-    return Line(span.text, left, right, top, bottom)
-
-
-def _is_turned(lines: tuple[Line, ...]) -> bool:
-    """Whether the text runs up or down the page, so that boxes mean nothing to us."""
-    long = [x for x in lines if len(x.text) > 9]
-    turned = [x for x in long if x.right - x.left < x.height]
-    return len(turned) * 2 > len(long)
+    raw = pdfium.raw
+    return _Calls(
+        bare(raw.FPDFText_GetText, ctypes.c_int, page, index, ctypes.c_int, address),
+        bare(raw.FPDFText_GetUnicode, ctypes.c_uint, page, index),
+        bare(raw.FPDFText_GetLooseCharBox, ctypes.c_int, page, index, address),
+        bare(raw.FPDFText_GetCharAngle, ctypes.c_float, page, index),
+    )
 
 
 def _second_try(path: Path, data: bytes | None, progress: Progress | None, first: Exception) -> RawPdf:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -85,9 +86,26 @@ def sliding_window(model: Any) -> int:
 
 
 def tokenize(model: Any, text: str, special: bool) -> list[int]:
-    """Token ids of a text, without BOS; with `special`, text that looks like a control token becomes one."""
+    """Token ids of a text, without BOS; with `special`, text that looks like a control token becomes one.
+
+    Runs of thousands of letters (or spaces, digits, marks) without a break are cut: the library splits a text with regular
+    expressions that call themselves for each character, and ends the process on a run of 48,000 letters.
+    """
     llama_cpp = bindings()
     vocab = llama_cpp.llama_model_get_vocab(model)
+    if llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE and _LONG_RUN.search(text):
+        cut = _LONG_RUN.sub(lambda run: _CUT.sub("\\g<0>\0", run[0]), text)
+        return [token for part in cut.split("\0") for token in _tokenize(llama_cpp, vocab, part, special)]
+    return _tokenize(llama_cpp, vocab, text, special)
+
+
+_LONGEST_RUN = 2_000  # characters; the expressions take some 200 bytes of stack for each
+_KINDS = (r"[^\s\d!-/:-@\[-`{-~\0]", r"\s", r"\d", r"[!-/:-@\[-`{-~]")  # letters and marks, spaces, digits, marks of ASCII
+_LONG_RUN = re.compile("|".join(f"{kind}{{{_LONGEST_RUN},}}" for kind in _KINDS))
+_CUT = re.compile(rf".{{{_LONGEST_RUN}}}", re.DOTALL)
+
+
+def _tokenize(llama_cpp: Any, vocab: Any, text: str, special: bool) -> list[int]:
     raw = text.encode("utf-8", "replace")
     room = len(raw) + 8
     tokens = (llama_cpp.llama_token * room)()

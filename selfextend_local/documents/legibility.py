@@ -1,0 +1,27 @@
+"""Text layers of nonsense: what a PDF gives as letters may not be those that it shows.
+
+Knows how often letters occur in languages (charset-normalizer's tables), and counts. Must not know files. A font with a
+wrong or missing table of characters (ToUnicode) shows "The water board" and gives "7KHZDWHUERDUG".
+"""
+
+from __future__ import annotations
+
+_LEAST = 200  # letters; fewer say nothing
+_MOST = 4000  # characters that are looked at
+_COHERENT = 0.5  # of the most frequent letters in a language's order; prose has 0.8 and more, tables 0.6
+_UNKNOWN = 0.2  # share of characters without a meaning
+
+
+def is_nonsense(text: str) -> bool:
+    """Whether `text` is long enough to tell, and its letters are those of no language."""
+    shown = [c for c in text[:_MOST] if not c.isspace()]
+    if len(shown) > _LEAST // 4 and shown.count("\ufffd") > _UNKNOWN * len(shown):
+        return True
+    letters = [c for c in shown if c.isalpha()]
+    alphabetic = sum(c < "\u0600" for c in letters)
+    if len(letters) < _LEAST or alphabetic < 0.7 * len(letters):
+        return False
+    from charset_normalizer.cd import coherence_ratio
+
+    ratios = coherence_ratio(text[:_MOST], 0.1, None)
+    return not ratios or max(ratio for _, ratio in ratios) < _COHERENT
