@@ -221,10 +221,13 @@ def test_a_file_size_limit_is_a_note_and_leaves_the_old_entry(load: Any, cache: 
 
 @pytest.fixture
 def chat(load: Any, cache: StateCache) -> Any:
-    """chat() -> a new chat with a new model on the same cache."""
-    return lambda **options: Chat(
-        load("gqa", n_ctx=2048, logits_all=False, **options), sampling=Sampling(max_tokens=8), reserve=64, cache=cache
-    )
+    """chat() -> a new chat with a new model, or with one that is given, on the same cache."""
+
+    def new(llm: SelfExtendLlama | None = None, **options: Any) -> Chat:
+        llm = llm or load("gqa", n_ctx=2048, logits_all=False, **options)
+        return Chat(llm, sampling=Sampling(max_tokens=8), reserve=64, cache=cache)
+
+    return new
 
 
 QUESTION = "What is written here? " * 40  # about 880 tokens of the byte vocabulary
@@ -265,10 +268,11 @@ def test_turns_are_saved_once_there_is_enough_of_them(chat: Any, cache: StateCac
     assert after.n_tokens > before.n_tokens + 600
 
 
-def test_closing_the_model_waits_for_what_is_being_saved(chat: Any, cache: StateCache) -> None:
-    talk = chat()
+def test_closing_the_model_waits_for_what_is_being_saved(load: Any, chat: Any, cache: StateCache) -> None:
+    llm = load("gqa", n_ctx=2048, logits_all=False)
+    talk = chat(llm)
     list(talk.ask(QUESTION))
-    talk._llm.close()
+    llm.close()
     talk.flush()
     assert len(cache.entries()) == 1
     assert cache.notes == []
