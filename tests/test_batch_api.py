@@ -12,7 +12,7 @@ from support.tiny_models import TinyModel
 from selfextend_local.batch import Failure, Instruction, summarize
 from selfextend_local.errors import ModelNotFound
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.process]
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_a_stop_during_the_answer_drops_it(llm: SelfExtendLlama) -> None:
     assert summarize_document(llm, document("Some text."), max_words=3).how == "whole"
 
 
+@pytest.mark.process
 def test_the_context_grows_with_the_documents_and_the_rest_is_read_in_parts(tiny_model: TinyModel) -> None:
     plans: list[str] = []
     job = Job(Instruction(max_tokens=8), ModelSettings(tiny_model("gqa"), context=3072, threads=1))

@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import pytest
 from support.bad_documents import hanging_pdf
 
 from selfextend_local.batch.items import Item, from_paths
 from selfextend_local.batch.job import Limits
 from selfextend_local.batch.runner import ReadAhead
+
+pytestmark = pytest.mark.process
 
 
 def folder_with_a_hanging_document(folder: Path) -> list[Path]:

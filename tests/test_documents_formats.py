@@ -385,6 +385,7 @@ def piped(data: bytes) -> tuple[str, str]:
     return done.stdout.decode().strip(), done.stderr.decode()
 
 
+@pytest.mark.process
 def test_standard_input_of_any_kind(tmp_path: Path) -> None:
     fpdf = pytest.importorskip("fpdf")
     pdf = fpdf.FPDF()

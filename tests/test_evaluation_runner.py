@@ -101,6 +101,7 @@ run(planned(words), results, shelf(words), finished=finished)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
     path, folder = tmp_path / "r.jsonl", str(Path(__file__).parent)

@@ -488,6 +488,7 @@ def test_a_proof_tells_failures_from_accidents(
     assert prove.verdict(code, {name: str(count) for name, count in counts.items()}) == result
 
 
+@pytest.mark.process
 def test_a_proof_runs_the_test_on_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prove, "FOLDER", tmp_path / "patches")
     (tmp_path / "test_it.py").write_text(
