@@ -1,8 +1,7 @@
 """Prove every patch: its tests fail on the library built without it and pass on the library built with it.
 
-Builds one incremental library per prefix of the series and runs each patch's `Tested-By` with
-LLAMA_CPP_LIB_PATH pointing at it. Our own sources are always those of the whole series, so a prefix may not be able to
-run what a later patch completes; a test that doesn't pass there is run on the whole series, and the table says so.
+Builds one incremental library per prefix of the series, with the own sources that its patches bring along, and runs each
+patch's `Tested-By` with LLAMA_CPP_LIB_PATH pointing at it.
 Knows cmake, pytest and the series; changes nothing in the repository.
 """
 
@@ -21,14 +20,12 @@ from pathlib import Path
 from backend.cache import cache_root
 from backend.errors import BuildError
 from backend.pin import Pin, read_pin
-from backend.sdist import fetch_sdist
+from backend.sdist import fetch_sdist, members
 from backend.series import Patch, Tree, apply_series, read_series
 from backend.toolchain import cpu_count, require_compilers
-from backend.tree import own_sources, patched_files, write_files
-from devel.regenerate import pristine_files, touched_paths
+from backend.tree import own_place, own_sources, patched_files, write_files
 
 FOLDER = Path(__file__).resolve().parent
-WHOLE = " with the whole series"
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ class Row:
 
     @property
     def proven(self) -> bool:
-        return self.without.startswith(("failed", "crashed")) and self.with_it in ("passed", f"passed{WHOLE}")
+        return self.without.startswith(("failed", "crashed")) and self.with_it == "passed"
 
 
 class Workshop:
@@ -53,7 +50,8 @@ class Workshop:
         self._tree, self._build = folder / f"tree-{pin.version}", folder / f"build-{pin.version}"
         self._patches = patches
         sdist = fetch_sdist(pin)
-        self._pristine = pristine_files(sdist, pin, touched_paths(patches))
+        touched = {path for patch in patches for path in patch.paths}
+        self._pristine: Tree = {path: data for path, data in members(sdist, pin) if path in touched}
         self._own = own_sources(FOLDER / "src")
         marker = self._tree / ".unpacked"
         if not marker.is_file() or marker.read_text(encoding="utf-8") != pin.sha256:
@@ -62,12 +60,13 @@ class Workshop:
 
     def library(self, count: int) -> Path:
         """The folder of the native library built with the first `count` patches."""
-        files: Tree = {path: self._pristine.get(path) for path in touched_paths(self._patches)}
+        files: Tree = {path: self._pristine.get(path) for patch in self._patches for path in patch.paths}
         apply_series(self._patches[:count], files)
+        brought = {own_place(name) for patch in self._patches[:count] for name in patch.own}
+        files |= {path: data if path in brought else None for path, data in self._own.items()}
         for path in (path for path, data in files.items() if data is None):
             (self._tree / path).unlink(missing_ok=True)
         write_files({path: data for path, data in files.items() if data is not None}, self._tree)
-        write_files(self._own, self._tree)
         self._cmake(
             "-S", str(self._tree), "-B", str(self._build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
             "-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={(FOLDER / 'lean.cmake').as_posix()}",
@@ -131,11 +130,6 @@ def prove(workshop: Workshop, patches: Sequence[Patch], only: int | None) -> lis
         print(f"{patch.name}: building with it", flush=True)
         library = workshop.library(number)
         with_it = {node: run_test(node, library) for node in patch.tested_by}
-        later = [node for node, result in with_it.items() if result != "passed"]
-        if later and number < len(patches):
-            print(f"{patch.name}: building the whole series for {len(later)} of its tests", flush=True)
-            library = workshop.library(len(patches))
-            with_it |= {node: run_test(node, library) + WHOLE for node in later}
         rows += [Row(patch.name, node, without[node], with_it[node]) for node in patch.tested_by]
     return rows
 

@@ -5,6 +5,7 @@ A source distribution of a few lines stands in for llama-cpp-python, and a fake 
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import io
@@ -59,11 +60,11 @@ PATCH = f"""Subject: two is 2
 """
 
 
-def make_sdist(file: Path, files: dict[str, bytes]) -> str:
+def make_sdist(file: Path, files: dict[str, bytes], stem: str = STEM) -> str:
     """Write a tar.gz and return its SHA-256."""
     with tarfile.open(file, "w:gz") as tar:
         for name, data in files.items():
-            member = tarfile.TarInfo(f"{STEM}/{name}")
+            member = tarfile.TarInfo(f"{stem}/{name}")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
     return hashlib.sha256(file.read_bytes()).hexdigest()
@@ -433,40 +434,51 @@ def workshop(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     return place
 
 
-def test_edits_of_a_prepared_tree_become_a_patch(workshop: Workplace, tmp_path: Path) -> None:
+def git(repository: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True)
+
+
+def test_edits_in_a_repository_become_patches(workshop: Workplace, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    assert tool.main(["prepare", str(tree)]) == 0
+    assert tool.main(["checkout", str(tree)]) == 0
     (tree / SOURCE).write_bytes(b"one\n2\n3\n")
-    (tree / "vendor/llama.cpp/src/llama-group-attn.h").write_bytes(b"// new\n")
-    (tree / "vendor/llama.cpp/src/other.h").write_bytes(b"// theirs\n")
-    kernel = "vendor/llama.cpp/ggml/src/ggml-cpu/llama-group-attn.c"
-    (tree / kernel).parent.mkdir(parents=True)
-    (tree / kernel).write_bytes(b"// quick\n")
-    assert tool.main(["import", "0002-three.patch", "--from", str(tree)]) == 0
-    assert (workshop.folder / "series").read_text() == "0001-two.patch\n0002-three.patch\n"
-    assert (workshop.folder / "src/llama-group-attn.h").read_bytes() == b"// new\n"
-    assert (workshop.folder / "src/ggml-cpu/llama-group-attn.c").read_bytes() == b"// quick\n"
-    assert own_sources(workshop.folder / "src")[kernel] == b"// quick\n"
-    _, made = read_series(workshop.folder)
-    assert made.paths == [SOURCE, "vendor/llama.cpp/src/other.h"]
-    assert tool.main(["regenerate"]) == 0
-    assert read_series(workshop.folder)[1].body == made.body
-
-
-def test_commits_become_the_series(workshop: Workplace, tmp_path: Path) -> None:
-    repository = tmp_path / "repository"
-    tool.main(["prepare", "--upto", "0", str(repository)])
-    git = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "init", "-q", str(repository)], check=True)
-    for number, message in enumerate(["pristine", "0001-two", "Count in digits\n\nTested-By: tests/x.py::test_x"]):
-        (repository / SOURCE).write_bytes([b"one\ntwo\nthree\n", b"one\n2\nthree\n", b"one\n2\n3\n"][number])
-        subprocess.run([*git, "add", "-A"], check=True)
-        subprocess.run([*git, "commit", "-qm", message], check=True)
-    assert tool.main(["from-git", str(repository)]) == 0
+    own = "vendor/llama.cpp/ggml/src/ggml-cpu/quick.cpp"
+    (tree / own).parent.mkdir(parents=True)
+    (tree / own).write_bytes(b"// quick\n")
+    git(tree, "add", "-A")
+    fields = "Patch: 0002-three\nTested-By: tests/x.py::test_x\nOwn: ggml-cpu/quick.cpp"
+    git(tree, "commit", "-qm", f"Three is 3\n\nOf the kinds of three.\n\n{fields}")
+    assert tool.main(["export", str(tree)]) == 0
     first, second = read_series(workshop.folder)
-    assert (first.name, first.header["Subject"], first.body) == ("0001-two.patch", "two is 2", PATCH[19:].encode())
-    assert (second.name, second.tested_by) == ("0002-count-in-digits.patch", ["tests/x.py::test_x"])
+    assert (first.header_text, first.body) == (b"Subject: two is 2\n\n", PATCH[19:].encode())
+    assert (second.name, second.paths, second.tested_by) == ("0002-three.patch", [SOURCE], ["tests/x.py::test_x"])
+    assert second.header["Subject"] == "Three is 3\nOf the kinds of three."
+    assert own_sources(workshop.folder / "src")[own] == b"// quick\n"
     assert second.name in (workshop.folder / "README.md").read_text()
+    again = tmp_path / "again"
+    assert tool.main(["checkout", str(again)]) == 0
+    written = {file.name: file.read_bytes() for file in workshop.folder.glob("*.patch")}
+    assert tool.main(["export", str(again)]) == 0
+    assert {file.name: file.read_bytes() for file in workshop.folder.glob("*.patch")} == written
+
+
+@pytest.mark.parametrize("conflict", [False, True])
+def test_the_pin_moves_by_a_rebase(workshop: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conflict: bool) -> None:
+    tree, new = tmp_path / "tree", tmp_path / "new.tar.gz"
+    assert tool.main(["checkout", str(tree)]) == 0
+    source = b"zero\n" + (b"one\nTWO\nthree\n" if conflict else b"one\ntwo\nthree\n")
+    sha256 = make_sdist(new, {**FILES, SOURCE: source}, STEM.replace("36", "37"))
+    monkeypatch.setattr(tool, "fetch_sdist", lambda pin: new)
+    assert tool.main(["rebase", str(tree), "0.3.37", sha256]) == int(conflict)
+    assert read_pin(workshop.folder / "pin") == Pin("llama-cpp-python", "0.3.37", sha256, 1)
+    if conflict:
+        (tree / SOURCE).write_bytes(b"zero\none\n2\nthree\n")
+        git(tree, "add", "-A")
+        git(tree, "-c", "core.editor=true", "rebase", "--continue")
+        assert tool.main(["export", str(tree)]) == 0
+    (patch,) = read_series(workshop.folder)
+    assert b"+2\n" in patch.body
+    assert patch.body.startswith(b"--- a/" + SOURCE.encode() + b"\n+++ b/" + SOURCE.encode() + b"\n@@ -1,4 +1,4 @@\n zero\n one\n")
 
 
 @pytest.mark.parametrize(
@@ -509,15 +521,23 @@ texts = st.none() | st.lists(st.sampled_from([b"a", b"b", b"\r", b"- x", b"", b"
 )
 
 
+def rendered(old: bytes | None, new: bytes | None) -> bytes:
+    """The diff of a file f, None for one that doesn't exist."""
+    names = (b"/dev/null" if old is None else b"a/f", b"/dev/null" if new is None else b"b/f")
+    lines = difflib.diff_bytes(
+        difflib.unified_diff, diff.split_lines(old or b""), diff.split_lines(new or b""), *names, lineterm=b"\n"
+    )
+    return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines)
+
+
 @given(texts, texts)
-def test_a_rendered_diff_turns_old_into_new(old: bytes | None, new: bytes | None) -> None:
-    body = diff.render("f", old, new)
+def test_a_diff_turns_old_into_new(old: bytes | None, new: bytes | None) -> None:
+    body = rendered(old, new)
     if not body:
         assert (old or b"") == (new or b"")
         return
     (parsed,) = diff.parse(body)
     assert diff.apply(parsed, old) == new
-    assert diff.render("f", old, diff.apply(parsed, old)) == body
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,22 +15,21 @@ from backend.pin import read_pin  # noqa: E402
 from backend.sdist import SDIST_VARIABLE, local_sdist  # noqa: E402
 from backend.series import Patch, read_patch, read_series, series_names  # noqa: E402
 from devel import lint  # noqa: E402
-from devel.regenerate import pristine_files, regenerate, touched_paths  # noqa: E402
+from devel.repository import canonical_bodies as bodies_of  # noqa: E402
 
 NAMES = series_names(PATCHES)
 
 
 @pytest.fixture(scope="session")
-def canonical_bodies() -> dict[str, bytes]:
-    """Body of every patch as regenerated from the pinned source, which this machine must hold."""
+def canonical_bodies(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bytes]:
+    """Body of every patch as git writes it from the pinned source, which this machine must hold."""
     pin = read_pin(PATCHES / "pin")
     sdist = local_sdist(pin)
     if sdist is None:
         pytest.skip(
             f"{pin.sdist_name} is not on this machine: build once with pip install ./patches, or set {SDIST_VARIABLE}"
         )
-    patches = read_series(PATCHES)
-    return regenerate(patches, pristine_files(sdist, pin, touched_paths(patches)))
+    return bodies_of(PATCHES, pin, sdist, tmp_path_factory.mktemp("series"))
 
 
 def test_series_and_files_agree() -> None:
@@ -48,12 +48,16 @@ def test_named_tests_exist(name: str) -> None:
     assert lint.check_tests(patch, PATCHES.parent) == []
 
 
+def test_each_own_source_belongs_to_a_patch() -> None:
+    assert lint.check_own(PATCHES, read_series(PATCHES)) == []
+
+
 def test_index_is_complete() -> None:
     assert lint.check_index(PATCHES, read_series(PATCHES)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_applies_exactly_and_regenerates_identically(name: str, canonical_bodies: dict[str, bytes]) -> None:
+def test_applies_exactly_and_regenerates_identically(name: str, canonical_bodies: Mapping[str, bytes]) -> None:
     assert canonical_bodies[name] == read_patch(PATCHES / name).body
 
 

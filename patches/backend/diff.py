@@ -1,4 +1,4 @@
-"""Unified diffs over bytes: read, apply with no fuzz and no offset, and write in one canonical form.
+"""Unified diffs over bytes: read, and apply with no fuzz and no offset.
 
 Knows text lines and hunks. Must not know files on disk, patch headers or the series: `apply` maps the old
 bytes of one file to the new ones. None stands for a file that does not exist.
@@ -6,7 +6,6 @@ bytes of one file to the new ones. None stands for a file that does not exist.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,20 +109,6 @@ def apply(diff: FileDiff, old: bytes | None) -> bytes | None:
             raise DiffError(f"{diff.path} is deleted by the patch but {len(result)} of its lines are left")
         return None
     return b"".join(result)
-
-
-def render(path: str, old: bytes | None, new: bytes | None) -> bytes:
-    """The canonical diff of one file: three lines of context, no timestamps, `a/` and `b/` names."""
-    lines = difflib.diff_bytes(
-        difflib.unified_diff,
-        split_lines(old or b""),
-        split_lines(new or b""),
-        b"/dev/null" if old is None else b"a/" + path.encode(),
-        b"/dev/null" if new is None else b"b/" + path.encode(),
-        n=3,
-        lineterm=b"\n",
-    )
-    return b"".join(line if line.endswith(b"\n") else line + b"\n" + _NO_NEWLINE + b"\n" for line in lines)
 
 
 def _path(line: bytes, prefix: bytes, number: int) -> str | None:

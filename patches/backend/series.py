@@ -32,11 +32,19 @@ class Patch:
     @property
     def tested_by(self) -> list[str]:
         """The pytest node ids that fail without this patch."""
-        return [part.strip() for part in re.split(r"[,\n]", self.header.get("Tested-By", "")) if part.strip()]
+        return self._list("Tested-By")
+
+    @property
+    def own(self) -> list[str]:
+        """The files of `src` that the patch brings along, by their path there."""
+        return self._list("Own")
 
     @property
     def paths(self) -> list[str]:
         return [diff.path for diff in self.diffs]
+
+    def _list(self, field: str) -> list[str]:
+        return [part.strip() for part in re.split(r"[,\n]", self.header.get(field, "")) if part.strip()]
 
 
 def series_names(folder: Path) -> list[str]:
@@ -65,7 +73,7 @@ def read_patch(file: Path) -> Patch:
     data = file.read_bytes()
     start = _BODY.search(data)
     if start is None:
-        raise BuildError(f'{file} holds no diff; write it with "python patches/tool.py import".')
+        raise BuildError(f'{file} holds no diff; write it with "python patches/tool.py export".')
     header_text, body = data[: start.start()], data[start.start() :]
     try:
         diffs = parse(body, header_text.count(b"\n") + 1)

@@ -21,6 +21,12 @@ VERSION_FILE = "llama_cpp/__init__.py"
 METADATA_FILES = ("pyproject.toml", "README.md", "LICENSE.md", VERSION_FILE)
 
 
+def own_place(name: str) -> str:
+    """Where the file `name` of `patches/src` goes in the tree."""
+    below, _, file = name.rpartition("/")
+    return f"{OWN_SOURCES[below]}/{file}"
+
+
 def own_sources(folder: Path) -> dict[str, bytes]:
     """The project's own C++ files in `folder` and its folders, by their path in the tree."""
     places = {folder / below: place for below, place in OWN_SOURCES.items()}

@@ -6,15 +6,17 @@ Knows the rules. Must not change any file.
 from __future__ import annotations
 
 import ast
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from backend.errors import BuildError
 from backend.pin import Pin
 from backend.series import Patch, read_series, series_names
+from backend.tree import own_files
 
 from .index import with_index
-from .regenerate import FIELDS, pristine_files, regenerate, touched_paths
+from .repository import FIELDS, canonical_bodies
 
 
 def check_all(folder: Path, pin: Pin, sdist: Path | None) -> list[str]:
@@ -24,9 +26,9 @@ def check_all(folder: Path, pin: Pin, sdist: Path | None) -> list[str]:
         patches = read_series(folder)
         for patch in patches:
             problems += check_header(patch) + check_tests(patch, folder.parent)
-        problems += check_index(folder, patches)
+        problems += check_own(folder, patches) + check_index(folder, patches)
         if sdist is not None:
-            problems += check_bodies(patches, sdist, pin)
+            problems += check_bodies(folder, patches, sdist, pin)
     except BuildError as error:
         return [str(error)]
     return problems
@@ -67,11 +69,21 @@ def check_index(folder: Path, patches: Sequence[Patch]) -> list[str]:
     return ['the index in patches/README.md differs from the headers; run "python patches/tool.py index".']
 
 
-def check_bodies(patches: Sequence[Patch], sdist: Path, pin: Pin) -> list[str]:
+def check_own(folder: Path, patches: Sequence[Patch]) -> list[str]:
+    """Each file of `src` is brought along by exactly one patch."""
+    named = [name for patch in patches for name in patch.own]
+    there = {file.relative_to(folder / "src").as_posix() for file in own_files(folder / "src")}
+    problems = [f"src/{name} is in no patch's Own; add it to the header of the one that brings it." for name in sorted(there - set(named))]
+    problems += [f"src/{name}, named in an Own, does not exist." for name in sorted(set(named) - there)]
+    return problems + [f"src/{name} is in more than one Own." for name in sorted({name for name in named if named.count(name) > 1})]
+
+
+def check_bodies(folder: Path, patches: Sequence[Patch], sdist: Path, pin: Pin) -> list[str]:
     """Every patch applies with no fuzz and no offset and is written canonically."""
-    bodies = regenerate(patches, pristine_files(sdist, pin, touched_paths(patches)))
+    with tempfile.TemporaryDirectory() as scratch:
+        bodies = canonical_bodies(folder, pin, sdist, Path(scratch))
     return [
-        f'{patch.name} is not in its canonical form; run "python patches/tool.py regenerate".'
+        f'{patch.name} is not in its canonical form; run "python patches/tool.py checkout" and "export".'
         for patch in patches
         if bodies[patch.name] != patch.body
     ]

@@ -1,122 +1,26 @@
-// Group attention in the KV cache and in the context. See llama-group-attn.h for the positions.
+// Group attention in a context. See llama-group-attn.h for the positions, llama-kv-keys.h for the keys.
 //
-// The cells keep the text's positions. Beside each stands the position that its key is rotated for; a step of a border
-// queues the difference to the wanted one as an ordinary K-shift of the cells that move.
+// The cells keep the text's positions. A step of a border moves keys between rotations, before the micro-batch is computed
+// whose queries see them there.
 
-#include "llama-group-attn.h"
+#include "llama-group-attn-api.h"
 
 #include "llama-batch.h"
 #include "llama-context.h"
 #include "llama-impl.h"
 #include "llama-kv-cache.h"
+#include "llama-kv-keys.h"
 #include "llama-memory.h"
 #include "llama-model.h"
 
 #include <algorithm>
-#include <cassert>
-#include <limits>
+#include <cmath>
+#include <map>
+#include <mutex>
+#include <string>
+#include <utility>
 
-//
-// llama_kv_cache
-//
-
-// no border is known: compare every key of the sequence with its wanted rotation
-static constexpr llama_pos BORDER_UNKNOWN = -1;
-
-void llama_kv_cache::group_attn_set(const llama_group_attn & value) {
-    group_attn = value;
-
-    group_attn_forget_borders(-1);
-}
-
-const llama_group_attn & llama_kv_cache::group_attn_get() const {
-    return group_attn;
-}
-
-void llama_kv_cache::group_attn_forget(llama_seq_id seq_id) {
-    group_attn_forget_borders(seq_id);
-
-    if (k_exact) {
-        k_exact->forget(seq_id);
-    }
-}
-
-void llama_kv_cache::group_attn_forget_borders(llama_seq_id seq_id) {
-    for (llama_seq_id s = 0; s < (llama_seq_id) group_attn_borders.size(); ++s) {
-        if (seq_id < 0 || seq_id == s) {
-            group_attn_borders[s][0] = BORDER_UNKNOWN;
-        }
-    }
-}
-
-bool llama_kv_cache::group_attn_has_shared_cells() const {
-    for (const auto & cells : v_cells) {
-        for (uint32_t i = cells.used_min(); i < cells.used_max_p1(); ++i) {
-            if (!cells.is_empty(i) && cells.seq_count(i) > 1) {
-                return true;
-            }
-        }
-    }
-
-    return false;
-}
-
-bool llama_kv_cache::group_attn_queue(const llama_ubatch & ubatch) {
-    bool queued = false;
-
-    for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
-        const llama_seq_id seq_id = ubatch.seq_id_unq[s];
-
-        llama_group_attn::borders borders {};
-
-        // all tokens of the sequence in this micro-batch have the same borders (see llama_group_attn_cut)
-        for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
-            if (ubatch.seq_id[i][0] == seq_id) {
-                borders = group_attn.borders_at(ubatch.pos[i]);
-                break;
-            }
-        }
-
-        auto & known = group_attn_borders[seq_id];
-
-        if (known == borders) {
-            continue;
-        }
-
-        // keys before the farthest border that moves stay as they are
-        llama_pos first = 0;
-
-        for (int32_t k = group_attn.n_levels; k-- > 0 && known[0] != BORDER_UNKNOWN;) {
-            if (known[k] != borders[k]) {
-                first = std::min(known[k], borders[k]);
-                break;
-            }
-        }
-
-        auto & cells = v_cells[seq_to_stream[seq_id]];
-
-        const auto & by_pos = cells.seq_pos_get(seq_id);
-
-        for (auto it = by_pos.lower_bound({ first, 0 }); it != by_pos.end(); ++it) {
-            const auto & [pos, i] = *it;
-
-            const llama_pos shift = group_attn.rotation(pos, borders) - cells.rot_get(i);
-
-            cells.shift_set(i, shift);
-            queued = queued || shift != 0;
-        }
-
-        known = borders;
-    }
-
-    return queued;
-}
-
-//
-// llama_context
-//
-
-static bool is_valid(const llama_group_attn & value) {
+static bool is_valid_scheme(const llama_group_attn & value) {
     const auto & levels = value.levels;
 
     if (value.n_levels < 1 || value.n_levels > llama_group_attn::MAX_LEVELS || levels[0].n < 1 || levels[0].w < 0) {
@@ -137,63 +41,143 @@ static bool is_valid(const llama_group_attn & value) {
     return true;
 }
 
-int32_t llama_context::set_group_attn(const llama_group_attn & value) {
-    if (!is_valid(value)) {
-        LLAMA_LOG_ERROR("%s: n and w must be at least 1, r a multiple of n, and each level a multiple of the one before\n", __func__);
-        return LLAMA_GROUP_ATTN_INVALID;
+// are embeddings pooled over all tokens of a text, of which the last micro-batch alone would be left?
+static bool pools_embeddings(const llama_cparams & cparams) {
+    const auto type = cparams.pooling_type;
+
+    return cparams.embeddings && (type == LLAMA_POOLING_TYPE_MEAN || type == LLAMA_POOLING_TYPE_CLS || type == LLAMA_POOLING_TYPE_RANK);
+}
+
+//
+// self-test
+//
+
+static bool passes_self_test(const llama_context & ctx) {
+    static std::mutex mutex;
+    static std::map<std::pair<const llama_model *, std::string>, bool> known;
+
+    const auto & cparams = ctx.get_cparams();
+    const auto & model   = ctx.get_model();
+
+    const auto rope = format("%s %g %g %g %g %u", model.desc().c_str(), cparams.rope_freq_base, cparams.rope_freq_scale,
+            cparams.yarn_ext_factor, cparams.yarn_attn_factor, cparams.n_ctx_orig_yarn);
+
+    const std::lock_guard<std::mutex> lock(mutex);
+
+    const auto [it, fresh] = known.emplace(std::make_pair(&model, rope), false);
+
+    if (fresh) {
+        float noise = 0.0f;
+
+        const float change = llama_group_attn_calls::self_test(ctx, noise);
+
+        it->second = change >= 0.0f && change <= std::max(0.02f, 4*noise);
     }
 
-    const auto & hparams = model.hparams;
+    return it->second;
+}
 
-    const auto caches = memory ? memory->group_attn_caches() : std::vector<llama_kv_cache *>();
+//
+// llama_group_attn_calls
+//
 
-    if (value.enabled()) {
-        if (hparams.rope_type == LLAMA_ROPE_TYPE_NONE || hparams.use_alibi) {
-            return LLAMA_GROUP_ATTN_NO_ROPE;
-        }
+int32_t llama_group_attn_calls::refusal(llama_context & ctx) {
+    const auto & hparams = ctx.model.hparams;
+    const auto   all     = llama_kv_keys_of(ctx.memory.get());
 
-        if (caches.empty() || cparams.n_rs_seq > 0) {
-            return LLAMA_GROUP_ATTN_MEMORY;
-        }
+    if (hparams.rope_type == LLAMA_ROPE_TYPE_NONE || hparams.use_alibi) {
+        return LLAMA_GROUP_ATTN_NO_ROPE;
+    }
 
-        if (!memory->get_can_move()) {
+    if (all.empty() || ctx.cparams.n_rs_seq > 0) {
+        return LLAMA_GROUP_ATTN_MEMORY;
+    }
+
+    const auto verdict = llama_group_attn_arch(llm_arch_name(ctx.model.arch), nullptr);
+
+    if (verdict == LLAMA_GROUPS_REFUSED) {
+        return LLAMA_GROUP_ATTN_ARCH;
+    }
+
+    if (!std::any_of(all.begin(), all.end(), [](const auto * keys) { return keys->has_rope(); })) {
+        return LLAMA_GROUP_ATTN_NO_ROPE;
+    }
+
+    for (const auto * keys : all) {
+        if (!keys->can_move(true) || keys->has_images()) {
             return LLAMA_GROUP_ATTN_ROPE_KIND;
         }
 
-        for (const auto * kv : caches) {
-            if (kv->get_n_stream() > 1) {
-                return LLAMA_GROUP_ATTN_STREAMS;
-            }
+        if (keys->kv.get_n_stream() > 1) {
+            return LLAMA_GROUP_ATTN_STREAMS;
+        }
 
-            if (kv->group_attn_has_shared_cells()) {
-                return LLAMA_GROUP_ATTN_SHARED_CELLS;
-            }
+        if (keys->has_shared_cells()) {
+            return LLAMA_GROUP_ATTN_SHARED_CELLS;
         }
     }
 
-    cparams.group_attn = value;
+    if (pools_embeddings(ctx.cparams)) {
+        return LLAMA_GROUP_ATTN_POOLING;
+    }
 
-    balloc->set_group_attn(value);
-
-    for (auto * kv : caches) {
-        // what a step moves, and the step before it: the keys of a micro-batch may take the place of no older ones
-        if (value.enabled() && kv->k_exact_reserve(value.levels[0].w + 2*value.levels[0].r)) {
-            sched_need_reserve = true;
-        }
-
-        kv->group_attn_set(value);
+    if (verdict == LLAMA_GROUPS_UNKNOWN && !hparams.no_alloc && !passes_self_test(ctx)) {
+        return LLAMA_GROUP_ATTN_SELF_TEST;
     }
 
     return LLAMA_GROUP_ATTN_OK;
 }
 
-bool llama_context::group_attn_check(const llama_batch_ext & batch) const {
-    if (!cparams.group_attn.enabled()) {
+int32_t llama_group_attn_calls::set(llama_context & ctx, const llama_group_attn & value) {
+    const int32_t status = !is_valid_scheme(value) ? LLAMA_GROUP_ATTN_INVALID : value.enabled() ? refusal(ctx) : LLAMA_GROUP_ATTN_OK;
+
+    if (status == LLAMA_GROUP_ATTN_OK) {
+        apply(ctx, value);
+    } else {
+        LLAMA_LOG_ERROR("%s: group attention is refused for %s: %s\n", __func__, llm_arch_name(ctx.model.arch), llama_group_attn_reason(status));
+    }
+
+    return status;
+}
+
+void llama_group_attn_calls::apply(llama_context & ctx, const llama_group_attn & value) {
+    auto scheme = value;
+
+    scheme.temperature = ctx.cparams.group_attn.temperature;
+    scheme.window      = ctx.cparams.group_attn.window;
+
+    ctx.cparams.group_attn = scheme;
+    ctx.balloc->group_attn = scheme;
+
+    for (auto * keys : llama_kv_keys_of(ctx.memory.get())) {
+        if (keys->reserve_copies(&ctx, value)) {
+            ctx.sched_need_reserve = true;
+        }
+
+        keys->set_group_attn(value);
+    }
+}
+
+bool llama_group_attn_calls::check(const llama_context & ctx, const llama_batch_ext & batch) {
+    const auto all = llama_kv_keys_of(ctx.memory.get());
+
+    if (ctx.cparams.ctx_other && std::any_of(all.begin(), all.end(), [](const auto * keys) { return keys->borrowed(); }) &&
+            ctx.cparams.ctx_other->get_cparams().group_attn.enabled()) {
+        LLAMA_LOG_ERROR("%s: a draft that shares the cells of its target can't follow its group attention\n", __func__);
+        return false;
+    }
+
+    if (!ctx.cparams.group_attn.enabled()) {
         return true;
     }
 
-    if (!cparams.causal_attn) {
+    if (!ctx.cparams.causal_attn) {
         LLAMA_LOG_ERROR("%s: group attention needs causal attention\n", __func__);
+        return false;
+    }
+
+    if (pools_embeddings(ctx.cparams)) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, llama_group_attn_reason(LLAMA_GROUP_ATTN_POOLING));
         return false;
     }
 
@@ -202,35 +186,145 @@ bool llama_context::group_attn_check(const llama_batch_ext & batch) const {
             LLAMA_LOG_ERROR("%s: under group attention a token can belong to one sequence only\n", __func__);
             return false;
         }
+
+        // tokens have one position for all dimensions
+        if (batch.n_pos_per_embd > 1 && token.id == LLAMA_TOKEN_NULL && (token.pos[1] != token.pos[0] || token.pos[2] != token.pos[0])) {
+            LLAMA_LOG_ERROR("%s: group attention reads text only: the positions of images can't be grouped\n", __func__);
+            return false;
+        }
     }
 
     return true;
 }
 
-bool llama_context::group_attn_step(const llama_ubatch & ubatch) {
-    for (auto * kv : memory->group_attn_caches()) {
-        if (!kv->group_attn_queue(ubatch)) {
-            continue;
-        }
-
-        // a K-shift that is stopped half-way would leave keys that nobody knows the rotation of
-        auto * const callback      = abort_callback;
-        auto * const callback_data = abort_callback_data;
-
-        set_abort_callback(nullptr, nullptr);
-
-        const bool ok = kv->k_shift(this);
-
-        set_abort_callback(callback, callback_data);
-
-        if (!ok) {
+bool llama_group_attn_calls::step(llama_context & ctx, const llama_ubatch & ubatch) {
+    for (auto * keys : llama_kv_keys_of(ctx.memory.get())) {
+        if (!keys->borrowed() && !keys->step(&ctx, ubatch)) {
+            LLAMA_LOG_ERROR("%s: failed to move the keys for group attention\n", __func__);
             return false;
         }
-
-        kv->reset_shift();
     }
 
     return true;
+}
+
+bool llama_group_attn_calls::may_share(llama_memory_i * mem) {
+    for (const auto * keys : llama_kv_keys_of(mem)) {
+        if (keys->get_group_attn().enabled()) {
+            LLAMA_LOG_ERROR("%s: sequences can't share cells under group attention\n", __func__);
+            return false;
+        }
+    }
+
+    return mem != nullptr;
+}
+
+//
+// self-test
+//
+
+// The logits of a token behind a few others must not change when all of them are rotated for positions farther on: it is what
+// a step does to keys, and what no layer with other positions than RoPE's stands. Costs three readings of a dozen tokens.
+float llama_group_attn_calls::self_test(const llama_context & ctx, float & noise) {
+    const auto & cparams = ctx.cparams;
+
+    constexpr int32_t n_tokens = 12;
+    constexpr llama_pos offset = 1237;
+
+    auto params = llama_context_default_params();
+
+    params.n_ctx           = 2*n_tokens;
+    params.n_batch         = n_tokens;
+    params.n_ubatch        = n_tokens;
+    params.n_threads       = ctx.cparams.n_threads;
+    params.n_threads_batch = ctx.cparams.n_threads_batch;
+    params.offload_kqv     = ctx.cparams.offload_kqv;
+    params.flash_attn_type = LLAMA_FLASH_ATTN_TYPE_DISABLED;
+    params.type_k          = GGML_TYPE_F32;
+    params.type_v          = GGML_TYPE_F32;
+
+    // keys and queries as this context rotates them
+    params.rope_scaling_type = cparams.rope_freq_scale == 1.0f ? LLAMA_ROPE_SCALING_TYPE_NONE :
+                               cparams.yarn_ext_factor == 0.0f ? LLAMA_ROPE_SCALING_TYPE_LINEAR : LLAMA_ROPE_SCALING_TYPE_YARN;
+    params.rope_freq_base    = cparams.rope_freq_base;
+    params.rope_freq_scale   = cparams.rope_freq_scale;
+    params.yarn_ext_factor   = cparams.yarn_ext_factor;
+    params.yarn_beta_fast    = cparams.yarn_beta_fast;
+    params.yarn_beta_slow    = cparams.yarn_beta_slow;
+    params.yarn_orig_ctx     = cparams.n_ctx_orig_yarn;
+
+    llama_context * scratch = nullptr;
+
+    try {
+        scratch = new llama_context(ctx.model, params);
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
+        return -1.0f;
+    }
+
+    const uint32_t n_vocab = ctx.model.vocab.n_tokens();
+
+    llama_token tokens[n_tokens];
+
+    for (int32_t i = 0; i < n_tokens; ++i) {
+        tokens[i] = (7919u*i + 101u) % n_vocab;
+    }
+
+    // the logits of the last token, the ones before it read `cut` and then the rest at a time
+    const auto read = [&](int32_t cut, llama_pos moved, std::vector<float> & logits) {
+        llama_memory_clear(llama_get_memory(scratch), true);
+        apply(*scratch, {});
+
+        bool ok = llama_decode(scratch, llama_batch_get_one(tokens, cut)) == 0;
+
+        if (cut < n_tokens - 1) {
+            ok = ok && llama_decode(scratch, llama_batch_get_one(tokens + cut, n_tokens - 1 - cut)) == 0;
+        }
+
+        llama_group_attn value;
+        value.offset = moved;
+        apply(*scratch, value);
+
+        ok = ok && llama_decode(scratch, llama_batch_get_one(tokens + n_tokens - 1, 1)) == 0;
+
+        if (ok) {
+            const float * row = llama_get_logits_ith(scratch, -1);
+
+            logits.assign(row, row + n_vocab);
+        }
+
+        return ok;
+    };
+
+    const auto distance = [](const std::vector<float> & a, const std::vector<float> & b) {
+        double sum = 0;
+        for (size_t i = 0; i < a.size(); ++i) {
+            sum += (double) (a[i] - b[i])*(a[i] - b[i]);
+        }
+        return std::sqrt(sum/a.size());
+    };
+
+    std::vector<float> plain, cut, moved;
+
+    float res = -1.0f;
+
+    if (read(n_tokens - 1, 0, plain) && read(n_tokens/2, 0, cut) && read(n_tokens - 1, offset, moved)) {
+        double mean = 0;
+        for (const float x : plain) {
+            mean += x/plain.size();
+        }
+
+        const double spread = std::max(1e-9, distance(plain, std::vector<float>(plain.size(), mean)));
+
+        noise = distance(plain, cut)/spread;
+        res   = distance(plain, moved)/spread;
+
+        LLAMA_LOG_INFO("%s: of the spread of the logits, %.3g with other batches, %.3g where keys and queries are moved\n", __func__, noise, res);
+    }
+
+    llama_free(scratch);
+
+    return res;
 }
 
 //
@@ -244,7 +338,7 @@ int32_t llama_set_group_attn(llama_context * ctx, const llama_group_attn_level *
 
     std::copy(levels, levels + std::clamp(n_levels, 0, llama_group_attn::MAX_LEVELS), value.levels.begin());
 
-    return ctx->set_group_attn(value);
+    return llama_group_attn_calls::set(*ctx, value);
 }
 
 int32_t llama_get_group_attn(const llama_context * ctx, llama_group_attn_level * levels, int32_t n_max) {
@@ -253,4 +347,27 @@ int32_t llama_get_group_attn(const llama_context * ctx, llama_group_attn_level *
     std::copy(value.levels.begin(), value.levels.begin() + std::clamp(n_max, 0, value.n_levels), levels);
 
     return value.n_levels;
+}
+
+float llama_group_attn_self_test(const llama_context * ctx) {
+    float noise = 0.0f;
+
+    return llama_group_attn_calls::self_test(*ctx, noise);
+}
+
+const char * llama_group_attn_reason(int32_t status) {
+    switch (status) {
+        case LLAMA_GROUP_ATTN_OK:           return "it is set";
+        case LLAMA_GROUP_ATTN_INVALID:      return "n and w must be at least 1, r a multiple of n, and each level a multiple of the one before";
+        case LLAMA_GROUP_ATTN_MEMORY:       return "the memory of this model holds no keys that could be grouped (recurrent, or a special KV cache)";
+        case LLAMA_GROUP_ATTN_NO_ROPE:      return "this model has no rotary positions (RoPE)";
+        case LLAMA_GROUP_ATTN_ROPE_KIND:    return "the keys can't be moved: RoPE dimensions differ by layer, the cache holds an image, or another context's keys";
+        case LLAMA_GROUP_ATTN_STREAMS:      return "the sequences have KV caches of their own: create the context with kv_unified (--kv-unified)";
+        case LLAMA_GROUP_ATTN_SHARED_CELLS: return "sequences share cells of the KV cache: give each its own copy";
+        case LLAMA_GROUP_ATTN_ARCH:         return "the keys of this architecture aren't plain rotations";
+        case LLAMA_GROUP_ATTN_SELF_TEST:    return "this architecture is untested, and moving its keys changed what it says";
+        case LLAMA_GROUP_ATTN_POOLING:      return "embeddings are pooled over whole texts (mean, cls or rank)";
+        case LLAMA_GROUP_ATTN_TEMPERATURE:  return "the model has an attention temperature of its own";
+        default:                            return "unknown status";
+    }
 }

@@ -6,12 +6,22 @@
 //
 // The borders of the levels move in steps, so that all queries of a micro-batch share them and one attention call serves
 // all levels. Everything here depends on the levels and a token's place in the text alone.
-// This file knows no cache and no graph: the call sites ask it, it asks nobody.
+// It knows no cache and no graph: the call sites ask it, it asks nobody.
 
 #include "llama.h"
 
+// keys at a distance of w or more share one position among n. the border moves in steps of r, a multiple of n
+struct llama_group_attn_level {
+    int32_t n;
+    int32_t w;
+    int32_t r;
+};
+
+#ifdef __cplusplus
+
 #include <array>
 #include <unordered_map>
+#include <vector>
 
 struct llama_group_attn {
     static constexpr int32_t MAX_LEVELS = 8;
@@ -21,8 +31,15 @@ struct llama_group_attn {
 
     int32_t n_levels = 1;
 
+    // added to each rotation: changes no distance, so no logit of a model whose keys are plain rotations (see the self-test)
+    llama_pos offset = 0;
+
+    // factor of the queries beyond the trained window: 1 + temperature*ln((i + 1)/window), see llama-attn-temperature.h. 0: off
+    float   temperature = 0.0f;
+    int32_t window      = 0;
+
     bool enabled() const {
-        return levels[0].n > 1;
+        return levels[0].n > 1 || offset != 0;
     }
 
     // the first key that is not in level k or beyond, one for each level, as the query at some position sees it
@@ -42,8 +59,8 @@ struct llama_group_attn {
 
     // the position that the key at position j is rotated for while the borders are b
     llama_pos rotation(llama_pos j, const borders & b) const {
-        llama_pos first = 0; // of the present level
-        llama_pos res   = 0; // the rotation of that
+        llama_pos first = 0;      // of the present level
+        llama_pos res   = offset; // the rotation of that
 
         for (int32_t k = n_levels; k-- > 0;) {
             if (j < b[k]) {
@@ -60,6 +77,17 @@ struct llama_group_attn {
     // the position that the query at position i is rotated for, and its own key when it enters the cache
     llama_pos rotation(llama_pos i) const {
         return rotation(i, borders_at(i));
+    }
+
+    // the same of many, empty if they are the positions
+    std::vector<llama_pos> rotations(const std::vector<llama_pos> & pos) const {
+        std::vector<llama_pos> res;
+
+        for (size_t i = 0; enabled() && i < pos.size(); ++i) {
+            res.push_back(rotation(pos[i]));
+        }
+
+        return res;
     }
 };
 
@@ -85,3 +113,5 @@ private:
     // sequence -> borders of its tokens in this micro-batch
     std::unordered_map<llama_seq_id, llama_group_attn::borders> borders;
 };
+
+#endif

@@ -1,55 +1,13 @@
 #pragma once
 
-// Exact copies of the keys that a step of group attention may still move, beside a KV cache that quantises coarsely: a key
-// that is moved again and again from its quantised form loses a little each time, one that is moved from its copy never.
-// The copy of the key at position p of a sequence lies in a ring, at p modulo the slots of a sequence. What it holds is
-// known by position: a copy that was overwritten, or that was never made, is not found, and its key moves as it is.
-
-#include "llama.h"
-
-#include "ggml-cpp.h"
+// Writes exact copies of the keys beside a quantised cache (see llama-kv-keys.h), in the graph of the micro-batch.
 
 #include <cstdint>
-#include <utility>
-#include <vector>
+
+class llama_kv_cache_context;
 
 struct ggml_tensor;
+struct llm_graph_context;
 
-struct llama_k_exact {
-    // slots of each sequence, and the number of sequences
-    uint32_t n_slots   = 0;
-    uint32_t n_seq_max = 0;
-
-    // by layer of the cache: f16 [n_embd_k_gqa, n_slots*n_seq_max]
-    std::vector<ggml_tensor *> k;
-
-    std::vector<std::pair<ggml_context_ptr, ggml_backend_buffer_ptr>> ctxs_bufs;
-
-    // the key that each slot holds: its position in the text (-1 = none) and the position it is rotated for
-    std::vector<llama_pos> pos;
-    std::vector<llama_pos> rot;
-
-    int32_t slot(llama_seq_id seq_id, llama_pos p) const {
-        return seq_id*n_slots + p % n_slots;
-    }
-
-    // the slot that holds the copy of a key, -1 if none does
-    int32_t find(llama_seq_id seq_id, llama_pos p) const {
-        const int32_t res = slot(seq_id, p);
-
-        return pos[res] == p ? res : -1;
-    }
-
-    // the slot for the copy of a key that is about to be written, rotated for position r
-    int32_t claim(llama_seq_id seq_id, llama_pos p, llama_pos r) {
-        const int32_t res = slot(seq_id, p);
-
-        pos[res] = p;
-        rot[res] = r;
-
-        return res;
-    }
-
-    // the copies of a sequence (-1 = of all) are those of its keys no more
-    void forget(llama_seq_id seq_id);
-};
+// call beside every cpy_k of a cache whose keys may be grouped. k_cur: [n_embd_head_k, n_head_kv, n_tokens]
+void llama_k_exact_copy(const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * k_cur, int32_t il);

@@ -1,8 +1,9 @@
 // The memory of a context in numbers that a C caller can read. With llama_model_params.no_alloc nothing is allocated
 // and the numbers say what would be.
 
+#include "llama-memory-use.h"
+
 #include "llama-ext.h"
-#include "llama.h"
 
 #include "ggml-backend.h"
 

@@ -27,7 +27,7 @@ _SEQUENCE_PREFIX = 8  # bytes of llama.cpp in front of the memory in a sequence'
 
 
 class Status(IntEnum):
-    """llama_group_attn_status in llama.h."""
+    """llama_group_attn_status in llama-group-attn-api.h."""
 
     OK = 0
     INVALID = -1
@@ -36,6 +36,10 @@ class Status(IntEnum):
     ROPE_KIND = -4
     STREAMS = -5
     SHARED_CELLS = -6
+    ARCH = -7
+    SELF_TEST = -8
+    POOLING = -9
+    TEMPERATURE = -10
 
 
 REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
@@ -47,10 +51,14 @@ REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
     Status.NO_ROPE: (ModelUnsupported, "this model has no rotary positions (RoPE), which group attention works on"),
     Status.ROPE_KIND: (
         ModelUnsupported,
-        "this model's rotary positions can't be moved (M-RoPE, or RoPE dimensions that differ by layer)",
+        "this model's rotary positions can't be moved (RoPE dimensions that differ by layer, or an image in the context)",
     ),
     Status.STREAMS: (ModelUnsupported, "sequences have KV caches of their own; create the context with kv_unified"),
     Status.SHARED_CELLS: (ModelUnsupported, "sequences share parts of the KV cache; give each its own copy"),
+    Status.ARCH: (ModelUnsupported, "this model's keys aren't plain rotations, so they can't be moved (docs/backends.md)"),
+    Status.SELF_TEST: (ModelUnsupported, "nobody has tested this architecture, and moving its keys changed what the model says"),
+    Status.POOLING: (ModelUnsupported, "embeddings are pooled over whole texts (mean, cls or rank)"),
+    Status.TEMPERATURE: (ModelUnsupported, "this model has an attention temperature of its own"),
 }
 """What each refusal of llama_set_group_attn means to the caller."""
 
@@ -69,7 +77,7 @@ class MemoryUse:
 
 
 class _Level(ctypes.Structure):
-    """struct llama_group_attn_level in llama.h."""
+    """struct llama_group_attn_level in llama-group-attn.h."""
 
     _fields_ = (("n", ctypes.c_int32), ("w", ctypes.c_int32), ("r", ctypes.c_int32))
 

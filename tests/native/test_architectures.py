@@ -21,24 +21,6 @@ TABLE = re.compile(r"<!-- architectures;.*?-->\n\|.*?\n\|.*?\n((?:\|.*\n)+)")
 STATUS = {0: "OK", -2: "MEMORY", -3: "NO_ROPE", -4: "ROPE_KIND", -7: "ARCH"}
 WORKERS = 2
 
-#: The findings of issue 19 that keep a row from being true: B1 layers without RoPE, B2 no plain rotations, B3 and B13 caches without
-#: rotated or without any layers, B14 frequencies that the graph doesn't use, M M-RoPE.
-NOT_YET = {
-    name: finding
-    for finding, names in {
-        "B1": "afmoe, cohere2, cohere2moe, exaone-moe, exaone4 with a sliding window, llama4, llama4 without chunks, maple, muse-glimmer, "
-        "smallthinker, smollm3",
-        "B2": "deepseek2-ocr, hunyuan-dense, hunyuan-moe, hunyuan_vl, maincoder, starcoder",
-        "B3": "granite without RoPE, granitehybrid without RoPE",
-        "B13": "lfm2 with a sliding window",
-        "B14": "cogvlm, cogvlm with RoPE factors, falcon-h1 with RoPE factors, granite_swa, mellum, olmo2, "
-        "pangu-embedded with RoPE factors",
-        "M": "bailingmoe3 with M-RoPE, glm4 with M-RoPE, glm4moe with M-RoPE, paddleocr, qwen2vl, qwen35, qwen35moe, qwen3tts, qwen3vl, "
-        "qwen3vlmoe",
-    }.items()
-    for name in names.split(", ")
-}
-
 
 def documented() -> Iterator[tuple[str, str, str]]:
     """(name, outcome, status) of each row's names."""
@@ -62,12 +44,7 @@ def found() -> dict[str, Outcome]:
     return {outcome.name: outcome for part in parts for outcome in part}
 
 
-def rows() -> list[object]:
-    marks = {name: pytest.mark.xfail(strict=True, reason=f"issue 19, {finding}") for name, finding in NOT_YET.items()}
-    return [pytest.param(*row, id=row[0], marks=marks.get(row[0], ())) for row in ROWS]
-
-
-@pytest.mark.parametrize(("name", "outcome", "status"), rows())
+@pytest.mark.parametrize(("name", "outcome", "status"), ROWS, ids=NAMES)
 def test_is_as_documented(found: dict[str, Outcome], name: str, outcome: str, status: str) -> None:
     got = found[name]
     if outcome == "unknown":
@@ -79,7 +56,6 @@ def test_is_as_documented(found: dict[str, Outcome], name: str, outcome: str, st
 def test_each_name_stands_once() -> None:
     assert len(NAMES) == len(set(NAMES))
     assert {name for name in NAMES if name in VARIANTS} == set(VARIANTS)
-    assert set(NOT_YET) <= set(NAMES)
 
 
 def test_all_architectures_are_listed() -> None:

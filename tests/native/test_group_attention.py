@@ -63,7 +63,6 @@ def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str, scheme: Sch
         assert engine.pos_max() == N_TOKENS - 1
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B1")
 def test_layers_without_rope_are_left_as_they_are(tiny_model: TinyModel) -> None:
     path = tiny_model("some-without-rope")
     with grouped(path) as engine:

@@ -27,7 +27,6 @@ def assert_completes(script: str, path: Path) -> None:
     assert_runs(HEAD + script, path)
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B3")
 @pytest.mark.parametrize("name", ["granite without RoPE", "granitehybrid without RoPE"])
 def test_a_cache_without_any_rotated_layer_is_refused(tmp_path: Path, name: str) -> None:
     make_model(name, tmp_path / "model.gguf")
@@ -43,7 +42,6 @@ def test_a_cache_without_any_rotated_layer_is_refused(tmp_path: Path, name: str)
     assert_completes(script, tmp_path / "model.gguf")
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B13")
 def test_a_cache_without_layers_has_no_copies(tmp_path: Path) -> None:
     """All attention layers are local: the cache of the others is empty."""
     make_model("lfm2 with a sliding window", tmp_path / "model.gguf")
@@ -57,7 +55,6 @@ def test_a_cache_without_layers_has_no_copies(tmp_path: Path) -> None:
     assert_completes(script, tmp_path / "model.gguf")
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B4")
 def test_sequences_that_are_not_there(tiny_model: TinyModel) -> None:
     """Moving them does nothing, and no state goes into them, whatever the cache type."""
     script = """
@@ -80,7 +77,6 @@ def test_sequences_that_are_not_there(tiny_model: TinyModel) -> None:
     assert_completes(script, tiny_model("gqa"))
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B5")
 def test_a_third_window_is_like_the_first(tiny_model: TinyModel) -> None:
     """Whether the third table of copies lies where the first lay is up to malloc: a few tries."""
     script = """
@@ -99,7 +95,6 @@ def test_a_third_window_is_like_the_first(tiny_model: TinyModel) -> None:
     assert_completes(script, tiny_model("gqa"))
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B6")
 def test_copies_take_no_more_than_the_cache_has_cells(tiny_model: TinyModel) -> None:
     """The largest numbers that an int holds are refused or work, but take no memory."""
     script = """

@@ -221,7 +221,7 @@ def test_layers_go_where_the_plan_says(tiny_model: Tiny, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("alibi", "no rotary positions"), ("no-rope", "no rotary positions"), ("mrope", "M-RoPE"), ("recurrent", "no rotary positions")],
+    [("alibi", "no rotary positions"), ("no-rope", "no rotary positions"), ("recurrent", "no rotary positions")],
 )
 def test_unsupported_models_are_named_as_such(tiny_model: Tiny, kind: str, reason: str) -> None:
     with pytest.raises(ModelUnsupported, match=reason):

@@ -19,7 +19,6 @@ SCHEME = (4, 32, 16)
 POOLING = {"mean": 1, "cls": 2, "last": 3}
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B9")
 def test_a_state_with_shared_cells(tiny_model: TinyModel) -> None:
     """As they are refused in place: one sequence's step would move the other's keys."""
     path, tokens = tiny_model("gqa"), text(120)
@@ -60,7 +59,6 @@ def pooled(path: Path, n: int, kind: str | None) -> tuple[int, np.ndarray]:
         return status, np.stack([row(api.llama_get_embeddings_ith(context, index)) for index in range(len(tokens))])
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B10")
 @pytest.mark.parametrize("kind", ["mean", "cls"])
 def test_embeddings_pooled_over_a_text(tiny_model: TinyModel, kind: str) -> None:
     """A step cuts the text into micro-batches, of which llama.cpp pools the last alone."""
@@ -93,7 +91,6 @@ def draft(path: Path, target: Engine) -> int:
         return code
 
 
-@pytest.mark.xfail(strict=True, reason="issue 19, B11")
 def test_a_draft_that_reads_its_targets_keys(tmp_path: Path) -> None:
     """Its queries are rotated for the plain text, the target's far keys for groups."""
     architectures.make_model("gemma4", tmp_path / "target.gguf")

@@ -44,11 +44,11 @@ def errors(path: Path, levels: Levels, cache_type: str) -> dict[int, float]:
 @pytest.mark.parametrize(
     ("levels", "cache_type"),
     [
-        pytest.param(TWO_LEVELS, "f16", id="f16", marks=pytest.mark.xfail(strict=True, reason="issue 19, B8")),
-        pytest.param(TWO_LEVELS, "q8_0", id="q8_0", marks=pytest.mark.xfail(strict=True, reason="issue 19, B8")),
+        pytest.param(TWO_LEVELS, "f16", id="f16"),
+        pytest.param(TWO_LEVELS, "q8_0", id="q8_0"),
         pytest.param(TWO_LEVELS, "q4_0", id="q4_0"),
-        pytest.param(PROGRESSIVE, "q8_0", id="progressive-q8_0", marks=pytest.mark.xfail(strict=True, reason="issue 19, B8")),
-        pytest.param(PROGRESSIVE, "q4_0", id="progressive-q4_0", marks=pytest.mark.xfail(strict=True, reason="issue 19, B8")),
+        pytest.param(PROGRESSIVE, "q8_0", id="progressive-q8_0"),
+        pytest.param(PROGRESSIVE, "q4_0", id="progressive-q4_0"),
     ],
 )
 def test_the_thousandth_question_is_read_as_well_as_the_first(tiny_model: TinyModel, levels: Levels, cache_type: str) -> None:

@@ -28,6 +28,7 @@ from .driver import DecodeFailed, Engine
 SCHEME = (4, 32, 16)  # n, w, r; w is not below the sliding window of the models
 N_TOKENS = 96  # three steps
 N_CTX = 512
+NEAR = 16  # tokens that stay where they are when the others move: less than a sliding window, so that local layers see it
 START = 40  # of the text that is shifted; all positions stay inside the trained window, learned ones have no more
 SHIFT = 64
 
@@ -95,10 +96,10 @@ def outcome(name: str) -> Outcome:
                         return Outcome(name, "refused", status, shifts, detail=label)
                     if label == USUAL:
                         groups, grouped, moved = _groups(engine)
-                        if not min(grouped, moved) > SHOWS:
+                        if not max(grouped, moved) > SHOWS:
                             return Outcome(name, "blind", 0, shifts, groups, moved, grouped)
                     assert engine.set_group_attn(1, 32, 16) == 0
-                    shifts[label] = _shifted(engine, SHIFT)
+                    shifts[label] = _shifted(engine, SHIFT) if _can_shift(engine) else engine.self_test()
             except (DecodeFailed, RuntimeError) as error:
                 return Outcome(name, "aborted", 0, shifts, groups, moved, grouped, f"{label}: {error}")
     right = max(groups, *shifts.values()) < BOUND
@@ -124,8 +125,15 @@ def _groups(engine: Engine) -> tuple[float, float, float]:
     assert engine.set_group_attn(1, 32, 16) == 0
     engine.clear()
     plain = _logits(engine, TEXT)
-    moved = _shifted(engine, -7, START + N_TOKENS // 2)
+    if not _can_shift(engine):
+        return 0.0, _difference(grouped, plain), 0.0
+    moved = _shifted(engine, -7, START + N_TOKENS - NEAR)
     return _difference(grouped, _by_hand(engine)), _difference(grouped, plain), moved
+
+
+def _can_shift(engine: Engine) -> bool:
+    """M-RoPE's keys can't be moved by hand: there the library's own self-test moves them."""
+    return engine.seq_add(0, 0, 1, 0)
 
 
 def _shifted(engine: Engine, delta: int, end: int = -1) -> float:

@@ -144,6 +144,10 @@ def library() -> _Library:
     return _Library()
 
 
+def _ggml_type(api: Any, name: str) -> int:
+    return int(30 if name == "bf16" else getattr(api, f"GGML_TYPE_{name.upper()}"))  # llama_cpp has no name for that one
+
+
 class Engine:
     """One model and one context. Use it as a context manager; logits come back as float32 [n_tokens, n_vocab]."""
 
@@ -178,8 +182,7 @@ class Engine:
 
         params = api.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_ctx, n_batch, n_ubatch
-        params.type_k = getattr(api, f"GGML_TYPE_{type_k.upper()}")
-        params.type_v = getattr(api, f"GGML_TYPE_{type_v.upper()}")
+        params.type_k, params.type_v = _ggml_type(api, type_k), _ggml_type(api, type_v)
         params.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash_attn else api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.n_seq_max, params.kv_unified, params.swa_full = n_seq_max, kv_unified, swa_full
         params.n_threads = params.n_threads_batch = n_threads
@@ -280,6 +283,17 @@ class Engine:
         """As set_group_attn, with a level after the other from the nearest to the farthest."""
         set_ = self._lib.function("llama_set_group_attn", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32)
         return int(set_(self._ctx, (ctypes.c_int32 * 3 * len(levels))(*levels), len(levels)))
+
+    def self_test(self) -> float:
+        """How far logits move if all keys and queries are rotated for positions farther on, as a share of the logits' spread."""
+        return float(self._lib.function("llama_group_attn_self_test", ctypes.c_float, ctypes.c_void_p)(self._ctx))
+
+    def set_temperature(self, c: float) -> int:
+        """0, or a negative code that tells why not."""
+        return int(self._lib.function("llama_set_attn_temperature", ctypes.c_int32, ctypes.c_void_p, ctypes.c_float)(self._ctx, c))
+
+    def get_temperature(self) -> float:
+        return float(self._lib.function("llama_get_attn_temperature", ctypes.c_float, ctypes.c_void_p)(self._ctx))
 
     def get_group_attn(self) -> tuple[int, int, int]:
         return self.get_levels()[0]

@@ -99,8 +99,9 @@ class Yarn:
 class Reference:
     """A tiny model read back from its GGUF file."""
 
-    def __init__(self, path: Path, yarn: Yarn | None = None) -> None:
-        self._yarn = yarn
+    def __init__(self, path: Path, yarn: Yarn | None = None, temperature: float = 0.0) -> None:
+        """temperature: c of the factor 1 + c ln((i + 1)/L) of the queries beyond the trained window L."""
+        self._yarn, self._temperature = yarn, temperature
         reader = gguf.GGUFReader(path)
         self._fields = {name: field.contents() for name, field in reader.fields.items()}
         self._tensors = {t.name.removesuffix(".weight"): np.array(t.data, dtype=np.float64) for t in reader.tensors}
@@ -216,6 +217,10 @@ class Reference:
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
         base = self._get("rope.freq_base_swa" if is_swa else "rope.freq_base", 10_000.0)
         scores = self._rotary_scores(q, k, distance, base) / np.sqrt(self._head_dim)
+
+        if not is_swa:
+            beyond = np.maximum(1.0, (np.arange(n_tokens) + 1.0) / self._get("context_length"))
+            scores *= (1.0 + self._temperature * np.log(beyond))[:, None]
 
         age = plain_distance(n_tokens)
         visible = (age >= 0) & ~self._removed

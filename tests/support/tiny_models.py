@@ -305,9 +305,9 @@ _BUILDERS: dict[str, Callable[[Path, int], None]] = {
 }
 
 #: Kinds that `support.reference` can compute.
-REFERENCE_KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid")
+REFERENCE_KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid", "mrope")
 #: Kinds on which group attention must be refused.
-REFUSED_KINDS = ("mrope", "alibi", "no-rope", "recurrent")
+REFUSED_KINDS = ("alibi", "no-rope", "recurrent")
 
 
 def make_tiny_model(kind: str, folder: Path, *, seed: int = 0) -> Path:

@@ -1,0 +1,109 @@
+"""Programs that know nothing of us get group attention by LLAMA_GROUP_ATTN_*; a refusal is a warning, never a failed context."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.driver import Engine
+from support.logits import text
+from support.tiny_models import TRAINED_WINDOW, TinyModel
+
+from selfextend_local import positions
+
+pytestmark = [pytest.mark.native, pytest.mark.process]
+
+N_CTX = 600
+LOGITS = """
+import json, sys
+from llama_cpp import Llama, llama_cpp
+llama = Llama(sys.argv[1], n_ctx=600, n_batch=64, n_ubatch=64, logits_all=True, verbose=True, type_k=0, type_v=0)
+llama.eval(json.loads(sys.argv[2]))
+print(json.dumps(llama.scores[llama.n_tokens - 1].tolist()))
+"""
+
+
+def stock_program(path: Path, tokens: list[int], **settings: str) -> tuple[np.ndarray, str]:
+    """The last logits and the log of a program of llama-cpp-python, with LLAMA_GROUP_ATTN_<name>=<value> for each setting."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_GROUP_ATTN")}
+    environment |= {f"LLAMA_GROUP_ATTN_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-c", LOGITS, str(path), json.dumps(tokens)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return np.array(json.loads(done.stdout.splitlines()[-1]), dtype=np.float32), done.stderr
+
+
+def grouped(path: Path, tokens: list[int], levels: Iterable[positions.Level], temperature: float = 0.0) -> np.ndarray:
+    with Engine(path, n_ctx=N_CTX, n_batch=64, n_ubatch=64) as engine:
+        assert engine.set_levels([(level.n, level.w, level.r) for level in levels]) == 0
+        assert engine.set_temperature(temperature) == 0
+        return engine.decode(tokens)[-1]
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.abs(a - b).max() < 2e-3)
+
+
+def test_a_program_that_sets_nothing(tiny_model: TinyModel) -> None:
+    path, tokens = tiny_model("gqa"), text(400)
+    asked = positions.fixed(8, 32, TRAINED_WINDOW)
+    logits, log = stock_program(path, tokens, N="8", W="32", TEMPERATURE="0.5")
+    assert close(logits, grouped(path, tokens, asked.levels, 0.5))
+    assert "group attention n = 8, w = 32" in log
+    plain, _ = stock_program(path, tokens)
+    assert not close(logits, plain)
+
+
+@pytest.mark.parametrize("mode", ["two-level", "progressive"])
+def test_the_automatic_choice_is_the_package_s(tiny_model: TinyModel, mode: str) -> None:
+    path, tokens = tiny_model("gqa"), text(400)
+    chosen = positions.choose(N_CTX, TRAINED_WINDOW, progressive=mode == "progressive")
+    assert chosen.n > 1
+    logits, _ = stock_program(path, tokens, N="auto", MODE=mode)
+    assert close(logits, grouped(path, tokens, chosen.levels))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("gqa", {"N": "3"}, "LLAMA_GROUP_ATTN_N=3 is neither a power of two nor auto"),
+        ("gqa", {"N": "many"}, "LLAMA_GROUP_ATTN_N=many is neither"),
+        ("gqa", {"N": "4", "W": "no"}, "LLAMA_GROUP_ATTN_W=no is not a number of tokens"),
+        ("gqa", {"N": "4", "W": "128"}, "w=128 doesn't fit the trained window of 128 tokens"),
+        ("gqa", {"N": "4", "MODE": "other"}, "neither two-level nor progressive"),
+        ("gqa", {"TEMPERATURE": "hot"}, "LLAMA_GROUP_ATTN_TEMPERATURE=hot: not a number"),
+        ("alibi", {"N": "4"}, "no rotary positions"),
+        ("recurrent", {"N": "auto"}, "no group attention"),
+    ],
+)
+def test_a_refusal_is_a_warning(tiny_model: TinyModel, kind: str, settings: dict[str, str], reason: str) -> None:
+    path, tokens = tiny_model(kind), text(100)
+    logits, log = stock_program(path, tokens, **settings)
+    assert reason in log
+    plain, quiet = stock_program(path, tokens)
+    assert np.array_equal(logits, plain)
+    assert "LLAMA_GROUP_ATTN" not in quiet
+
+
+def test_a_call_wins(tiny_model: TinyModel) -> None:
+    _setenv("LLAMA_GROUP_ATTN_N", "8")
+    try:
+        with Engine(tiny_model("gqa")) as engine:
+            assert engine.get_group_attn()[0] == 8
+            assert engine.set_group_attn(2, 16, 16) == 0
+            assert engine.get_group_attn() == (2, 16, 16)
+            assert engine.set_group_attn(1, 1, 1) == 0
+            assert engine.get_group_attn()[0] == 1
+    finally:
+        _setenv("LLAMA_GROUP_ATTN_N", "")
+
+
+def _setenv(name: str, value: str) -> None:
+    """In the process, where the library looks: os.environ does that too, but Windows' C runtimes have copies of their own."""
+    ctypes.CDLL(None).setenv(name.encode(), value.encode(), 1)
