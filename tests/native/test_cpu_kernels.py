@@ -42,6 +42,12 @@ CASES = {
     "one query of many heads": Case(heads=40, key_heads=1, queries=1, keys=600),
     "few queries": Case(queries=31, keys=1000),
     "few queries in a sliding window": Case(queries=9, keys=1000, mask="window"),
+    "few queries of many heads": Case(heads=72, key_heads=1, queries=5, keys=300),
+    "few queries of odd lengths": Case(n_k=96, n_v=40, queries=7, keys=300),
+    "one query of a long head": Case(n_k=256, n_v=256, queries=1, keys=300),
+    "few queries that see nothing": Case(queries=9, mask="blind", keys=600),
+    "few queries, sinks, that see nothing": Case(queries=4, mask="blind", sinks=True),
+    "few queries on several threads": Case(queries=9, keys=1500, threads=5),
     "few queries, soft cap and sinks": Case(queries=3, keys=500, softcap=5.0, sinks=True),
     "many queries": Case(queries=32),
     "a micro-batch": Case(queries=512, keys=640),
@@ -60,6 +66,7 @@ CASES = {
     "sinks and queries that see nothing": Case(sinks=True, mask="blind"),
     **{f"{kind}-cache": Case(kind=kind) for kind in ("f32", "q8_0", "q4_0", "q5_1")},
     **{f"{kind}-cache, few queries": Case(kind=kind, queries=2) for kind in ("f32", "q8_0", "q4_0", "q5_1")},
+    **{f"{kind}-cache, some more queries": Case(kind=kind, queries=20) for kind in ("f32", "q8_0", "q4_0", "q5_1")},
 }
 
 
@@ -105,6 +112,33 @@ def test_attention(name: str) -> None:
         found = ops.attention(q, k, v, mask, scale, softcap=case.softcap, sinks=sinks)
     expected = attention(q.astype(np.float64), k.values, v.values, np.zeros(1) if mask is None else mask, scale, case.softcap, sinks)
     assert np.abs(found - expected).max() <= ROUNDING * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("kind", "head"), [("f16", 64), ("f16", 40), ("q8_0", 64), ("q5_1", 96)])
+def test_few_queries_have_the_bits_of_one(kind: str, head: int) -> None:
+    """Whatever is beside them: as many as are unpacked on the way, as go through a tile, and so many that no sums are kept."""
+    rng = np.random.default_rng(6)
+    q = rng.normal(size=(32, 31, head)).astype(np.float32)
+    k, v = (Packed.of(rng.normal(size=(9000, head)), kind) for _ in range(2))
+    k, v = (Packed(one.kind, np.stack([one.data] * 8)) for one in (k, v))
+    mask = np.where(rng.random((31, 9000)) < 0.5, 0.0, -np.inf)
+    mask[::2, 4000:7000] = mask[5, :] = -np.inf
+
+    def result(queries: list[int]) -> np.ndarray:
+        with CpuOps() as ops:
+            return ops.attention(q[:, queries], k, v, mask[queries], 0.2)
+
+    together = result(list(range(31)))
+    for queries in ([0], [5], [30], [1, 2], [7, 3, 8, 11], list(range(12, 25))):
+        assert (result(queries) == together[queries]).all()
+
+
+def test_scratch_for_few_queries_is_bounded() -> None:
+    """Of the sums of all chunks of 31 queries, 128 heads and 40,000 keys there would be 165 MB."""
+    k, v = (Packed.of(np.zeros((1, 40_000, 64)), "q4_0") for _ in range(2))
+    with CpuOps(n_threads=1) as ops:
+        ops.attention(np.zeros((128, 31, 64), np.float32), k, v, None, 1.0)
+        assert 0 < ops.scratch < 12 << 20
 
 
 @pytest.mark.parametrize("queries", [1, 5, 100])

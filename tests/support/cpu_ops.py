@@ -34,12 +34,20 @@ class Packed:
         return np.asarray(gguf.quants.dequantize(self.data, self.kind), dtype=np.float64)
 
 
+class _Plan(ctypes.Structure):
+    _fields_ = (
+        ("work_size", ctypes.c_size_t), ("work_data", ctypes.c_void_p), ("n_threads", ctypes.c_int), ("threadpool", ctypes.c_void_p),
+        ("abort", ctypes.c_void_p), ("abort_data", ctypes.c_void_p), ("use_ref", ctypes.c_bool),
+    )  # fmt: skip
+
+
 class CpuOps(Tensors):
-    """A context manager; each method computes one operation on `n_threads`."""
+    """A context manager; each method computes one operation on `n_threads`. `scratch`: bytes that the last one was given for it."""
 
     def __init__(self, n_threads: int = 2) -> None:
         super().__init__(ROOM, with_data=True)
         self._n_threads = n_threads
+        self.scratch = 0
         self._cpu = ctypes.CDLL(str(next(library().ggml_base.parent.glob("*ggml-cpu*"))))
 
     def attention(
@@ -67,13 +75,16 @@ class CpuOps(Tensors):
         extents = [row * packed.data.itemsize * block // size, *reversed(shape)]
         sizes = (ctypes.c_int64 * len(extents))(*extents)
         tensor = self._call("ggml_new_tensor", ctypes.c_int(packed.kind), ctypes.c_int(len(extents)), sizes)
-        ctypes.memmove(self._data(tensor), np.ascontiguousarray(packed.data).ctypes.data, packed.data.nbytes)
+        data = np.ascontiguousarray(packed.data)  # must outlive the copy
+        ctypes.memmove(self._data(tensor), data.ctypes.data, data.nbytes)
         return ctypes.c_void_p(tensor)
 
     def _computed(self, tensor: int, shape: tuple[int, ...]) -> np.ndarray:
         graph = ctypes.c_void_p(self._call("ggml_new_graph"))
         self._ggml.ggml_build_forward_expand(graph, ctypes.c_void_p(tensor))
         context = ctypes.c_void_p(self._context)
+        self._cpu.ggml_graph_plan.restype = _Plan
+        self.scratch = int(self._cpu.ggml_graph_plan(graph, ctypes.c_int(self._n_threads), None).work_size)
         assert self._cpu.ggml_graph_compute_with_ctx(context, graph, ctypes.c_int(self._n_threads)) == 0
         data = (ctypes.c_float * int(np.prod(shape))).from_address(self._data(tensor))
         return np.array(data, dtype=np.float64).reshape(shape)

@@ -8,7 +8,8 @@
 // that share it and for as many queries as fit a core's cache, and what a tile of the mask hides is known from its bits.
 //
 // Each query's result depends on its own keys and mask alone: not on the queries and sequences that are computed beside
-// it, and not on the number of threads. Fewer than 32 queries of a sequence and more go different ways.
+// it, and not on the number of threads. Fewer than 32 queries of a sequence and more go different ways: few wait for
+// memory, so their keys and values are unpacked on the way from it and divided among the threads (flash-attn-few.h).
 //
 // Must not know: positions, llama.
 
