@@ -6,6 +6,7 @@
 #if defined(GGML_SIMD) && !defined(__ARM_FEATURE_SVE) && !defined(__riscv_v_intrinsic)
 
 #include "flash-attn-few.h"
+#include "flash-attn-int16.h"
 #include "flash-attn-tile.h"
 
 namespace {
@@ -32,6 +33,7 @@ struct plan {
     int64_t n_parts;   // times
     int64_t widest;    // queries at a time, at most; it depends on shapes alone
     int64_t stretch;   // queries at a time
+    bool    int16;     // products of keys
 
     plan(const ggml_tensor * dst, int n_threads)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), sinks(dst->src[4]) {
@@ -39,6 +41,11 @@ struct plan {
         memcpy(&softcap, (const float *) dst->op_params + 2, sizeof(float));
 
         group = q->ne[2] / k->ne[2];
+#if defined(MULTIPLIES_INT16)
+        int16 = k->type == GGML_TYPE_Q8_0;
+#else
+        int16 = false;
+#endif
 
         const int64_t room = std::max<int64_t>(1, BLOCK_BYTES / (sizeof(float) * ROWS * (k->ne[0] + v->ne[0])));
         heads   = std::min(group, room);
@@ -119,18 +126,37 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
     const int64_t n_heads = std::min(p.heads, p.group - part * p.heads);
     const int64_t n_rows  = std::min(p.stretch, p.q->ne[1] - first);
 
-    float * queries = work;                            // [heads][stretch][dk]
+    float * queries = work;                            // [heads][stretch][dk], if int16 half of it in pairs of 16 bits
     float * sums    = queries + p.rows() * dk;         // [heads][stretch][dv]
     float * maxima  = sums    + p.rows() * dv;         // [heads][stretch]
     float * totals  = maxima  + p.rows();              // [heads][stretch]
     float * scores  = totals  + p.rows();              // [ROWS][KEYS]
     float * mask    = scores  + ROWS * KEYS;           // [ROWS][KEYS]
-    float * keys    = mask    + ROWS * KEYS;           // [dk][KEYS]
+    float * keys    = mask    + ROWS * KEYS;           // [dk][KEYS], if int16 [dk / 2][KEYS] in pairs and their scales
     float * values  = keys    + KEYS * dk;             // [KEYS][dv]
     float * one     = values  + KEYS * dv;             // [dk]
 
+#if defined(MULTIPLIES_INT16)
+    int32_t * pairs       = (int32_t *) queries;             // [heads][stretch][dk / 2]
+    float   * pair_scales = queries + p.rows() * dk / 2;     // [heads][stretch]
+    float   * key_scales  = keys + KEYS * dk / 2;            // [dk / QK8_0][KEYS]
+#endif
+
     const float scale = p.softcap != 0.0f ? p.scale / p.softcap : p.scale;
     for (int64_t h = 0; h < n_heads; ++h) {
+#if defined(MULTIPLIES_INT16)
+        if (p.int16) {
+            int32_t * to = pairs + h * p.stretch * dk / 2;
+            std::fill_n(to, p.stretch * dk / 2, 0);
+            for (int64_t r = 0; r < n_rows; ++r) {
+                const float * from  = (const float *) row_of(p.q, first + r, head + h, i3);
+                int32_t     * place = to + r / INT16_ROWS * INT16_ROWS * dk / 2 + r % INT16_ROWS;
+                pair_scales[h * p.stretch + r] = scale * round_query(from, dk, place);
+            }
+            std::fill_n(pair_scales + h * p.stretch + n_rows, p.stretch - n_rows, 0.0f);
+            continue;
+        }
+#endif
         for (int64_t r = 0; r < n_rows; ++r) {
             float * to = queries + (h * p.stretch + r) * dk;
             memcpy(to, row_of(p.q, first + r, head + h, i3), dk * sizeof(float));
@@ -159,13 +185,28 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
             }
             if (!unpacked) {
                 unpacked = true;
+#if defined(MULTIPLIES_INT16)
+                if (p.int16) {
+                    std::fill(keys, n_keys < KEYS ? keys + KEYS * dk : keys, 0.0f);
+                    for (int64_t j = 0; j < n_keys; ++j) {
+                        unpack_key<KEYS>((const block_q8_0 *) row_of(p.k, key + j, k_head, k3), dk, j, (int32_t *) keys, key_scales);
+                    }
+                } else
+#endif
                 unpack_transposed(p.k, key, n_keys, k_head, k3, one, keys);
                 unpack(p.v, key, n_keys, v_head, v3, values);
             }
             for (int64_t h = 0; h < n_heads; ++h) {
                 const int64_t row = h * p.stretch + at;
-                std::fill(scores, scores + m * KEYS, 0.0f);
-                simd_gemm(scores, queries + row * dk, keys, m, dk, KEYS);
+#if defined(MULTIPLIES_INT16)
+                if (p.int16) {
+                    score_int16<KEYS>(pairs + row * dk / 2, pair_scales + row, m, (const int32_t *) keys, key_scales, dk, scores);
+                } else
+#endif
+                {
+                    std::fill(scores, scores + m * KEYS, 0.0f);
+                    simd_gemm(scores, queries + row * dk, keys, m, dk, KEYS);
+                }
                 soften(scores, n * KEYS, p.softcap);
                 if (masked) {
                     ggml_vec_add_f32(n * KEYS, scores, scores, mask);

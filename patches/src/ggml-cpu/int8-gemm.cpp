@@ -185,11 +185,11 @@ int32_t step_of(const activation_block & block, int64_t s) {
     return four;
 }
 
-// GCC would unroll these loops, order the sums of integers anew, and run out of registers: a third slower.
-#if defined(__GNUC__) && !defined(__clang__)
-#define KEEP_ROLLED _Pragma("GCC unroll 1")
+// GCC orders sums of integers anew, and runs out of registers, unless told that each is looked at here.
+#if defined(__GNUC__)
+#define HOLD(x) __asm__("" : "+v"(x))
 #else
-#define KEEP_ROLLED
+#define HOLD(x)
 #endif
 
 // Products of a group of rows with T tokens.
@@ -219,11 +219,11 @@ void multiply(const weight_block * weights, const activation_block * x, int64_t 
             for (int t = 0; t < T; ++t) {
                 run[t] = _mm512_setzero_si512();
             }
-            KEEP_ROLLED
             for (int64_t s = first; s < first + RUN; ++s) {
                 const __m512i w = _mm512_loadu_si512(weights[b].w[s]);
                 for (int t = 0; t < T; ++t) {
                     run[t] = _mm512_add_epi16(run[t], _mm512_maddubs_epi16(w, _mm512_set1_epi32(step_of(x[t * n + b], s))));
+                    HOLD(run[t]);
                 }
             }
             for (int t = 0; t < T; ++t) {
@@ -259,7 +259,6 @@ void multiply(const weight_block * weights, const activation_block * x, int64_t 
             for (int t = 0; t < T; ++t) {
                 run[t][0] = run[t][1] = _mm256_setzero_si256();
             }
-            KEEP_ROLLED
             for (int64_t s = first; s < first + RUN; ++s) {
                 const __m256i w0 = _mm256_loadu_si256((const __m256i *) weights[b].w[s][0]);
                 const __m256i w1 = _mm256_loadu_si256((const __m256i *) weights[b].w[s][8]);
@@ -267,6 +266,8 @@ void multiply(const weight_block * weights, const activation_block * x, int64_t 
                     const __m256i a = _mm256_set1_epi32(step_of(x[t * n + b], s));
                     run[t][0] = _mm256_add_epi16(run[t][0], _mm256_maddubs_epi16(w0, a));
                     run[t][1] = _mm256_add_epi16(run[t][1], _mm256_maddubs_epi16(w1, a));
+                    HOLD(run[t][0]);
+                    HOLD(run[t][1]);
                 }
             }
             for (int t = 0; t < T; ++t) {
