@@ -155,12 +155,13 @@ class Bench:
             self.model, n_ctx=n_ctx, kv_type=kv_type or self.kv_type, n_gpu_layers=self.gpu_layers, n_threads=self.threads, n_batch=n_batch
         )
 
-    def open_plain(self, llm: SelfExtendLlama) -> Llama:
-        """The same context as `llm`'s with llama_cpp.Llama."""
+    def open_plain(self, llm: SelfExtendLlama, flash_attn: bool | None = None) -> Llama:
+        """The same context as `llm`'s with llama_cpp.Llama; None = with flash attention if `llm` has it."""
         p = llm.context_params
         same = {name: getattr(p, name) for name in ("n_ctx", "n_batch", "n_ubatch", "type_k", "type_v", "n_threads")}
         layers = llm.model_params.n_gpu_layers
-        return Llama(str(self.model), flash_attn=llm.plan.flash_attn, n_gpu_layers=layers, verbose=False, **same)
+        flash_attn = llm.plan.flash_attn if flash_attn is None else flash_attn
+        return Llama(str(self.model), flash_attn=flash_attn, n_gpu_layers=layers, verbose=False, **same)
 
 
 class Loop:
@@ -393,6 +394,26 @@ def plain_and_grouped(bench: Bench) -> Iterator[Row]:
     yield Row(f"decode speed {at} against n=1", decode["1"] / decode["4"], 0.97, True, speeds)
 
 
+def decode_by_flash_attention(bench: Bench) -> Iterator[Row]:
+    """A token decoded at depth with group attention through our kernel, against the plain model without flash attention, and, where
+    there is a stock library, through ggml's kernel."""
+    loops = {kv_type: Loop(bench.open(bench.tokens + 512, kv_type)) for kv_type in ("f16", "q8_0")}
+    for loop in loops.values():
+        loop.llm.pin_group_attention(GroupAttention(4, 512, 512))
+    same = bench.open_plain(loops["f16"].llm, flash_attn=False)
+    tokens = list(random_tokens(same.n_vocab(), bench.tokens + 64))
+    _, took = _in_turns({**loops, "none": Loop(same)}, tokens, bench.tokens, 1)
+    for kv_type in loops:
+        detail = f"{1000 * took[kv_type]:.1f} against {1000 * took['none']:.1f} ms"
+        name = f"decode time at {bench.tokens:,} tokens, {kv_type} cache, n=4, against n=1, f16, without flash attention"
+        yield Row(name, took[kv_type] / took["none"], 0.95, False, detail)
+    for kv_type in loops if bench.plain_library else ():
+        rounds = [[float(_elsewhere(bench, who, _DECODE.format(kv_type=kv_type))) for who in ("ours", "ggml's")] for _ in range(2)]
+        ours, theirs = (min(times) for times in zip(*rounds, strict=True))
+        detail = f"{1000 * ours:.1f} against {1000 * theirs:.1f} ms"
+        yield Row(f"decode time at {bench.tokens:,} tokens, {kv_type} cache, against ggml's kernel", ours / theirs, 0.8, False, detail)
+
+
 def against_defaults(bench: Bench) -> Iterator[Row]:
     """What a user gets here and from llama_cpp.Llama, each with its own defaults. Two libraries can't share a process: then
     processes take turns, and the best of two rounds counts."""
@@ -411,7 +432,9 @@ def against_defaults(bench: Bench) -> Iterator[Row]:
         yield Row(name, times["theirs"] / times["ours"], limit, True, detail)
 
 
-PROMISES: tuple[Callable[[Bench], Iterable[Row]], ...] = (boundary_steps, memory, likelihood, plain_and_grouped, against_defaults)
+PROMISES: tuple[Callable[[Bench], Iterable[Row]], ...] = (
+    boundary_steps, memory, likelihood, plain_and_grouped, decode_by_flash_attention, against_defaults,
+)  # fmt: skip
 """What `make bench` measures. Each yields rows as it knows them."""
 
 
@@ -460,6 +483,16 @@ _SPEEDS = """
 loop = speed.Eval(bench.open(bench.tokens + 512) if ours else speed._defaults(bench))
 tokens = list(speed.random_tokens(loop.llm.n_vocab(), bench.tokens + 32))
 print(*(times[""] for times in speed._in_turns({"": loop}, tokens, bench.tokens, 1)))
+"""
+
+
+_DECODE = """
+from llama_cpp import GGML_TYPE_F16, GGML_TYPE_Q8_0
+kind = GGML_TYPE_Q8_0 if "{kv_type}" == "q8_0" else GGML_TYPE_F16
+llm = speed.Llama(str(bench.model), n_ctx=bench.tokens + 512, n_batch=512, n_ubatch=512, flash_attn=True, type_k=kind, type_v=kind,
+                  n_threads=bench.threads, verbose=False)
+tokens = list(speed.random_tokens(llm.n_vocab(), bench.tokens + 64))
+print(speed._in_turns({{"": speed.Loop(llm)}}, tokens, bench.tokens, 1)[1][""])
 """
 
 

@@ -18,6 +18,7 @@ from selfextend_local.evaluation.speed import (
     Step,
     Workload,
     against_defaults,
+    decode_by_flash_attention,
     likelihood,
     measure,
     memory,
@@ -69,7 +70,10 @@ def test_a_promise_that_is_missed_says_so() -> None:
     assert "| memory | 1 (5 MiB) | ≤ 1.05 | ok |" in text
 
 
-@pytest.mark.parametrize("promise", [memory, likelihood, plain_and_grouped, against_defaults], ids=lambda promise: promise.__name__)
+MEASURED = [memory, likelihood, plain_and_grouped, decode_by_flash_attention, against_defaults]
+
+
+@pytest.mark.parametrize("promise", MEASURED, ids=lambda promise: promise.__name__)
 def test_promises_are_measured(promise: Callable[[Bench], Iterable[Row]], fixture_model: Path) -> None:
     """That each has its figures; how good they are is the matter of a quiet machine."""
     rows = list(promise(Bench(fixture_model, 1024)))
