@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from support.tiny_models import TinyModel
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Threads of the library that wait for each other sleep instead of spinning: beside other work spinning takes ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# How long an example takes is the machine's matter.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 # What a developer tuned on this machine must not change what the tests see.
 os.environ["SELFEXTEND_PROFILES"] = "no-profiles-in-tests"
 os.environ["SELFEXTEND_CONFIG"] = os.devnull

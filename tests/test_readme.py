@@ -35,7 +35,7 @@ PAGES = {
     "patches/README.md": (0, 12),
 }
 
-TO_BE_MADE = {"patches/0004-what-it-does.patch"}  # by the reader, in an example
+TO_BE_MADE = {"patches/0004-what-it-does.patch", "tests/native/test_it.py"}  # by the reader, in an example
 
 _BLOCK = re.compile(r"```\w*\n(.*?)```", re.DOTALL)
 _CODE = re.compile(r"`([^`\n]+)`")

@@ -25,7 +25,7 @@ def test_length(sample: Document) -> None:
     # About 1.37 SmolLM2 tokens a word: 13,256 tokens with the markers.
     assert sample.page_count == 40
     assert 9_500 <= len(sample.text_with_markers().split()) <= 9_800
-    assert sample.warnings == ()
+    assert [warning.partition(" are ")[0] for warning in sample.warnings] == ["Running heads or feet"]
 
 
 @pytest.mark.parametrize("fact", SAMPLE_FACTS, ids=lambda f: f.answer)
@@ -39,7 +39,7 @@ def test_three_facts_are_early() -> None:
 
 def test_pages_extract_cleanly(sample: Document) -> None:
     text = sample.text_with_markers()
-    assert "Report for 1987" not in text  # the running header
+    assert text.count("Report for 1987") == 1  # the running header, where it comes first
     assert text.isascii()
     assert "\n[page 3]\nForeword by the Warden\n\nThis is the thirty-first report" in text
     assert "The Weather in Figures ... 34\n" in sample.pages[1].text
