@@ -197,6 +197,7 @@ class SelfExtendLlama(Llama):
     ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
         an automatic n and two-level with an n that is given.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
+    ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off. Part of what a saved state is of.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
     kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
@@ -219,6 +220,7 @@ class SelfExtendLlama(Llama):
         ga_w: int | None = None,
         ga_fraction: float | None = None,
         ga_mode: GroupMode = "auto",
+        ga_temperature: float = 0.0,
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
@@ -270,6 +272,12 @@ class SelfExtendLlama(Llama):
         self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
         self._token_bos = self.token_bos()
         self._check_support()
+        self._ga_temperature = ga_temperature
+        try:
+            native.set_attention_temperature(self.ctx, ga_temperature)
+        except SelfExtendError:
+            self.close()
+            raise
 
     @property
     def model_params(self) -> Any:
@@ -493,6 +501,8 @@ class SelfExtendLlama(Llama):
             "rope": [p.rope_scaling_type, p.rope_freq_base, p.rope_freq_scale, p.yarn_orig_ctx],
             "yarn": [p.yarn_ext_factor, p.yarn_attn_factor, p.yarn_beta_fast, p.yarn_beta_slow],
         }
+        if self._ga_temperature:
+            settings["ga_temperature"] = self._ga_temperature
         if self.lora_path:
             status = Path(self.lora_path).stat()
             settings["lora"] = [str(self.lora_path), status.st_size, status.st_mtime_ns, self.lora_scale]

@@ -21,6 +21,7 @@ from .context import (
     load_state,
     memory_use,
     save_state,
+    set_attention_temperature,
     set_group_attention,
     state_bytes,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "report_loading",
     "require_patched",
     "save_state",
+    "set_attention_temperature",
     "set_group_attention",
     "sliding_window",
     "state_bytes",

@@ -107,6 +107,26 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
         raise error(f"Group attention (n={ga.n}, w={ga.w}) was refused: {reason}. Use ga_n=1 with this model.")
 
 
+def set_attention_temperature(context: Any, c: float) -> None:
+    """Multiply queries beyond the trained window L by 1 + c ln((i + 1)/L), i the place in the text, from the next decode on. 0 turns
+    it off.
+
+    Raises LibraryError on a stock library, GroupAttentionError if c is not in [0, 10], ModelUnsupported if the model refuses.
+    """
+    if not library.is_patched():
+        if c:
+            library.require_patched()
+        return
+    function = bindings()._lib.llama_set_attn_temperature
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_float], ctypes.c_int32
+    status = Status(function(context, c))
+    if status is Status.INVALID:
+        raise GroupAttentionError(f"ga_temperature={c}: it must lie in [0, 10].")
+    if status is not Status.OK:
+        error, reason = REFUSALS[status]
+        raise error(f"The attention temperature {c} was refused: {reason}. Use ga_temperature=0 with this model.")
+
+
 def drop_positions(context: Any, first: int) -> bool:
     """Forget sequence 0 from position `first` on; False if this memory can't forget a part."""
     return bool(bindings().llama_memory_seq_rm(bindings().llama_get_memory(context), 0, first, -1))

@@ -10,12 +10,15 @@ from support.logits import text
 from support.reference import Reference
 from support.tiny_models import TRAINED_WINDOW, TinyModel
 
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.errors import GroupAttentionError
+
 pytestmark = pytest.mark.native
 
 C = 0.5
 N_TOKENS = TRAINED_WINDOW + 200
 SCHEME = (8, 64, 64)
-OWN_TEMPERATURE, INVALID, MEMORY = -10, -1, -2
+INVALID, MEMORY = -1, -2
 
 
 @pytest.mark.parametrize("kind", ["gqa", "swa", "hybrid"])
@@ -79,6 +82,27 @@ def test_refuses_what_is_no_temperature(tiny_model: TinyModel, c: float) -> None
     with Engine(tiny_model("gqa")) as engine:
         assert engine.set_temperature(c) == INVALID
         assert engine.get_temperature() == 0.0
+
+
+def test_the_package_sets_it(tiny_model: TinyModel) -> None:
+    tokens = text(N_TOKENS)
+    with Engine(tiny_model("gqa"), n_ctx=512, type_k="f16", type_v="f16", flash_attn=True) as engine:
+        assert engine.set_group_attn(8, 16, 8) == 0
+        assert engine.set_temperature(C) == 0
+        wanted = engine.decode(tokens)[-1]
+    llm = SelfExtendLlama(tiny_model("gqa"), ga_n=8, ga_w=16, ga_mode="two-level", ga_temperature=C, n_ctx=512, logits_all=True)
+    try:
+        llm.eval(tokens)
+        assert np.abs(llm.scores[N_TOKENS - 1] - wanted).max() < 0.1
+        assert llm.state_settings()["ga_temperature"] == C
+    finally:
+        llm.close()
+
+
+@pytest.mark.parametrize("c", [-1.0, 11.0])
+def test_the_package_refuses_what_is_no_temperature(tiny_model: TinyModel, c: float) -> None:
+    with pytest.raises(GroupAttentionError, match="ga_temperature"):
+        SelfExtendLlama(tiny_model("gqa"), ga_temperature=c)
 
 
 def test_refuses_a_memory_without_keys(tiny_model: TinyModel) -> None:
