@@ -64,6 +64,8 @@ class ChatCommand(click.Command):
 @click.option("--ga-n", type=POSITIVE_OR_AUTO, default="auto", show_default=True, help="Group size of SelfExtend.")
 @click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
 @click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
+@click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10), default=0.0, show_default=True,
+              help="Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L).")  # fmt: skip
 @click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)

@@ -74,6 +74,7 @@ class Options:
     ga_n: Any
     ga_w: int | None
     ga_mode: GroupMode
+    ga_temperature: float
     kv_type: str
     threads: int | None
     gpu_layers: Any

@@ -148,6 +148,7 @@ class Desk:
                 ga_n=settings.ga_n,
                 ga_w=settings.ga_w,
                 ga_mode=settings.ga_mode,
+                ga_temperature=options.ga_temperature,
                 need_tokens=settings.need_tokens,
                 kv_type=settings.kv_type,
                 n_threads=options.threads,
