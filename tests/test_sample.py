@@ -43,7 +43,7 @@ def test_pages_extract_cleanly(sample: Document) -> None:
     assert text.isascii()
     assert "\n[page 3]\nForeword by the Warden\n\nThis is the thirty-first report" in text
     assert "The Weather in Figures ... 34\n" in sample.pages[1].text
-    assert "\nDecember 3 9 107 4\n" in sample.pages[33].text
+    assert "\n| December | 3 | 9 | 107 | 4 |\n" in sample.pages[33].text
     assert all(page.text.count("\n\n") >= 2 for page in sample.pages[2:8])
 
 

@@ -23,7 +23,7 @@ def form(text: str) -> GroupAttention:
     return GroupAttention(int(sizes["n"]), int(sizes["w"]), int(sizes["r"]), "progressive" in text)
 
 
-def seconds(loop: Loop, ga: GroupAttention, text: list[int]) -> float:
+def seconds(loop: Loop[SelfExtendLlama], ga: GroupAttention, text: list[int]) -> float:
     """Of one prefill."""
     loop.llm.pin_group_attention(PLAIN)
     loop.rewind(0)

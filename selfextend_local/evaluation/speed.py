@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from llama_cpp import Llama
 
@@ -33,6 +33,7 @@ CHUNK = 2048
 """Tokens of one call of llama_decode during a prefill, and the distance of the depths that are recorded."""
 
 Say = Callable[[str], None]
+Model = TypeVar("Model", bound=Llama)
 
 _DECODED = 32
 _STEPS = 8
@@ -164,10 +165,10 @@ class Bench:
         return Llama(str(self.model), flash_attn=flash_attn, n_gpu_layers=layers, verbose=False, **same)
 
 
-class Loop:
+class Loop(Generic[Model]):
     """Decodes tokens and waits for the device, without copying logits."""
 
-    def __init__(self, llm: SelfExtendLlama) -> None:
+    def __init__(self, llm: Model) -> None:
         self.llm = llm
         self._api: Any = native.bindings()
         self._memory: Any = self._api.llama_get_memory(llm.ctx)
@@ -261,7 +262,7 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
 
 
-def _prefills(loop: Loop, tokens: list[int], work: Workload, say: Say) -> tuple[dict[int, list[float]], float]:
+def _prefills(loop: Loop[SelfExtendLlama], tokens: list[int], work: Workload, say: Say) -> tuple[dict[int, list[float]], float]:
     """Group size -> seconds of each chunk, the least of all passes; and the peak memory after the first, plain pass."""
     best: dict[int, list[float]] = {}
     plain_peak = 0.0
@@ -278,7 +279,7 @@ def _prefills(loop: Loop, tokens: list[int], work: Workload, say: Say) -> tuple[
     return best, plain_peak
 
 
-def _decodes(loop: Loop, tokens: list[int], work: Workload, say: Say) -> dict[tuple[int, int], float]:
+def _decodes(loop: Loop[SelfExtendLlama], tokens: list[int], work: Workload, say: Say) -> dict[tuple[int, int], float]:
     """(group size, depth) -> median seconds of a decoded token, deepest first since going back needs no prefill."""
     took: dict[tuple[int, int], list[float]] = {}
     for depth in reversed(work.depths):
@@ -294,7 +295,7 @@ def _decodes(loop: Loop, tokens: list[int], work: Workload, say: Say) -> dict[tu
     return {key: median(times) for key, times in took.items()}
 
 
-def _step_ms(loop: Loop, tokens: list[int], work: Workload, n: int) -> float:
+def _step_ms(loop: Loop[SelfExtendLlama], tokens: list[int], work: Workload, n: int) -> float:
     """One boundary step in a decode: tokens that cross the boundary less tokens that don't, the median of each."""
     loop.rewind(0)
     loop.llm.pin_group_attention(work.group(n))
@@ -340,8 +341,8 @@ def boundary_steps(bench: Bench) -> Iterator[Row]:
     for kv_type in ("f16", "q8_0"):
         small, large = loops = [Loop(bench.open(n_ctx, kv_type)) for n_ctx in (4096, 32_768)]
         tokens = list(random_tokens(small.llm.n_vocab(), work.n_tokens))
-        crossing: dict[Loop, list[float]] = {loop: [] for loop in loops}
-        other: dict[Loop, list[float]] = {loop: [] for loop in loops}
+        crossing: dict[Loop[SelfExtendLlama], list[float]] = {loop: [] for loop in loops}
+        other: dict[Loop[SelfExtendLlama], list[float]] = {loop: [] for loop in loops}
         for loop in loops:
             loop.llm.pin_group_attention(work.group(4))
             loop.seconds(tokens[:1030])
@@ -447,7 +448,7 @@ def _defaults(bench: Bench) -> Llama:
 
 
 def _in_turns(
-    loops: Mapping[str, Loop | Eval], tokens: Sequence[int], count: int, passes: int
+    loops: Mapping[str, Loop[Any] | Eval], tokens: Sequence[int], count: int, passes: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Seconds of the prefill of `count` tokens, the least of all passes for each micro-batch, and of a decoded token, the median.
     Closes the models."""
