@@ -46,6 +46,10 @@ from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear e
 _GENERATE = signature(Llama.generate)
 _CHAIN = frozenset(signature(Llama._init_sampler).parameters) - {"self", "logits_processor"}
 
+DRY_BASE, DRY_ALLOWED, DRY_LAST = 1.75, 4, 4096
+"""DRY's base as llama.cpp has it; the longest sequence of tokens that may be said again for nothing; tokens that are looked at.
+docs/results/loops.py measures them."""
+
 _UNKNOWN = -1
 
 SECONDS_WITHOUT_POLL = 0.05
@@ -420,11 +424,19 @@ class SelfExtendLlama(Llama):
             return self._interrupted()
         return native.decode_error(status, self.n_tokens, self.plan.n_ctx)
 
+    def _init_sampler(self, *args: Any, dry: float = 0.0, **kwargs: Any) -> Any:
+        """As Llama._init_sampler. `dry`: the multiplier of DRY's penalty on what was drawn before, 0 for none."""
+        sampler = super()._init_sampler(*args, **kwargs)
+        if dry > 0:
+            native.penalise_repeats(sampler.sampler, self._model.model, dry, DRY_BASE, DRY_ALLOWED, DRY_LAST)
+        return sampler
+
     def generate(
-        self, tokens: Sequence[int], *args: Any, should_stop: Callable[[], bool] | None = None, **kwargs: Any
+        self, tokens: Sequence[int], *args: Any, dry: float = 0.0, should_stop: Callable[[], bool] | None = None, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
-        """As Llama.generate. Raises ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so:
-        between tokens, and within one where a token takes long."""
+        """As Llama.generate; `dry` as in `_init_sampler`, without effect where something looks at the logits. Raises
+        ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so: between tokens, and within one where a
+        token takes long."""
         prompt = list(tokens)
         self._check_length(len(prompt))
         self._settle()
@@ -435,7 +447,7 @@ class SelfExtendLlama(Llama):
             drawn = super().generate(prompt, *args, **kwargs)
         else:
             chain = {name: value for name, value in asked.items() if name in _CHAIN}
-            drawn = self._draw(prompt, chain, afresh=asked.get("reset", True))
+            drawn = self._draw(prompt, chain | {"dry": dry}, afresh=asked.get("reset", True))
         return drawn if should_stop is None else self._stoppable(drawn, should_stop)
 
     def _draw(self, prompt: list[int], chain: dict[str, Any], *, afresh: bool) -> Generator[int, Sequence[int] | None, None]:

@@ -52,6 +52,20 @@ def abort_when(context: Any, should_stop: Callable[[], bool]) -> Iterator[None]:
             raise raised[0]
 
 
+def penalise_repeats(chain: Any, model: Any, multiplier: float, base: float, allowed: int, last: int) -> None:
+    """Put DRY in front of the samplers of a chain: a token that would go on with a sequence of at least `allowed` tokens as it
+    went on before costs multiplier * base^(length - allowed) of its logit. It sees what the chain has drawn, the last `last`
+    tokens of it, and no prompt."""
+    llama_cpp = bindings()
+    others = [llama_cpp.llama_sampler_chain_remove(chain, 0) for _ in range(llama_cpp.llama_sampler_chain_n(chain))]
+    # Breakers would be looked for in the whole vocabulary each time.
+    dry = llama_cpp.llama_sampler_init_dry(
+        llama_cpp.llama_model_get_vocab(model), multiplier, base, allowed, last, (ctypes.c_char_p * 0)(), 0
+    )
+    for sampler in (dry, *others):
+        llama_cpp.llama_sampler_chain_add(chain, sampler)
+
+
 class Decoder:
     """Evaluates tokens of sequence 0 and draws from their logits. The structures of a call are kept from one to the next, and
     no logits are copied, so that a token costs microseconds of Python."""

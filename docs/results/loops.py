@@ -1,0 +1,155 @@
+"""Answers that go round in circles: fifty questions over three documents, asked as the chat asks, with and without DRY.
+
+    python docs/results/loops.py MODEL.gguf sherlock-holmes.txt pride-and-prejudice.pdf [--dry 0,0.8] [--allowed 4] [--max-tokens 512]
+
+The documents: the first story of *The Adventures of Sherlock Holmes* (Project Gutenberg 1661), the first pages of *Pride and
+Prejudice* (1342), and the chapter on format strings of the Python that runs this (PSF License). None is in this repository.
+One line of JSON for each setting: the share of answers in which a phrase of three or more words is said four times, the share
+that the detector would end, the mean f1, the share that names the right answer, and tokens an answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pydoc_data.topics
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from sherlock_qa import stories
+
+from selfextend_local.documents import load_document
+from selfextend_local.engine import llama
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.evaluation.scores import best, f1
+from selfextend_local.generation.loops import loop_at_end
+from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, ModelVocabulary, Prompts
+
+PAGES = 12
+
+SHERLOCK = (
+    ("Who is the woman?", "Irene Adler"),
+    ("Who visits Holmes with a mask?", "the King of Bohemia"),
+    ("What does the King want back?", "a photograph"),
+    ("Who tells the story?", "Watson"),
+    ("Where does Irene Adler live?", "Briony Lodge"),
+    ("Whom did Irene Adler marry?", "Godfrey Norton"),
+    ("What did Watson throw into the room?", "a smoke-rocket"),
+    ("Where was the photograph hidden?", "behind a sliding panel"),
+    ("As what did Holmes disguise himself first?", "a groom"),
+    ("As what did Holmes disguise himself the second time?", "a clergyman"),
+    ("What did Holmes ask the King for at the end?", "Irene Adler's photograph"),
+    ("In which church was the wedding?", "St. Monica"),
+    ("Whom is the King going to marry?", "Clotilde Lothman von Saxe-Meningen"),
+    ("What does Holmes call Irene Adler?", "the woman"),
+    ("What is the story about?", "Holmes tries to get a photograph from Irene Adler for the King"),
+    ("How did the story end?", "Irene Adler left with the photograph"),
+    ("Describe the King's clothes.", "a deep blue cloak and a mask"),
+)
+PRIDE = (
+    ("What is the family's name?", "Bennet"),
+    ("Who has taken Netherfield Park?", "Mr. Bingley"),
+    ("How many daughters are there?", "five"),
+    ("Who is the eldest daughter?", "Jane"),
+    ("Who came to the ball with Bingley?", "Mr. Darcy"),
+    ("What does Mrs. Bennet want?", "her daughters married"),
+    ("Whom did Darcy call tolerable?", "Elizabeth"),
+    ("Who is Mrs. Bennet's neighbour?", "Mrs. Long"),
+    ("Who are Bingley's sisters?", "Caroline and Mrs. Hurst"),
+    ("Who is Charlotte Lucas?", "Elizabeth's friend"),
+    ("How much does Bingley have a year?", "four or five thousand"),
+    ("Which daughter plays the piano?", "Mary"),
+    ("Where do the Bennets live?", "Longbourn"),
+    ("What is Sir William Lucas's house called?", "Lucas Lodge"),
+    ("Who is the story about?", "the Bennet family"),
+    ("What happens in these pages?", "Bingley comes to Netherfield and dances with Jane"),
+    ("Why does Elizabeth dislike Darcy?", "he did not dance with her"),
+)
+PYTHON = (
+    ("What encloses a replacement field?", "curly braces"),
+    ("How do you write a literal brace?", "double it"),
+    ("Which conversion flag calls repr?", "!r"),
+    ("Which conversion flag calls str?", "!s"),
+    ("Which conversion flag calls ascii?", "!a"),
+    ("What does the option < do?", "left-aligned"),
+    ("What does the option ^ do?", "centered"),
+    ("What does the sign + mean?", "a sign for positive and negative numbers"),
+    ("What does the comma option do?", "thousands separator"),
+    ("What does the type b print?", "binary"),
+    ("What does the type x print?", "hex"),
+    ("What does the type % do?", "percentage"),
+    ("What does the type e print?", "scientific notation"),
+    ("What is the default precision of f?", "6"),
+    ("What is this chapter about?", "format strings"),
+    ("How do you print a number as a percentage?", "with the type %"),
+)
+
+
+def documents(sherlock: str, pride: str) -> Iterator[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    pages = load_document(pride).pages[:PAGES]
+    yield "A Scandal in Bohemia", stories(Path(sherlock).read_text(encoding="utf-8"))[0], SHERLOCK
+    yield "Pride and Prejudice", "\n\n".join(page.text for page in pages), PRIDE
+    yield "Format strings", pydoc_data.topics.topics["formatstrings"], PYTHON
+
+
+def repeats(answer: str) -> bool:
+    """Whether three words that follow each other are said four times; longer phrases hold such."""
+    words = re.findall(r"\w+", answer.lower())
+    return max(Counter(zip(words, words[1:], words[2:], strict=False)).values(), default=0) >= 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("sherlock")
+    parser.add_argument("pride")
+    parser.add_argument("--dry", default="0,0.8")
+    parser.add_argument("--allowed", default=str(llama.DRY_ALLOWED))
+    parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--questions", type=int, default=17, help="of each document, at most")
+    parser.add_argument("--characters", type=int, default=10**6, help="of each document, at most")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--gpu-layers", type=int, default=0)
+    parser.add_argument("--answers", help="keep the answers in this file")
+    args = parser.parse_args()
+    llm = SelfExtendLlama(args.model, need_tokens=16_000, n_threads=args.threads, n_gpu_layers=args.gpu_layers)
+    prompts = Prompts(ModelVocabulary(llm))
+    settings = [(float(dry), int(allowed)) for dry in args.dry.split(",") for allowed in (args.allowed.split(",") if float(dry) else "0")]
+    rows: dict[tuple[float, int], list[tuple[bool, bool, float, bool, int]]] = {setting: [] for setting in settings}
+    for title, text, asked in documents(args.sherlock, args.pride):
+        for question, right in asked[: args.questions]:
+            user = f"Document: {title}\n\n{text[: args.characters]}\n\n{question}"
+            tokens = prompts.tokens([prompts.message("system", SYSTEM_DOCUMENT), prompts.message("user", user)])
+            llm.prefill(tokens)
+            for setting in settings:
+                said = answer(llm, tokens, prompts.stop_tokens, *setting, args.max_tokens)
+                text_said = llm.detokenize(said).decode("utf-8", "replace").strip()
+                looped = any(loop_at_end(said[:end]) for end in range(len(said) + 1))
+                named = right.lower() in text_said.lower()
+                rows[setting].append((repeats(text_said), looped, best(f1, text_said, [right]), named, len(said)))
+                line = {"document": title, "question": question, "dry": setting[0], "allowed": setting[1], "answer": text_said}
+                if args.answers:
+                    with Path(args.answers).open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            print(f"{title}: {question}", file=sys.stderr)
+    for (dry, allowed), held in rows.items():
+        mean = [round(sum(column) / len(held), 4) for column in zip(*held, strict=True)]
+        found = dict(zip(("said four times", "detector", "f1", "right answer named", "tokens"), mean, strict=True))
+        print(json.dumps({"dry": dry, "allowed": allowed, "questions": len(held), **found}))
+
+
+def answer(llm: SelfExtendLlama, prompt: list[int], stops: frozenset[int], dry: float, allowed: int, most: int) -> list[int]:
+    llama.DRY_ALLOWED = allowed
+    said: list[int] = []
+    for token in llm.generate(prompt, temp=0.0, dry=dry):
+        if token in stops or len(said) >= most:
+            break
+        said.append(token)
+    return said
+
+
+if __name__ == "__main__":
+    main()
