@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from selfextend_local.evaluation.effective import MEAN, effective
+from selfextend_local.evaluation.plots import draw
 from selfextend_local.evaluation.summary import groups
+
+
+def test_the_mean_over_the_parts_is_drawn_and_each_part_has_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = groups([*rows("a", "plain", {1000: 1.0, 2000: 0.5}), *rows("b", "plain", {1000: 0.9, 2000: 0.9})])
+    draw(found, tmp_path / "ruler.svg")
+    svg = (tmp_path / "ruler.svg").read_text()
+    # One curve, one dot where the mean still holds.
+    assert svg.count("<path") and "FillBetweenPolyCollection_1" in svg and "FillBetweenPolyCollection_2" not in svg
+    assert {group.name for group in found} == {"ruler a", "ruler b"}
 
 
 def rows(part: str, method: str, scores: dict[int, float], count: int = 20) -> list[dict[str, Any]]:

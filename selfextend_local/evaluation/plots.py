@@ -13,6 +13,7 @@ from typing import Any
 from selfextend_local.errors import SelfExtendError
 from selfextend_local.evaluation.tasks.perplexity import block_positions
 
+from .effective import MEAN, effective
 from .summary import Group, by_label
 from .tasks import TASKS
 
@@ -50,6 +51,8 @@ def draw(found: Sequence[Group], path: Path) -> None:
     kind = TASKS[found[0].task]
     if found[0].task == "ppl":
         figure = _curves_by_position(Figure(figsize=(8, 4.5), layout="constrained"), found)
+    elif any(group.part for group in found):
+        figure = _means_by_length(Figure(figsize=(8, 4.5), layout="constrained"), found)
     elif kind.across and kind.metric in ("exact", "score", "said"):
         figure = _heatmaps(Figure(layout="constrained"), found)
     else:
@@ -109,6 +112,30 @@ def _curves_by_length(figure: Any, found: Sequence[Group]) -> Any:
     lengths = sorted({g.length for g in found})
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
     axes.set(xlabel="tokens", ylabel=kind.title, title=found[0].model)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _means_by_length(figure: Any, found: Sequence[Group]) -> Any:
+    """The mean over the parts of a task; a dot marks the effective length. One part has no mean: its own scores."""
+    axes = figure.add_subplot()
+    for kv_type in dict.fromkeys(g.kv_type for g in found):
+        rows = effective([g for g in found if g.kv_type == kv_type]).rows
+        means = [row for row in rows if row.part == MEAN] or [row for row in rows if row.part == rows[0].part]
+        for index, row in enumerate(means):
+            x = list(row.scores)
+            colour = _style(row.method, index)["color"]
+            axes.plot(x, [e.mean for e in row.scores.values()], color=colour, linestyle=_DASHES[index % len(_DASHES)], label=row.method)
+            axes.fill_between(
+                x, [e.low for e in row.scores.values()], [e.high for e in row.scores.values()], alpha=0.15, color=colour, linewidth=0
+            )
+            if row.length is not None:
+                axes.plot([row.length], [row.scores[row.length].mean], marker="o", color=colour)
+    lengths = sorted({g.length for g in found})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    title = f"{found[0].model}; dots: the effective length"
+    axes.set(xlabel="tokens", ylabel=f"{TASKS[found[0].task].title}, mean of the tasks", title=title)
     axes.legend(frameon=False)
     return figure
 

@@ -33,14 +33,15 @@ def report(folder: Path) -> str:
         parts.append(f"## {model}\n")
         of_model = [group for group in found if group.model == model]
         for task in (name for name in TASKS if any(group.task == name for group in of_model)):
-            parts.append(_task([group for group in of_model if group.task == task]))
+            for name in dict.fromkeys(group.name for group in of_model if group.task == task):
+                parts.append(_task([group for group in of_model if group.name == name]))
     return "\n".join(part for part in parts if part)
 
 
 def _task(held: Sequence[Group]) -> str:
     kind = TASKS[held[0].task]
     devices = sorted({str(device) for group in held for row in group.rows for device in row["made_with"].get("devices", ())})
-    lines = [f"### {held[0].task}: {kind.title[0].lower()}{kind.title[1:]}", ""]
+    lines = [f"### {held[0].name}: {kind.title[0].lower()}{kind.title[1:]}", ""]
     trained = held[0].rows[0]["config"]["trained"]
     texts = sorted({row["config"]["text"] for group in held for row in group.rows if "text" in row["config"]})
     lines.append(f"Trained window {trained:,}. {'Text: ' + ', '.join(texts) + '. ' if texts else ''}Run on: {'; '.join(devices)}.")
