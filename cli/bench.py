@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .chat.options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, KV_TYPE_HELP, KV_TYPES
 from .errors import boundary
+from .flags import engine
 from .terminal import console
 
 if TYPE_CHECKING:
@@ -77,10 +77,11 @@ def promises_table(rows: Sequence[Row]) -> str:
 @click.option("--tokens", default=2 * _SHORTEST, show_default=True, type=click.IntRange(_SHORTEST), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
-@click.option("--ga-mode", "mode", type=click.Choice(GROUP_MODES[1:]), default="two-level", show_default=True, help="Form of the groups.")
-@click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
-@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
+@click.option("--ga-mode", "mode", type=click.Choice(engine.GROUP_MODES[1:]), default="two-level", show_default=True,
+              help="Form of the groups.")  # fmt: skip
+@engine.kv_type("f16")
+@engine.gpu_layers
+@engine.threads
 @click.option("--passes", default=2, show_default=True, type=click.IntRange(1), help="Prefills of the text for each group size.")
 @click.option("--limits", is_flag=True, help="Measure instead what this project promises on a CPU; exit 1 where it misses a limit.")
 @click.option("--plain-library", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
@@ -113,7 +114,7 @@ def command(
       selfextend bench --limits
     """
     from selfextend_local.engine.default_model import model_or_default
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.evaluation import speed
     from selfextend_local.evaluation.plots import check_plot
     from selfextend_local.positions import default_step

@@ -56,7 +56,8 @@ def command(document: Path) -> int:
 
 def _ask(model: Path, document: Document, questions: list[str], label: str, *, plain: bool) -> Outcome:
     from selfextend_local.chat.conversation import Chat, Sampling, count_prompt_tokens
-    from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.positions import PLAIN
 
     with ModelPeek(model) as peek:

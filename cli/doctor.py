@@ -38,7 +38,7 @@ def command(as_json: bool, self_test: bool) -> int:
 def _report() -> dict[str, Any]:
     import psutil
 
-    from selfextend_local import native
+    from selfextend_local.engine import machine
     from selfextend_local.engine.default_model import find_default_model
     from selfextend_local.errors import SelfExtendError
 
@@ -54,7 +54,7 @@ def _report() -> dict[str, Any]:
         "problems": problems,
     }
     try:
-        library = native.probe()
+        library = machine.probe()
         report["library"] = {
             "version": library.version,
             "patched": library.patched,
@@ -64,7 +64,7 @@ def _report() -> dict[str, Any]:
             "system_info": library.system_info.strip(" |"),
         }
         if not library.patched:
-            problems.append(f"The llama.cpp library is a stock one without group attention. {native.INSTALL_HINT}")
+            problems.append(f"The llama.cpp library is a stock one without group attention. {machine.INSTALL_HINT}")
     except SelfExtendError as error:
         problems.append(str(error))
     try:

@@ -45,7 +45,7 @@ def _named(folder: Path | None) -> Iterator[tuple[str, Path]]:
 
 
 def _described(path: Path) -> str:
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.errors import ModelError
 
     try:

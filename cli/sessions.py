@@ -6,7 +6,6 @@ Knows tables and flags. Where things lie and what they hold is in selfextend_loc
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -15,26 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import boundary
+from .flags.types import SizeType
 from .terminal import console
 
 if TYPE_CHECKING:
     from selfextend_local.sessions import ChatRecord, ChatStore, Entry, StateCache
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _ID_LENGTH = 8
-
-
-class SizeType(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A number of bytes: 500M, 2.5G."""
-
-    name = "SIZE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
-        if match is None:
-            self.fail(f"{value!r} is no size; take something like 500M or 2.5G", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 @click.group("sessions", context_settings=_SETTINGS)

@@ -18,8 +18,8 @@ except PackageNotFoundError:
 
 _HOME = {
     "SelfExtendLlama": "engine.llama",
-    "ModelPeek": "engine.llama",
-    "ModelInfo": "engine.llama",
+    "ModelPeek": "engine.peek",
+    "ModelInfo": "engine.peek",
     "Prefill": "engine.llama",
     "ContextPlan": "engine.plan",
     "Settings": "engine.plan",

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from selfextend_local.documents import Document
 from selfextend_local.documents.sections import Section, page_names, split
 from selfextend_local.errors import ContextOverflow, SelfExtendError
-from selfextend_local.generation.completion import Answer, Finish, LocalModel, Progress, Prompt, Sampling, ShouldStop, TextModel, grammar_of
+from selfextend_local.generation.completion import Completion, Finish, LocalModel, Progress, Prompt, ShouldStop, TextModel
+from selfextend_local.generation.grammar import grammar_of
+from selfextend_local.generation.sampling import LONG_ANSWERS, Sampling
 
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
@@ -43,6 +45,7 @@ class Instruction:
             `max_words`; what stands before the first of `document`, `title` and `pages` is read once for all documents.
         max_words, max_tokens: the length of the answer. Without `max_tokens` there is room for `max_words`, or 512 tokens.
         schema: a JSON schema, as text, for the final answer.
+        drawn: how answers are drawn; its lengths and its schema don't count, and its stop texts end the final answer only.
     """
 
     text: str | None = None
@@ -50,8 +53,7 @@ class Instruction:
     max_words: int | None = None
     max_tokens: int | None = None
     schema: str | None = None
-    temperature: float = 0.0
-    seed: int = 0
+    drawn: Sampling = LONG_ANSWERS
 
     @property
     def request(self) -> str:
@@ -63,7 +65,7 @@ class Instruction:
         # English words take 1.3 to 1.5 tokens, other languages up to twice that; the word limit ends the answer first.
         tokens = self.max_tokens or (3 * self.max_words + 16 if self.max_words else 512)
         words = None if self.schema else self.max_words
-        return Sampling(tokens, words, self.schema, self.temperature, seed=self.seed)
+        return replace(self.drawn, max_tokens=tokens, max_words=words, schema=self.schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Usage:
     prefill_s: float = 0.0
     decode_s: float = 0.0
 
-    def plus(self, answer: Answer) -> Usage:
+    def plus(self, answer: Completion) -> Usage:
         return Usage(
             self.prompt_tokens + answer.prompt_tokens,
             self.cached_tokens + answer.cached_tokens,
@@ -161,7 +163,7 @@ def summarize_with(
     return work.summary(work.merged(parts, instruction.sampling()), "parts", tuple(parts), pages)
 
 
-def read_whole(answer: Answer, pages: int) -> Summary:
+def read_whole(answer: Completion, pages: int) -> Summary:
     """The summary that a single answer is."""
     return Summary(answer.text, "whole", (), pages, Usage().plus(answer), answer.finish, answer.ga_n, answer.ga_w, answer.ga_mode)
 
@@ -225,7 +227,7 @@ class _Work:
     done: int = 0
     left: int = 0
     usage: Usage = field(default_factory=Usage)
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[Completion] = field(default_factory=list)
 
     def answer(self, prompt: Prompt, sampling: Sampling) -> str:
         size = self.model.size(prompt)
@@ -271,7 +273,7 @@ class _Work:
 
     def _notes_sampling(self) -> Sampling:
         final = self.instruction.sampling()
-        return replace(final, schema=None, max_tokens=max(16, min(final.max_tokens, self.model.capacity // _PART_SHARE)))
+        return replace(final, schema=None, stop=(), max_tokens=max(16, min(final.max_tokens, self.model.capacity // _PART_SHARE)))
 
     def _room(self, document: Document, sampling: Sampling) -> int:
         longest = max((page.label for page in document.pages), key=len)

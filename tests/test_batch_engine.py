@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.tiny_models import TinyModel
 
+from selfextend_local.batch.defaults import BATCH
 from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.worker import Engine
 from selfextend_local.documents import Document, Page
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
-from selfextend_local.generation.completion import LocalModel, Prompt, Sampling
+from selfextend_local.generation.completion import LocalModel, Prompt
+from selfextend_local.generation.sampling import Sampling
 from selfextend_local.summarize import Instruction, Summary, summarize_document
 
 pytestmark = pytest.mark.native
@@ -32,7 +35,7 @@ def llm(tiny_model: TinyModel, request: pytest.FixtureRequest) -> Iterator[SelfE
 
 
 def engine(model: Path, instruction: Instruction, **limits: float) -> Engine:
-    return Engine(Job(instruction, ModelSettings(model, context=512, threads=1), Limits(**limits)))  # type: ignore[arg-type]
+    return Engine(Job(instruction, ModelSettings(model, replace(BATCH, n_ctx=512, threads=1)), Limits(**limits)))  # type: ignore[arg-type]
 
 
 def test_an_answer_does_not_depend_on_what_was_read_before(llm: SelfExtendLlama) -> None:
@@ -86,7 +89,7 @@ def test_a_stop_during_the_answer_drops_it(llm: SelfExtendLlama) -> None:
 @pytest.mark.process
 def test_the_context_grows_with_the_documents_and_the_rest_is_read_in_parts(tiny_model: TinyModel) -> None:
     plans: list[str] = []
-    job = Job(Instruction(max_tokens=8), ModelSettings(tiny_model("gqa"), context=3072, threads=1))
+    job = Job(Instruction(max_tokens=8), ModelSettings(tiny_model("gqa"), replace(BATCH, n_ctx=3072, threads=1)))
     e = Engine(job, on_load=plans.append)
     short, long = document("word " * 20), document("word " * 500)
     assert e.need(short) < 2048 < e.need(long) < e.largest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from support.driver import GPU_LAYERS
 from support.tiny_models import TinyModel
 
 from selfextend_local import native
+from selfextend_local.batch.defaults import BATCH
 from selfextend_local.batch.items import Item
 from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.local_runner import LocalRunner
@@ -18,13 +20,15 @@ from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Finished, Watcher
 from selfextend_local.batch.worker import Engine
 from selfextend_local.engine.llama import SelfExtendLlama
-from selfextend_local.generation.completion import Answer, LocalModel, Prompt, Sampling
-from selfextend_local.generation.slots import Together
+from selfextend_local.generation.completion import Completion, LocalModel, Prompt
+from selfextend_local.generation.sampling import Sampling
+from selfextend_local.generation.slots import Slots
 from selfextend_local.summarize import Instruction, Summary
 
 pytestmark = pytest.mark.native
 
 ASKED = "Tell me about "
+THREAD = replace(BATCH, threads=1)
 
 
 @pytest.fixture
@@ -34,9 +38,9 @@ def llm(fixture_model: Path) -> Iterator[SelfExtendLlama]:
     llm.close()
 
 
-def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sampling], seats: int) -> list[Answer]:
-    together = Together(llm, LocalModel(llm), seats, 512)
-    answers: dict[int, Answer] = {}
+def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sampling], seats: int) -> list[Completion]:
+    together = Slots(llm, LocalModel(llm), seats, 512)
+    answers: dict[int, Completion] = {}
     under_way: dict[int, int] = {}
     waiting = list(range(len(prompts)))
     while waiting or under_way:
@@ -49,7 +53,7 @@ def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sa
     return [answers[number] for number in range(len(prompts))]
 
 
-def plain(answer: Answer) -> tuple[object, ...]:
+def plain(answer: Completion) -> tuple[object, ...]:
     return (answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens, answer.ga_n, answer.ga_w)
 
 
@@ -101,7 +105,7 @@ def test_a_full_seat_does_not_end_the_others(tiny_model: TinyModel) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_threads=1)
     model = LocalModel(llm)
     model._prompts.stop_tokens = frozenset()
-    together = Together(llm, model, 2, 256)
+    together = Slots(llm, model, 2, 256)
     for text in ("x" * 40, "y"):
         together.begin(Prompt((("user", text),)), Sampling(max_tokens=1000))
     answers = [answer for _ in range(256) for _, answer in together.step()]
@@ -111,7 +115,7 @@ def test_a_full_seat_does_not_end_the_others(tiny_model: TinyModel) -> None:
 
 
 def test_what_needs_groups_or_more_room_gets_no_seat(llm: SelfExtendLlama) -> None:
-    together = Together(llm, LocalModel(llm), 2, 400)
+    together = Slots(llm, LocalModel(llm), 2, 400)
     assert together.takes(150)
     assert not together.takes(300) and llm.group_attention_for(300).enabled
     together.close()
@@ -122,7 +126,7 @@ def requests(*texts: str) -> list[Item]:
 
 
 def run(model: Path, items: list[Item], together: int, answer_s: float | None = None) -> dict[str, Finished]:
-    job = Job(Instruction(), ModelSettings(model, threads=1, together=together), Limits(answer_s=answer_s))
+    job = Job(Instruction(), ModelSettings(model, THREAD, together), Limits(answer_s=answer_s))
     runner = LocalRunner(job)
     try:
         return {finished.item.custom_id: finished for finished in runner.run(items, Watcher(), lambda: False)}
@@ -150,13 +154,13 @@ def test_those_that_take_too_long_fail_and_the_others_do_not(fixture_model: Path
 
 
 def test_the_time_of_writing_counts(fixture_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Together, "spent", lambda *_: 61.0)
+    monkeypatch.setattr(Slots, "spent", lambda *_: 61.0)
     found = run(fixture_model, requests("Who was Moses?", "Who was Ruth?"), 2, 60)
     assert [f.outcome.code for f in found.values() if isinstance(f.outcome, Failure)] == ["timeout", "timeout"]
 
 
 def test_a_stop_ends_those_under_way(fixture_model: Path) -> None:
-    runner = LocalRunner(Job(Instruction(), ModelSettings(fixture_model, threads=1, together=4)))
+    runner = LocalRunner(Job(Instruction(), ModelSettings(fixture_model, THREAD, together=4)))
     stopped: list[bool] = []
     work = runner.run(requests("A", "B", "C", "D", "E", "F"), Watcher(), lambda: bool(stopped))
     first = next(work)
@@ -171,7 +175,7 @@ def test_a_cpu_answers_one_at_a_time_unless_told_otherwise(fixture_model: Path) 
     if GPU_LAYERS:
         pytest.skip("for a CPU")
     for together, opens in (("auto", False), (2, True)):
-        engine = Engine(Job(Instruction(), ModelSettings(fixture_model, threads=1, together=together)))
+        engine = Engine(Job(Instruction(), ModelSettings(fixture_model, THREAD, together)))
         engine.make_room(100)
         assert engine.takes(100) is opens
         engine.close()

@@ -21,7 +21,7 @@ def ctrl_c(*_: Any) -> None:
 
 @pytest.fixture
 def converse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    """converse(line, …, asked=f) types the lines at a desk whose `asked` is f, then Ctrl-D; returns the exit code."""
+    """converse(line, …, asked=f) types the lines where `f(text, ask)` asks, then Ctrl-D; returns the exit code."""
 
     def run(*lines: str | Callable[[], None], asked: Callable[..., None]) -> int:
         keys = iter(lines)
@@ -31,7 +31,8 @@ def converse(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             return line() if callable(line) else line  # type: ignore[func-returns-value]
 
         monkeypatch.setattr(repl, "reader", lambda _: SimpleNamespace(read=read))
-        return repl.Repl(SimpleNamespace(asked=asked), None).run()  # type: ignore[arg-type]
+        monkeypatch.setattr(repl.Repl, "ask", lambda _, ask: asked(ask.args[0], ask))
+        return repl.Repl(SimpleNamespace(stream=print), None, None).run()  # type: ignore[arg-type]
 
     return run
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.scripted import Scripted, ScriptedShelf, Words, subject
+from support.scripted import Scripted, ScriptedReaders, Words, subject
 
 from selfextend_local.errors import Interrupted
 from selfextend_local.evaluation.methods import methods
@@ -25,8 +25,8 @@ def planned(words: Words, depths: int = 2) -> list[Cell]:
     return cells(Passkey(depths=depths), subject(words), methods(["plain", "selfextend", "yarn"], ["auto"], [None]), [300, 1200])
 
 
-def shelf(words: Words) -> ScriptedShelf:
-    return ScriptedShelf(Scripted(words, lambda prompt, setup, n: "1"))
+def shelf(words: Words) -> ScriptedReaders:
+    return ScriptedReaders(Scripted(words, lambda prompt, setup, n: "1"))
 
 
 def test_every_method_gets_the_same_items_and_one_context_that_holds_them_all(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_bootstrap_interval_holds_the_mean_of_most_samples() -> None:
 
 def test_groups_are_means_by_method_and_length(tmp_path: Path) -> None:
     words = Words()
-    say = ScriptedShelf(Scripted(words, lambda prompt, setup, n: find(prompt) if setup.group_attention.enabled else "0"))
+    say = ScriptedReaders(Scripted(words, lambda prompt, setup, n: find(prompt) if setup.group_attention.enabled else "0"))
     found = groups(run(planned(words), Results(tmp_path / "r.jsonl"), say))
     means = {(group.method, group.length): group.estimate.mean for group in found}
     assert means[("selfextend auto", 1200)] == 1.0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.scripted import Scripted, ScriptedShelf, Words, subject
+from support.scripted import Scripted, ScriptedReaders, Words, subject
 
 from selfextend_local.engine.plan import Memory, Settings, group_attention_for, make_plan
 from selfextend_local.engine.tuned import Profile, load_profile, profile_path, save_profile, with_profile
@@ -31,7 +31,7 @@ def finds_up_to(share: float) -> object:
 
 def tuned(share: float, target: int, folder: Path, budget: float = 600.0) -> Tuning:
     words = Words()
-    made = ScriptedShelf(Scripted(words, finds_up_to(share)))  # type: ignore[arg-type]
+    made = ScriptedReaders(Scripted(words, finds_up_to(share)))  # type: ignore[arg-type]
     return tune(subject(words, WINDOW), made, Results(folder / "t.jsonl"), target, budget_seconds=budget)
 
 
@@ -55,7 +55,7 @@ def test_a_model_that_finds_nothing_beyond_is_told_so(tmp_path: Path) -> None:
     words = Words()
     say = finds_up_to(1.0)
     plain_only = lambda p, setup, n: say(p, setup, n) if not setup.group_attention.enabled else ""  # type: ignore[operator] # noqa: E731
-    made = ScriptedShelf(Scripted(words, plain_only))
+    made = ScriptedReaders(Scripted(words, plain_only))
     found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=600)
     assert not found.verified
     assert "nothing found all of them" in found.reason
@@ -63,7 +63,7 @@ def test_a_model_that_finds_nothing_beyond_is_told_so(tmp_path: Path) -> None:
 
 def test_a_model_too_weak_to_answer_is_tuned_by_copying(tmp_path: Path) -> None:
     words = Words()
-    made = ScriptedShelf(Scripted(words, lambda p, s, n: "no idea"))
+    made = ScriptedReaders(Scripted(words, lambda p, s, n: "no idea"))
     found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 8192, budget_seconds=600)
     assert found.verified
     assert "repeated passages" in found.reason
@@ -77,7 +77,7 @@ def test_a_budget_that_ends_at_once_is_an_error_that_names_the_flag(tmp_path: Pa
 def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
     first = tuned(0.45, 16_384, tmp_path)
     words = Words()
-    made = ScriptedShelf(Scripted(words, finds_up_to(0.45)))  # type: ignore[arg-type]
+    made = ScriptedReaders(Scripted(words, finds_up_to(0.45)))  # type: ignore[arg-type]
     # No budget at all is enough for what is known already.
     again = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=0.0)
     assert (again.ga, again.fraction) == (first.ga, first.fraction)

@@ -40,13 +40,13 @@ def test_a_short_text_needs_no_groups() -> None:
 
 def test_without_a_need_four_windows_or_what_the_memory_allows() -> None:
     assert plan(Settings()).n_ctx == 4 * WINDOW
-    assert plan(Settings(), available=GIB // 2).n_ctx == 2 * WINDOW
+    assert plan(Settings(kv_type="f16"), available=GIB // 2).n_ctx == 2 * WINDOW
     assert plan(Settings(ga_n=1)).n_ctx == WINDOW
 
 
 def test_too_little_memory_is_refused_with_figures_and_the_next_step() -> None:
     with pytest.raises(MemoryBudgetError, match=r"32,768 tokens needs 815 MiB.*256 MiB are available.*--kv-type q8_0"):
-        plan(Settings(n_ctx=32_768), available=GIB // 4)
+        plan(Settings(n_ctx=32_768, kv_type="f16"), available=GIB // 4)
 
 
 def test_a_text_too_long_for_a_fixed_n_names_the_n_that_fits() -> None:
@@ -106,8 +106,8 @@ def test_as_many_layers_as_the_free_gpu_memory_holds(gpu: int, layers: int) -> N
 
 def test_layers_that_the_gpu_doesn_t_hold_are_refused_with_the_number_that_fits() -> None:
     with pytest.raises(MemoryBudgetError, match=r"31 layers .* need 1,016 MiB .* 477 MiB are free. Take --gpu-layers 12"):
-        plan(Settings(n_ctx=32_768, gpu_layers=-1), gpu=500_000_000)
-    assert plan(Settings(n_ctx=32_768, gpu_layers=12), gpu=500_000_000).gpu_layers == 12
+        plan(Settings(n_ctx=32_768, kv_type="f16", gpu_layers=-1), gpu=500_000_000)
+    assert plan(Settings(n_ctx=32_768, kv_type="f16", gpu_layers=12), gpu=500_000_000).gpu_layers == 12
 
 
 def test_what_lies_on_the_gpu_is_not_asked_of_the_host() -> None:

@@ -132,9 +132,9 @@ def test_a_state_of_other_settings_is_not_used_and_the_user_is_told(
 def test_a_state_of_another_library_is_not_used(
     cache: StateCache, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("selfextend_local.native.library_version", lambda: "0.3.36+selfextend.1")
+    monkeypatch.setattr("selfextend_local.engine.machine.library_version", lambda: "0.3.36+selfextend.1")
     cache.save(fake(model, TEXT))
-    monkeypatch.setattr("selfextend_local.native.library_version", lambda: "0.3.37+selfextend.1")
+    monkeypatch.setattr("selfextend_local.engine.machine.library_version", lambda: "0.3.37+selfextend.1")
     assert cache.restore(fake(model, []), TEXT) == 0
     assert "llama-cpp-python 0.3.36+selfextend.1, and this is 0.3.37+selfextend.1" in cache.notes[0]
 

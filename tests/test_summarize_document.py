@@ -9,7 +9,9 @@ import pytest
 
 from selfextend_local.documents import Document, Page
 from selfextend_local.errors import ContextOverflow, SelfExtendError
-from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop, within
+from selfextend_local.generation.completion import Completion, Progress, Prompt, ShouldStop
+from selfextend_local.generation.sampling import Sampling
+from selfextend_local.generation.stream import within
 from selfextend_local.summarize import Instruction, check, document_prompt, summarize_with
 
 
@@ -29,13 +31,13 @@ class Echo:
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, *, progress: Progress | None = None, should_stop: ShouldStop | None = None
-    ) -> Answer:
+    ) -> Completion:
         assert self.size(prompt) + sampling.max_tokens <= self.capacity
         self.prompts.append(prompt)
         self.samplings.append(sampling)
         if progress:
             progress(self.size(prompt), self.size(prompt))
-        return Answer(f"note {len(self.prompts)}", "stop", self.size(prompt), 0, 2)
+        return Completion(f"note {len(self.prompts)}", "stop", self.size(prompt), 0, 2)
 
     def sent(self, index: int) -> str:
         return self.prompts[index].messages[-1][1]

@@ -1,6 +1,6 @@
 """`selfextend-chat`: a conversation about documents in a terminal, or one question with -p.
 
-Knows flags and the order of things: read documents, open the desk, ask. What they mean is in selfextend_local,
+Knows flags and the order of things: read documents, open the workspace, ask. What they mean is in selfextend_local,
 which is imported when a question is asked, so that --help answers at once.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,18 @@ import click
 from selfextend_local import __version__
 
 from ..errors import boundary
-from ..flags import config
+from ..flags import config, engine, sampling
 from ..flags.model_names import ModelName, chosen
-from ..flags.schema import SchemaFile
 from ..terminal import console
 from .events import errors_reported
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP, KV_TYPE_HELP, KV_TYPES, POSITIVE_OR_AUTO, Options, StopText
+from .listener import ConsoleListener
+from .options import Options
 
 if TYPE_CHECKING:
+    from selfextend_local.chat.listener import Listener
+    from selfextend_local.chat.sources import Source
+    from selfextend_local.chat.workspace import Workspace
     from selfextend_local.sessions import ChatRecord
-
-    from .workspace import Desk, Source
 
 
 def _configured(context: click.Context, parameter: click.Parameter, profile: str | None) -> None:
@@ -61,25 +63,8 @@ class ChatCommand(click.Command):
 @click.option("--cite/--no-cite", default=True, help="Check the pages that an answer names.  [default: cite]")
 @click.option("--think", type=click.Choice(["show", "hide"]), default="show", show_default=True, help="A reasoning model's thoughts.")
 @click.option("--plain", is_flag=True, help="No Markdown, no colours.")
-@click.option("--ga-n", type=POSITIVE_OR_AUTO, default="auto", show_default=True, help="Group size of SelfExtend.")
-@click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
-@click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10), default=0.0, show_default=True,
-              help="Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L).")  # fmt: skip
-@click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
-@click.option("--max-tokens", type=click.IntRange(1), default=512, show_default=True, metavar="N", help="Of an answer.")
-@click.option("--temperature", "--temp", metavar="X", type=click.FloatRange(0), default=0.0, show_default=True,
-              help="0 = the likeliest answer.")  # fmt: skip
-@click.option("--top-p", metavar="X", type=click.FloatRange(0, 1), default=0.95, show_default=True)
-@click.option("--top-k", metavar="N", type=click.IntRange(0), default=40, show_default=True)
-@click.option("--min-p", metavar="X", type=click.FloatRange(0, 1), default=0.05, show_default=True)
-@click.option("--repeat-penalty", metavar="X", type=click.FloatRange(0.1, 3), default=1.0, show_default=True,
-              help="Above 1: words said lately become less likely. Small models that go round in circles need 1.1.")  # fmt: skip
-@click.option("--seed", metavar="N", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True)
-@click.option("--stop", type=StopText(), multiple=True, metavar="TEXT", help="Ends the answer. Can be given several times.")
-@click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
+@engine.engine()
+@sampling.sampling
 @click.option("--json", "as_json", is_flag=True, help="With -p: print one JSON object.")
 @click.option("--jsonl", "as_events", is_flag=True, help="Print events, one JSON object a line; without -p, stdin is a question a line.")
 @click.version_option(__version__, prog_name="selfextend-chat")
@@ -105,26 +90,28 @@ def command(context: click.Context, /, **flags: Any) -> int:
 
 
 def _run(context: click.Context, flags: dict[str, Any]) -> int:
-    options = Options(model=chosen(context, flags), **flags)
+    flags["model"] = chosen(context, flags)
+    options = Options.taken(flags)
     options.check()
     question = _question(options)
+    listener = ConsoleListener(options)
     record = None
     if options.resume:
-        from .history import last_chat
+        from selfextend_local.chat.history import last_chat
 
-        record = last_chat()
+        record = last_chat(listener)
         options = _as_before(context, options, record)
-    sources = _sources(options, record)
+    open_workspace = partial(_workspace, options, listener, _sources(options, record, listener), question, record)
     if question is not None:
         from .one_shot import answer
 
-        return answer(_desk(options, sources, question), question, record)
+        return answer(open_workspace(), options, question, record)
     if options.as_events:
         from .one_shot import answer_lines
 
-        return answer_lines(_desk(options, sources, None), sys.stdin, record)
+        return answer_lines(open_workspace(), options, sys.stdin, record)
     _keys_from_the_terminal(options)
-    return _converse(_desk(options, sources, None), record)
+    return _converse(open_workspace(), options, record)
 
 
 def _question(options: Options) -> str | None:
@@ -136,7 +123,7 @@ def _question(options: Options) -> str | None:
 
 def _as_before(context: click.Context, options: Options, record: ChatRecord) -> Options:
     """The options of a chat that is continued: its own, where the command line doesn't say otherwise."""
-    from .history import KEPT_OPTIONS
+    from selfextend_local.chat.history import KEPT_SETTINGS
 
     def given(name: str) -> bool:
         source = context.get_parameter_source(name)
@@ -144,28 +131,36 @@ def _as_before(context: click.Context, options: Options, record: ChatRecord) -> 
             return name in config.in_use(context).profile
         return source not in (None, click.core.ParameterSource.DEFAULT)
 
-    kept = {n: record.settings[n] for n in KEPT_OPTIONS if n in record.settings and not given(n)}
+    kept = {n: record.settings[n] for n in KEPT_SETTINGS if n in record.settings and not given(n)}
     if not given("model") and Path(record.model_path).is_file():
         kept["model"] = Path(record.model_path)
-    return replace(options, system=options.system if given("system") else record.system, **kept)
+    return options.changed(system=options.chat.system if given("system") else record.system, **kept)
 
 
-def _sources(options: Options, record: ChatRecord | None) -> list[Source]:
-    from .history import read_again
-    from .workspace import read_source
+def _sources(options: Options, record: ChatRecord | None, listener: Listener) -> list[Source]:
+    from selfextend_local.chat.history import read_again
+    from selfextend_local.chat.sources import read_source
 
-    before = [] if record is None else read_again(record, options)
-    return before + [read_source(origin, options.pages_of(i), options) for i, origin in enumerate(options.doc)]
+    ocr = options.chat.ocr
+    before = [] if record is None else read_again(record, ocr=ocr, listener=listener)
+    return before + [read_source(origin, options.pages_of(i), ocr=ocr, listener=listener) for i, origin in enumerate(options.doc)]
 
 
-def _desk(options: Options, sources: list[Source], question: str | None) -> Desk:
-    from .workspace import Desk
+def _workspace(
+    options: Options, listener: Listener, sources: list[Source], question: str | None, record: ChatRecord | None
+) -> Workspace:
+    from selfextend_local.chat.history import is_foreign
+    from selfextend_local.chat.workspace import Workspace, model_path
 
+    turns = record.turns() if record else ()
     with console.StopOnInterrupt() as stop:
-        desk = Desk(options, sources, question)
+        path = model_path(options.chat, listener)
+        foreign = record is not None and is_foreign(record, path, listener)
+        settings = replace(options.chat, model=path)
+        workspace = Workspace(sources, settings, listener, history=turns, translate=foreign, question=question)
     if stop.requested:
         raise KeyboardInterrupt
-    return desk
+    return workspace
 
 
 def _keys_from_the_terminal(options: Options) -> None:
@@ -181,19 +176,19 @@ def _keys_from_the_terminal(options: Options) -> None:
     sys.stdin = open(0, encoding=sys.stdin.encoding, errors=sys.stdin.errors, closefd=False)  # noqa: SIM115 (open to the end)
 
 
-def _converse(desk: Desk, record: ChatRecord | None) -> int:
-    from .history import Journal
-    from .repl import Repl
+def _converse(workspace: Workspace, options: Options, record: ChatRecord | None) -> int:
+    from selfextend_local.chat.history import ChatHistory
 
-    journal = Journal(record)
-    talk = Repl(desk, journal)
+    from .repl import Repl
+    from .reply import show_turns
+
+    repl = Repl(workspace, options, ChatHistory(record))
     if record is not None:
-        journal.resume(desk, record)
-        journal.retell(desk.chat.history[-1:])
+        show_turns(workspace.chat.history[-1:])
     try:
-        return talk.run()
+        return repl.run()
     finally:
-        desk.close()
+        workspace.close()
 
 
 def main() -> None:

@@ -5,90 +5,52 @@ Knows flags as values. Must not know what they lead to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import click
 
-if TYPE_CHECKING:
-    from selfextend_local.engine.plan import GroupMode
+from selfextend_local.chat.settings import ChatSettings
 
-Overflow = Literal["error", "trim", "select", "summarize"]
+from ..flags import engine, sampling
 
 ALL_PAGES = "all"
 
 
-class NumberOrAuto(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """A whole number from `least` on, or "auto". `meaning`: what `least` stands for, for the error."""
-
-    name = "N|auto"
-
-    def __init__(self, least: int, meaning: str = "") -> None:
-        self._least, self._meaning = least, meaning
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        if value == "auto":
-            return "auto"
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto", param, ctx)
-        if number < self._least:
-            self.fail(f"{number} is below {self._least}{self._meaning}", param, ctx)
-        return number
-
-
-POSITIVE_OR_AUTO = NumberOrAuto(1)
-GPU_LAYERS = NumberOrAuto(-1, ", which means all")
-GROUP_MODES = ("auto", "two-level", "progressive")
-GROUP_MODES_HELP = "progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto."
-KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])
-
-KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
-GPU_LAYERS_HELP = "Layers on the GPU; -1 = all, auto = what its free memory holds."
-
-
-class StopText(click.types.StringParamType):
-    """A text; a line each in a variable."""
-
-    envvar_list_splitter = "\n"
-
-
 @dataclass(frozen=True)
 class Options:
-    """One field a flag; see `selfextend chat --help`."""
+    """What the flags of `selfextend chat` say; those of the conversation itself are in `chat`."""
 
-    model: Path | None
     doc: tuple[str, ...]
     pages: tuple[str, ...]
-    ocr: bool
-    overflow: Overflow
     prompt: str | None
-    system: str | None
     resume: bool
-    cache: bool
     cite: bool
     think: Literal["show", "hide"]
     plain: bool
-    ga_n: Any
-    ga_w: int | None
-    ga_mode: GroupMode
-    ga_temperature: float
-    kv_type: str
-    threads: int | None
-    gpu_layers: Any
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    repeat_penalty: float
-    seed: int
-    stop: tuple[str, ...]
-    schema: str | None
     as_json: bool
     as_events: bool
+    chat: ChatSettings
+
+    @staticmethod
+    def taken(flags: dict[str, Any]) -> Options:
+        """The options that these flags are."""
+        rest = dict(flags)
+        chat = ChatSettings(
+            engine=engine.taken(rest),
+            sampling=sampling.taken(rest),
+            **{name: rest.pop(name) for name in ("model", "system", "overflow", "cache", "ocr")},
+        )
+        return Options(**rest, chat=chat)
+
+    def get(self, name: str) -> Any:
+        """The value of an option, or of a setting of the chat."""
+        return getattr(self, name) if name in _OWN else self.chat.get(name)
+
+    def changed(self, **values: Any) -> Options:
+        """These options with other values, each named as for `get`."""
+        own = {name: value for name, value in values.items() if name in _OWN}
+        return replace(self, **own, chat=self.chat.changed(**{n: v for n, v in values.items() if n not in own}))
 
     def check(self) -> None:
         """Raises click.UsageError where flags contradict each other."""
@@ -101,7 +63,7 @@ class Options:
         asks_stdin = self.prompt == "-" or (self.as_events and self.prompt is None)
         if self.doc.count("-") + asks_stdin > 1:
             raise click.UsageError("stdin can be read once: as a document (--doc -) or for questions (-p -, or --jsonl without -p).")
-        if not all(self.stop):
+        if not all(self.chat.sampling.stop):
             raise click.UsageError("A --stop text is empty.")
         if self.pages and len(self.pages) != len(self.doc):
             raise click.UsageError(
@@ -119,9 +81,12 @@ class Options:
     @property
     def as_text(self) -> bool:
         """Whether an answer is shown as it is; JSON isn't Markdown."""
-        return self.plain or self.schema is not None
+        return self.plain or self.chat.sampling.schema is not None
 
     def pages_of(self, index: int) -> str | None:
         """The pages wanted of the document at `index`; None = all."""
         wanted = self.pages[index] if index < len(self.pages) else ALL_PAGES
         return None if wanted == ALL_PAGES else wanted
+
+
+_OWN = frozenset(f.name for f in fields(Options)) - {"chat"}

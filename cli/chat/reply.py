@@ -5,56 +5,48 @@ Knows the order of these. Must not know commands, flags or how the text is drawn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..terminal import console
 
 if TYPE_CHECKING:
-    from selfextend_local.chat.conversation import Chat, TurnStats
+    from selfextend_local.chat.conversation import TurnStats
+    from selfextend_local.chat.workspace import Reply, Workspace
     from selfextend_local.documents.citations import Citation
     from selfextend_local.generation.thinking import Part
+    from selfextend_local.sessions.turn import Turn
 
     from ..terminal.views import View
 
 Ask = Callable[..., Iterator[str]]
-"""`Chat.ask` or `Chat.ask_again` with its question: takes `progress` and `should_stop`."""
+"""`Workspace.stream` or `stream_again` with its question: takes `progress` and `should_stop`."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """An answer, what was thought aloud before it, and what it took. `stats` is None if there is no answer."""
-
-    answer: str
-    thinking: str
-    stats: TurnStats | None
-
-    @property
-    def stopped(self) -> bool:
-        return self.stats is None or self.stats.stop_reason == "interrupted"
-
-
-def show(chat: Chat, ask: Ask, view: View, *, progress: console.Update | None = None) -> Reply:
+def show(workspace: Workspace, ask: Ask, view: View, *, progress: console.Update | None = None, cite: bool = False) -> Reply:
     """Ask, and show the answer as it comes, with `progress` in place of the bar. The first Ctrl-C ends it early; a second
-    one raises KeyboardInterrupt.
+    one raises KeyboardInterrupt. With `cite` the pages that the answer names are checked.
 
     Raises Interrupted when stopped before the answer begins, and what `ask` raises.
     """
-    before = chat.last_stats
+    from selfextend_local.chat.workspace import Reply
+    from selfextend_local.generation.thinking import parts
+
+    before = workspace.chat.last_stats
     shown: list[Part] = []
     with console.StopOnInterrupt() as stop:
         with nullcontext(progress) if progress else console.progress("Reading the prompt") as update:
             pieces = ask(progress=update, should_stop=_ticking(stop, update))
             first = next(pieces, None)
         if first is not None:
-            for part in _parts(chat, chain([first], pieces)):
+            for part in parts(chain([first], pieces), open=workspace.thinks_first):
                 shown.append(part)
                 view.write(part)
     texts = {thought: "".join(p.text for p in shown if p.thought is thought).strip() for thought in (False, True)}
-    return Reply(texts[False], texts[True], None if chat.last_stats is before else chat.last_stats)
+    stats = None if workspace.chat.last_stats is before else workspace.chat.last_stats
+    return Reply(texts[False], texts[True], stats, tuple(workspace.citations(texts[False])) if cite else ())
 
 
 def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[[], bool]:
@@ -69,12 +61,6 @@ def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[
     return polled
 
 
-def _parts(chat: Chat, pieces: Iterator[str]) -> Iterator[Part]:
-    from selfextend_local.generation.thinking import parts
-
-    return parts(pieces, open=chat.thinks_first and chat.sampling.schema is None)
-
-
 _ENDINGS = {
     "interrupted": "(stopped)",
     "length": "(cut: --max-tokens is reached)",
@@ -82,7 +68,7 @@ _ENDINGS = {
 }
 
 
-def say_what_it_took(reply: Reply, citations: list[Citation]) -> None:
+def say_what_it_took(reply: Reply) -> None:
     """The lines below an answer."""
     if reply.stats is None:
         return
@@ -90,9 +76,16 @@ def say_what_it_took(reply: Reply, citations: list[Citation]) -> None:
         console.say(_ENDINGS[reply.stats.stop_reason])
     if reply.thinking and not reply.answer:
         console.say("(It thought and gave no answer: raise --max-tokens, or show the thoughts with --think show.)")
-    for line in dict.fromkeys(map(citation_line, citations)):
-        console.mutter(line)
-    console.mutter(statistics_line(reply.stats))
+    for line in dict.fromkeys(map(citation_line, reply.citations)):
+        console.say_dim(line)
+    console.say_dim(statistics_line(reply.stats))
+
+
+def show_turns(turns: Sequence[Turn]) -> None:
+    """Show turns that were before."""
+    for turn in turns:
+        console.say_dim(f"> {turn.question}")
+        console.say_dim(turn.answer)
 
 
 def citation_line(citation: Citation) -> str:

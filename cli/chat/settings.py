@@ -5,19 +5,21 @@ Knows the options and their limits. Must not know the chat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import click
 
 from selfextend_local.errors import CommandError
 
+from ..flags.sampling import LIMITS
+from ..flags.types import StopTexts
 from .options import Options
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting: the field of Options that it is, the type that checks it, and a few words."""
+    """A setting: the option that it is, the type that checks it, and a few words."""
 
     name: str
     field: str
@@ -31,27 +33,22 @@ class Setting:
         return ("on", "off") if self.type is click.BOOL else ()
 
 
-class StopTexts(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Several texts in one line."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        return () if value == "none" else tuple(text for part in value.split(";") if (text := part.strip()))
-
-
 ALIASES = {"temp": "temperature"}
+
+_DRAWING = {
+    "temperature": "0 = the same answer each time",
+    "top_p": "share of the likeliest tokens to draw from",
+    "top_k": "number of the likeliest tokens to draw from, 0 = all",
+    "min_p": "least probability, as a share of the likeliest token's",
+    "repeat_penalty": "above 1 against going round in circles",
+    "seed": "of the drawing",
+    "max_tokens": "of an answer",
+}
 
 SETTINGS: dict[str, Setting] = {
     s.name: s
     for s in (
-        Setting("temperature", "temperature", click.FloatRange(0, 5), "0 = the same answer each time"),
-        Setting("top-p", "top_p", click.FloatRange(0, 1), "share of the likeliest tokens to draw from"),
-        Setting("top-k", "top_k", click.IntRange(0), "number of the likeliest tokens to draw from, 0 = all"),
-        Setting("min-p", "min_p", click.FloatRange(0, 1), "least probability, as a share of the likeliest token's"),
-        Setting("repeat-penalty", "repeat_penalty", click.FloatRange(0.1, 3), "above 1 against going round in circles"),
-        Setting("seed", "seed", click.IntRange(0, 2**32 - 2), "of the drawing"),
-        Setting("max-tokens", "max_tokens", click.IntRange(1), "of an answer"),
+        *(Setting(name.replace("_", "-"), name, LIMITS[name], meaning) for name, meaning in _DRAWING.items()),
         Setting("stop", "stop", StopTexts(), "texts that end an answer, with ; between them; none = no text"),
         Setting("think", "think", click.Choice(["show", "hide"]), "a reasoning model's thoughts"),
         Setting("cite", "cite", click.BOOL, "check the page references of an answer"),
@@ -72,7 +69,7 @@ def change(options: Options, text: str) -> Options:
         new = setting.type.convert(value.strip(), None, None)
     except click.BadParameter as error:
         raise CommandError(f"{setting.name} stays {_shown(options, setting)}: {error.message}") from error
-    return replace(options, **{setting.field: new})
+    return options.changed(**{setting.field: new})
 
 
 def describe(options: Options, name: str | None = None) -> list[str]:
@@ -87,7 +84,7 @@ def _proper(name: str) -> str:
 
 
 def _shown(options: Options, setting: Setting) -> str:
-    value = getattr(options, setting.field)
+    value = options.get(setting.field)
     if isinstance(value, tuple):
         return "; ".join(map(repr, value)) or "none"
     return ("on" if value else "off") if setting.type is click.BOOL else str(value)

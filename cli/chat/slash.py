@@ -1,7 +1,7 @@
 """The slash commands: a registry, from which help and completion are made, and the commands about the conversation.
 
 A command is a function with `@command` on it. It gets the talk and the rest of the line, says things through the console,
-and raises an error of the package where it can't. Knows the desk. Must not know the input line.
+and raises an error of the package where it can't. Knows the workspace. Must not know the input line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import click
@@ -21,9 +22,11 @@ from ..terminal.line_editor import Completions
 from .settings import SETTINGS, change, describe
 
 if TYPE_CHECKING:
-    from .history import Journal
-    from .reply import Ask, Reply
-    from .workspace import Desk
+    from selfextend_local.chat.history import ChatHistory
+    from selfextend_local.chat.workspace import Reply, Workspace
+
+    from .options import Options
+    from .reply import Ask
 
 Words = Iterable[tuple[str, str]]
 """Completions: a word, and what it is."""
@@ -32,9 +35,10 @@ Words = Iterable[tuple[str, str]]
 class Talk(Protocol):
     """What a command can do something with."""
 
-    desk: Desk
-    journal: Journal
+    workspace: Workspace
+    history: ChatHistory
     last: Reply | None
+    options: Options
 
     def ask(self, ask: Ask) -> None:
         """Ask, and show the answer."""
@@ -119,31 +123,31 @@ def _exit(talk: Talk, rest: str) -> None:
 
 @command("/clear", "forget the conversation; the documents stay")
 def _clear(talk: Talk, rest: str) -> None:
-    talk.desk.chat.clear()
-    talk.desk.choose_again()
-    talk.journal.begin()
+    talk.workspace.chat.clear()
+    talk.workspace.choose_again()
+    talk.history.begin()
     talk.last = None
-    console.say("The conversation is forgotten; the documents stay." if talk.desk.documents else "The conversation is forgotten.")
+    console.say("The conversation is forgotten; the documents stay." if talk.workspace.documents else "The conversation is forgotten.")
 
 
 @command("/regen", "another answer to the last question")
 def _regen(talk: Talk, rest: str) -> None:
-    chat = talk.desk.chat
+    chat = talk.workspace.chat
     _last_question(talk)
     before = chat.sampling
     if before.temperature == 0:
         console.say("(at temp 0.7, since temp 0 would give the same answer)")
-    chat.sampling = replace(before, temperature=before.temperature or 0.7, seed=before.seed + talk.desk.next_try())
+    chat.sampling = replace(before, temperature=before.temperature or 0.7, seed=before.seed + talk.workspace.next_try())
     try:
-        talk.ask(chat.ask_again)
+        talk.ask(talk.workspace.stream_again)
     finally:
         chat.sampling = before
 
 
 @command("/undo", "forget the last question and its answer")
 def _undo(talk: Talk, rest: str) -> None:
-    turn = talk.desk.chat.undo()
-    talk.journal.keep(talk.desk)
+    turn = talk.workspace.chat.undo()
+    talk.history.keep(talk.workspace)
     console.say(f"Forgotten: {_first_line(turn.question)}")
 
 
@@ -160,11 +164,11 @@ def _edit(talk: Talk, rest: str) -> None:
             console.say("Nothing was changed.")
             return
         console.say(f"> {rest}")
-    talk.ask(lambda **how: talk.desk.chat.ask_again(rest, **how))
+    talk.ask(partial(talk.workspace.stream_again, rest))
 
 
 def _last_question(talk: Talk) -> str:
-    turns = talk.desk.chat.history
+    turns = talk.workspace.chat.history
     if not turns:
         raise CommandError("Nothing has been asked yet: type a question first.")
     return turns[-1].question
@@ -172,12 +176,12 @@ def _last_question(talk: Talk) -> str:
 
 @command("/system [TEXT|default]", "show or change the system prompt", choice("default"))
 def _system(talk: Talk, rest: str) -> None:
-    desk = talk.desk
+    workspace = talk.workspace
     if rest:
-        desk.change_system(None if rest == "default" else rest)
-        talk.journal.keep(desk)
-    console.say(f"system: {desk.chat.system or '(none)'}")
-    if rest and desk.chat.n_used:
+        workspace.change_system(None if rest == "default" else rest)
+        talk.history.keep(workspace)
+    console.say(f"system: {workspace.chat.system or '(none)'}")
+    if rest and workspace.chat.n_used:
         console.say("It stands first, so everything is read again with the next question.")
 
 
@@ -190,10 +194,9 @@ def _setting_names(talk: Talk, rest: str) -> Words:
 
 @command("/set [NAME VALUE]", "show or change a setting", _setting_names)
 def _set(talk: Talk, rest: str) -> None:
-    desk = talk.desk
     if rest:
-        desk.change_options(change(desk.options, rest))
-    for line in describe(desk.options, rest.split()[0] if rest else None):
+        talk.options = change(talk.options, rest)
+    for line in describe(talk.options, rest.split()[0] if rest else None):
         console.say(line)
 
 
@@ -201,22 +204,22 @@ def _set(talk: Talk, rest: str) -> None:
 def _stats(talk: Talk, rest: str) -> None:
     from .reply import statistics_line
 
-    stats = talk.desk.chat.last_stats
+    stats = talk.workspace.chat.last_stats
     console.say(statistics_line(stats) if stats else "Nothing has been asked yet.")
     if stats:
-        console.say(f"{stats.completion_tokens:,} tokens in the answer · model opened in {talk.desk.load_s:.1f} s")
+        console.say(f"{stats.completion_tokens:,} tokens in the answer · model opened in {talk.workspace.load_s:.1f} s")
 
 
 @command("/context", "what fills the context window")
 def _context(talk: Talk, rest: str) -> None:
     from .context_view import Window, picture
 
-    desk = talk.desk
-    chat = desk.chat
-    names = [console.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in desk.documents]
+    workspace = talk.workspace
+    chat = workspace.chat
+    names = [console.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in workspace.documents]
     filling = chat.filling()
     window = Window(filling, names, len(chat.history), *chat.grouping(filling.total))
-    console.say(desk.llm.plan.describe())
+    console.say(workspace.llm.plan.describe())
     for line in picture(window, console.columns(), colour=console.draws(sys.stderr)):
         console.say_drawn(line)
 
@@ -225,7 +228,7 @@ def _context(talk: Talk, rest: str) -> None:
 def _copy(talk: Talk, rest: str) -> None:
     from ..terminal.clipboard import copy
 
-    turns = talk.desk.chat.history
+    turns = talk.workspace.chat.history
     if not turns:
         raise CommandError("There is no answer to copy yet.")
     console.say(copy(talk.last.answer if talk.last and talk.last.answer else turns[-1].answer))

@@ -1,6 +1,6 @@
 """The commands about saved chats: /save, /load, /sessions, /export.
 
-Knows the journal. Registered by being imported.
+Knows the history. Registered by being imported.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ from selfextend_local.errors import CommandError
 
 from ..terminal import console
 from ..terminal.line_editor import PathSoFar
+from .reply import show_turns
 from .slash import Talk, Words, command
 
 
 def _names(talk: Talk, rest: str) -> Words:
-    return [(r.name, f"{len(r.messages) // 2} questions") for r in talk.journal.chats()]
+    return [(r.name, f"{len(r.messages) // 2} questions") for r in talk.history.chats(talk.workspace.listener)]
 
 
 @command("/save NAME", "keep the chat under a name")
 def _save(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a name: /save contract.")
-    name = talk.journal.save_as(talk.desk, rest)
+    name = talk.history.save_as(talk.workspace, rest)
     console.say(f"Saved as {name}; /load {name} brings it back.")
 
 
@@ -30,15 +31,16 @@ def _save(talk: Talk, rest: str) -> None:
 def _load(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a name of /sessions: /load contract.")
-    talk.journal.bring_back(talk, talk.journal.load(rest))
-    turns = len(talk.desk.chat.history)
+    talk.history.bring_back(talk.workspace, talk.history.load(rest))
+    talk.last = None
+    turns = len(talk.workspace.chat.history)
     console.say(f"{rest}: {turns} question{'s' if turns != 1 else ''}.")
-    talk.journal.retell(talk.desk.chat.history[-1:])
+    show_turns(talk.workspace.chat.history[-1:])
 
 
 @command("/sessions", "the chats that are kept")
 def _sessions(talk: Talk, rest: str) -> None:
-    chats = talk.journal.chats()
+    chats = talk.history.chats(talk.workspace.listener)
     if not chats:
         console.say("No chat is kept yet.")
     for record in chats:
@@ -56,7 +58,7 @@ def _export(talk: Talk, rest: str) -> None:
         raise CommandError(f"{path.name}: the ending says which form, .md or .json.")
     if path.exists():
         raise CommandError(f"{path} is there already: take another name.")
-    text = talk.journal.exported(talk.desk, as_json=path.suffix.lower() == ".json")
+    text = talk.history.exported(talk.workspace, as_json=path.suffix.lower() == ".json")
     try:
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:

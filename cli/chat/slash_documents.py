@@ -1,6 +1,6 @@
 """The commands about documents: /doc, /pages, /find, /cite.
 
-Knows the desk and the documents package. Registered by being imported.
+Knows the workspace and the documents package. Registered by being imported.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..terminal import console
 from ..terminal.line_editor import Completions, PathSoFar
 from .options import ALL_PAGES
 from .slash import Talk, command
-from .workspace import Source, read_source
 
 if TYPE_CHECKING:
+    from selfextend_local.chat.sources import Source
     from selfextend_local.documents.passages import Passage
 
 FOUND = 5
@@ -32,7 +32,7 @@ def _doc_words(talk: Talk, rest: str) -> Completions:
     if verb == "add":
         return PathSoFar(rest.lstrip())
     if verb == "rm":
-        return [(str(i), s.whole.title) for i, s in enumerate(talk.desk.sources, start=1)]
+        return [(str(i), s.whole.title) for i, s in enumerate(talk.workspace.sources, start=1)]
     return ()
 
 
@@ -50,10 +50,10 @@ def _doc(talk: Talk, rest: str) -> None:
 
 
 def _list(talk: Talk) -> None:
-    if not talk.desk.sources:
+    if not talk.workspace.sources:
         console.say("No document is open: /doc add FILE reads one.")
-    tokens = dict(zip(talk.desk.documents, talk.desk.chat.filling().documents, strict=True)) if talk.desk.documents else {}
-    for number, source in enumerate(talk.desk.sources, start=1):
+    tokens = dict(zip(talk.workspace.documents, talk.workspace.chat.filling().documents, strict=True)) if talk.workspace.documents else {}
+    for number, source in enumerate(talk.workspace.sources, start=1):
         size = next((f", {n:,} tokens" for d, n in tokens.items() if d.path == source.whole.path), "")
         console.say(f"{number}  {source.whole.title}: {_pages(source)}{size}  ({source.origin})")
 
@@ -65,9 +65,9 @@ def _pages(source: Source) -> str:
 
 
 def _add(talk: Talk, text: str) -> None:
-    sources = [read_source(path, None, talk.desk.options) for path in _paths(text)]
-    talk.desk.change_documents([*talk.desk.sources, *sources])
-    talk.journal.keep(talk.desk)
+    sources = [talk.workspace.read(path) for path in _paths(text)]
+    talk.workspace.change_documents([*talk.workspace.sources, *sources])
+    talk.history.keep(talk.workspace)
     _list(talk)
 
 
@@ -85,15 +85,15 @@ def _paths(text: str) -> list[str]:
 
 
 def _remove(talk: Talk, which: str) -> None:
-    source = talk.desk.sources[_index(talk, which)]
-    talk.desk.change_documents([s for s in talk.desk.sources if s is not source])
-    talk.journal.keep(talk.desk)
+    source = talk.workspace.sources[_index(talk, which)]
+    talk.workspace.change_documents([s for s in talk.workspace.sources if s is not source])
+    talk.history.keep(talk.workspace)
     console.say(f"Taken away: {source.whole.title}. What stood before it stays read.")
 
 
 def _index(talk: Talk, which: str) -> int:
     """The place of the document that is named by its number, or by a part of its name that no other has."""
-    sources = talk.desk.sources
+    sources = talk.workspace.sources
     if which.isdigit() and 1 <= int(which) <= len(sources):
         return int(which) - 1
     wanted = which.casefold()
@@ -105,7 +105,7 @@ def _index(talk: Talk, which: str) -> int:
 
 @command("/pages [N:] 3-7,iv | all", "read only these pages of a document")
 def _select(talk: Talk, rest: str) -> None:
-    sources = talk.desk.sources
+    sources = talk.workspace.sources
     if not sources:
         raise CommandError("No document is open: /doc add FILE reads one.")
     if not rest:
@@ -117,8 +117,8 @@ def _select(talk: Talk, rest: str) -> None:
     place = _index(talk, which.strip()) if colon else 0
     wanted = pages.strip() if colon else rest
     chosen = replace(sources[place], pages=None if wanted == ALL_PAGES else wanted)
-    talk.desk.change_documents([chosen if i == place else s for i, s in enumerate(sources)])
-    talk.journal.keep(talk.desk)
+    talk.workspace.change_documents([chosen if i == place else s for i, s in enumerate(sources)])
+    talk.history.keep(talk.workspace)
     _list(talk)
 
 
@@ -128,9 +128,9 @@ def _find(talk: Talk, rest: str) -> None:
 
     if not rest:
         raise CommandError("Type what to look for: /find the north vault.")
-    if not talk.desk.sources:
+    if not talk.workspace.sources:
         raise CommandError("No document is open: /doc add FILE reads one.")
-    with PassageIndex([s.whole for s in talk.desk.sources]) as index:
+    with PassageIndex([s.whole for s in talk.workspace.sources]) as index:
         found = index.find(rest, FOUND)
     if not found:
         console.say(f"Nothing found for {rest}.")
@@ -142,9 +142,9 @@ def _find(talk: Talk, rest: str) -> None:
 def _cite(talk: Talk, rest: str) -> None:
     from .reply import citation_line
 
-    if not talk.desk.chat.history:
+    if not talk.workspace.chat.history:
         raise CommandError("There is no answer yet.")
-    found = talk.desk.citations(talk.last.answer if talk.last else talk.desk.chat.history[-1].answer)
+    found = talk.workspace.citations(talk.last.answer if talk.last else talk.workspace.chat.history[-1].answer)
     if not found:
         console.say("The last answer names no page.")
     for citation in found:
@@ -155,8 +155,8 @@ def _cite(talk: Talk, rest: str) -> None:
 
 def show_passage(talk: Talk, passage: Passage) -> None:
     """A passage under the page that it is from."""
-    several = len(talk.desk.sources) > 1
+    several = len(talk.workspace.sources) > 1
     place = f"page {passage.label}" if passage.document.paged else passage.document.title
     console.say(f"[{passage.document.title}, {place}]" if several and passage.document.paged else f"[{place}]")
     for line in passage.text.splitlines():
-        console.mutter(f"  {line}")
+        console.say_dim(f"  {line}")

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from ..errors import boundary
+from ..flags.types import ListOf
 from ..terminal import console
-from .run import ListOf, Options, evaluate, number, one_of, read_length, shared, tokens_of
+from .run import Options, evaluate, number, one_of, read_length, shared, tokens_of
 
 
 @click.group("eval", context_settings={"help_option_names": ["-h", "--help"]})
@@ -315,7 +316,7 @@ def qa(data: Path, **flags: Any) -> int:
     A question stands at the shortest of --lengths that holds it whole; no document is cut.
     """
     from selfextend_local.engine.default_model import model_or_default
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.evaluation.prompting import PeekTokenizer
     from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
 

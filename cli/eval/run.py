@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ..chat.options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP
+from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
+
 from ..errors import EXIT_INTERRUPTED
+from ..flags.engine import GROUP_MODES, GROUP_MODES_HELP, gpu_layers, threads
+from ..flags.types import ListOf
 from ..terminal import console
 
 if TYPE_CHECKING:
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.evaluation.methods import Method
     from selfextend_local.evaluation.results import Results, Row
     from selfextend_local.evaluation.runner import Subject
@@ -26,25 +29,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 METHOD_NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
-KV_TYPES = ("f16", "q8_0", "q4_0")
-
-
-class ListOf(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """Values separated by commas, each one read by `read`, which raises ValueError with what is wrong."""
-
-    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
-        self.name, self._read = name, read
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
-        if not isinstance(value, str):
-            return tuple(value)
-        try:
-            found = tuple(self._read(part.strip()) for part in value.split(",") if part.strip())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if not found:
-            self.fail("the list is empty", param, ctx)
-        return found
 
 
 def number(text: str) -> int:
@@ -128,9 +112,9 @@ _SHARED = (
         show_default=True,
         help=f"Of {', '.join(GROUP_MODES)}. {GROUP_MODES_HELP}",
     ),
-    click.option("--kv-type", type=ListOf("TYPES", one_of(KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
-    click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores."),
-    click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP),
+    click.option("--kv-type", type=ListOf("TYPES", one_of(AUTO_KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
+    threads,
+    gpu_layers,
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Default: eval-TASK.jsonl."),
     click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Draw a PNG, SVG or PDF."),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
@@ -151,7 +135,7 @@ def tokens_of(length: int | float, trained: int) -> int:
 def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
     """Run a task (or one that is made for a trained window) and show what came of it; the exit code."""
     from selfextend_local.engine.default_model import model_or_default
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.errors import Interrupted
     from selfextend_local.evaluation.methods import methods
     from selfextend_local.evaluation.plots import check_plot
@@ -178,31 +162,25 @@ def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
 def _rows(
     task: Task, peek: ModelPeek, columns: list[Method], lengths: list[int], results: Results, options: Options
 ) -> list[Row]:
-    from selfextend_local.evaluation.model_reader import Shelf
+    from selfextend_local.evaluation.model_reader import ModelReaders
     from selfextend_local.evaluation.runner import Cell, cells, run
 
     rows: list[Row] = []
     made_with = _made_with(options)
     for kv_type in options.kv_type:
+        settings = Settings(kv_type=kv_type, threads=options.threads, gpu_layers=options.gpu_layers)
         planned: list[Cell] = cells(task, subject_of(peek, kv_type), columns, lengths)
         with (
             console.StopOnInterrupt() as stop,
-            Shelf(
-                peek.info.path,
-                kv_type=kv_type,
-                n_threads=options.threads,
-                n_gpu_layers=options.gpu_layers,
-                should_stop=stop,
-            ) as shelf,
+            ModelReaders(peek.info.path, settings, should_stop=stop) as readers,
             console.progress(f"{task.name}, {kv_type}", quiet=options.as_json) as update,
         ):
-            rows += run(planned, results, shelf, made_with=made_with, progress=update, should_stop=stop)
+            rows += run(planned, results, readers, made_with=made_with, progress=update, should_stop=stop)
     return rows
 
 
 def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
     """What is evaluated, with what the automatic choice has of a profile."""
-    from selfextend_local.engine.plan import Settings
     from selfextend_local.engine.tuned import with_profile
     from selfextend_local.evaluation.methods import Rotary
     from selfextend_local.evaluation.prompting import PeekTokenizer
@@ -216,9 +194,10 @@ def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
 
 
 def _made_with(options: Options) -> dict[str, Any]:
-    from selfextend_local import __version__, native
+    from selfextend_local import __version__
+    from selfextend_local.engine.machine import probe
 
-    library = native.probe()
+    library = probe()
     on_gpu = options.gpu_layers != 0
     devices = [d for d in library.devices if not d.startswith("CPU")] if on_gpu else []
     return {"selfextend_local": __version__, "llama_cpp_python": library.version, "devices": devices or ["CPU"]}

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..chat.options import GPU_LAYERS, GPU_LAYERS_HELP
+from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
+
 from ..errors import EXIT_ERROR, EXIT_INTERRUPTED, boundary
+from ..flags import engine
 from ..terminal import console
 
 if TYPE_CHECKING:
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.evaluation.tune import Trial, Tuning
 
 
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 @click.option("--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model. Default: the embedded one.")
 @click.option("--target-tokens", type=click.IntRange(1), required=True, metavar="N", help="The length that you want to read.")
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, metavar="M")
-@click.option("--kv-type", type=click.Choice(["f16", "q8_0", "q4_0"]), default="f16", show_default=True)
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
+@click.option("--kv-type", type=click.Choice(AUTO_KV_TYPES), default="f16", show_default=True)
+@engine.threads
+@engine.gpu_layers
 @click.option("--dry-run", is_flag=True, help="Show what was found, keep nothing for later chats.")
 @click.option("--forget", is_flag=True, help="Delete this model's profile and go back to the built-in settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -58,10 +60,10 @@ def command(
     Exit codes: 0 found, 1 nothing worked (the best is shown, and not kept), 2 wrong usage, 130 interrupted; run it again to go on.
     """
     from selfextend_local.engine.default_model import model_or_default
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.engine.tuned import profile_path
     from selfextend_local.errors import Interrupted
-    from selfextend_local.evaluation.model_reader import Shelf
+    from selfextend_local.evaluation.model_reader import ModelReaders
     from selfextend_local.evaluation.results import Results
     from selfextend_local.evaluation.tune import tune
     from selfextend_local.positions import default_neighbours
@@ -72,13 +74,13 @@ def command(
     if forget:
         return _forget(profile_path(path))
     with ModelPeek(path) as peek, console.StopOnInterrupt() as stop:
-        options: dict[str, Any] = dict(kv_type=kv_type, n_threads=threads, n_gpu_layers=gpu_layers, should_stop=stop)
+        settings = Settings(kv_type=kv_type, threads=threads, gpu_layers=gpu_layers)
         results = Results(profile_path(path).with_suffix(".trials.jsonl"))
         try:
-            with Shelf(path, **options) as shelf, console.progress("Tuning", quiet=as_json) as update:
+            with ModelReaders(path, settings, should_stop=stop) as readers, console.progress("Tuning", quiet=as_json) as update:
                 tuning = tune(
                     subject_of(peek, kv_type),
-                    shelf,
+                    readers,
                     results,
                     target_tokens,
                     budget_seconds=60 * budget_minutes,

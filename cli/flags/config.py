@@ -10,7 +10,6 @@ lies elsewhere.)
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,8 @@ from typing import Any, NoReturn
 
 import click
 
-CONFIG_VARIABLE = "SELFEXTEND_CONFIG"
+from selfextend_local.storage.folders import CONFIG_VARIABLE, chosen, config_file
+
 _META = "selfextend.config"
 _TABLES = ("chat", "profiles", "models")
 
@@ -32,16 +32,6 @@ class Config:
     chat: Mapping[str, Any] = field(default_factory=dict)
     profile: Mapping[str, Any] = field(default_factory=dict)
     models: Mapping[str, Path] = field(default_factory=dict)
-
-
-def config_path() -> Path:
-    """SELFEXTEND_CONFIG, else config.toml in the user's configuration folder."""
-    chosen = os.environ.get(CONFIG_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("selfextend-local", appauthor=False)) / "config.toml"
 
 
 def use(context: click.Context, profile: str | None) -> Config:
@@ -63,7 +53,7 @@ def in_use(context: click.Context) -> Config:
 
 def read(context: click.Context, profile: str | None = None) -> Config:
     """The file, with the flags checked against this command. No file is an empty one. Raises click.UsageError."""
-    path = config_path()
+    path = config_file()
     tables = _tables(path)
     for name in tables:
         if name not in _TABLES:
@@ -90,7 +80,7 @@ def _tables(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if os.environ.get(CONFIG_VARIABLE):
+        if chosen(CONFIG_VARIABLE):
             raise click.UsageError(f"{CONFIG_VARIABLE} names {path}, which isn't there: correct the variable or unset it.") from None
         return {}
     except OSError as error:

@@ -23,7 +23,7 @@ class SchemaFile(click.Path):
         if ctx is not None and ctx.resilient_parsing:
             return name
         from selfextend_local.errors import SelfExtendError
-        from selfextend_local.generation.completion import grammar_of
+        from selfextend_local.generation.grammar import grammar_of
 
         try:
             schema = json.dumps(json.loads(Path(name).read_text(encoding="utf-8")))

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfextend_local import __version__
+from selfextend_local.batch.defaults import BATCH
 
-from ..chat.options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP, KV_TYPE_HELP, KV_TYPES, POSITIVE_OR_AUTO
 from ..errors import EXIT_INTERRUPTED, boundary
+from ..flags import engine
 from ..flags.schema import SchemaFile
 from ..terminal import console
 from .tally import Tally
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from selfextend_local.batch.outcome import Result
     from selfextend_local.batch.runner import Runner
     from selfextend_local.batch.tables import Table
-    from selfextend_local.engine.plan import GroupMode
+    from selfextend_local.engine.plan import Settings
 
 EXIT_FAILED_ITEMS = 3
 
@@ -48,13 +49,6 @@ class Options:
     max_tokens: int | None
     schema: str | None
     model: str | None
-    ga_n: Any
-    ga_w: int | None
-    ga_mode: GroupMode
-    kv_type: str
-    context: int | None
-    threads: int | None
-    gpu_layers: Any
     jobs: int
     together: Any
     scheduler: str | None
@@ -69,6 +63,7 @@ class Options:
     retry_errors: bool
     fail_fast: bool
     dry_run: bool
+    engine: Settings
 
     @property
     def journal(self) -> Path | None:
@@ -100,15 +95,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Default: 512, or what --max-words needs.")
 @click.option("--schema", type=SchemaFile(), metavar="FILE", help="A JSON schema that each answer has to follow.")
 @click.option("--model", metavar="FILE", help="GGUF model; with --endpoint its name there. Default: the embedded one.")
-@click.option("--ga-n", type=POSITIVE_OR_AUTO, default="auto", show_default=True, help="Group size of SelfExtend.")
-@click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one.")
-@click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
-@click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
+@engine.engine(BATCH.kv_type)
 @click.option("--context", type=click.IntRange(256), metavar="TOKENS", help="Largest window. Default: 4 trained ones, memory allowing.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
-@click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, metavar="N", help="Readers; requests to each --endpoint.")
-@click.option("--together", type=POSITIVE_OR_AUTO, default="auto", show_default=True,
+@click.option("--parallel", "--together", "together", type=engine.POSITIVE_OR_AUTO, default="auto", show_default=True,
               help="Short ones side by side; auto: 8 on a GPU, else 1.")  # fmt: skip
 @click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler, e.g. tcp://host:8786, whose workers do the work.")
 @click.option("--shared-paths", is_flag=True, help="Dask workers read the files themselves, at the same paths.")
@@ -141,7 +131,8 @@ def command(**flags: Any) -> int:
 
     Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but some items failed, 130 interrupted.
     """
-    options = Options(output=flags.pop("output"), **flags)
+    settings = replace(engine.taken(flags), n_ctx=flags.pop("context"))
+    options = Options(engine=settings, **flags)
     _check(options)
     with StopOnSignals() as stop:
         return _run(options, stop)
@@ -195,17 +186,7 @@ def _job(options: Options) -> Job:
     template = options.template.read_text(encoding="utf-8") if options.template else None
     return Job(
         Instruction(options.prompt, template, options.max_words, options.max_tokens, options.schema),
-        ModelSettings(
-            _model(options),
-            options.ga_n,
-            options.ga_w,
-            options.ga_mode,
-            options.kv_type,
-            options.context,
-            options.threads,
-            options.gpu_layers,
-            options.together,
-        ),
+        ModelSettings(_model(options), options.engine, options.together),
         Limits(options.read_timeout, options.read_memory, options.timeout),
     )
 

@@ -52,7 +52,7 @@ def _filled(line: str, width: int) -> str:
                          break_on_hyphens=False)  # fmt: skip
 
 
-def mutter(text: str) -> None:
+def say_dim(text: str) -> None:
     """A line on stderr that matters less: dim where that can be shown."""
     shown = _wrapped(visible(text))
     click.echo(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, err=True)

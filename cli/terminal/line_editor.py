@@ -5,7 +5,6 @@ Knows prompt_toolkit. Must not know what the commands do.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import click
+
+from selfextend_local.storage.folders import history_file
 
 from . import console
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 MULTILINE = '"""'
 PROMPT, CONTINUATION = "> ", "… "
-STATE_VARIABLE = "SELFEXTEND_STATE_DIR"
+
 
 @dataclass(frozen=True)
 class PathSoFar:
@@ -108,14 +109,6 @@ class TerminalReader:
             return self._session.prompt(PROMPT)
         except EOFError:
             return None
-
-
-def history_file() -> Path:
-    """Where what was typed is kept."""
-    import platformdirs
-
-    folder = os.environ.get(STATE_VARIABLE) or platformdirs.user_state_dir("selfextend-local")
-    return Path(folder).expanduser() / "history"
 
 
 def _history(path: Path) -> FileHistory:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from selfextend_local.batch.job import Job, Limits
@@ -14,7 +15,8 @@ from selfextend_local.batch.outcome import Failure, failure
 from selfextend_local.documents import Document
 from selfextend_local.errors import Interrupted, SelfExtendError
 from selfextend_local.generation.chat_template import Role
-from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop, TextModel
+from selfextend_local.generation.completion import Completion, Progress, Prompt, ShouldStop, TextModel
+from selfextend_local.generation.sampling import LONG_ANSWERS, Sampling
 from selfextend_local.summarize import Summary, document_prompt, pages_read, read_whole, summarize_with
 
 Material = Document | dict[str, Any]
@@ -30,7 +32,7 @@ def whole_prompt(job: Job, material: Material) -> tuple[Prompt, Sampling]:
     return prompt_of(material)
 
 
-def whole_summary(answer: Answer, job: Job, material: Material) -> Summary | Failure:
+def whole_summary(answer: Completion, job: Job, material: Material) -> Summary | Failure:
     """What the answer to `whole_prompt` comes to."""
     return checked(read_whole(answer, pages_read([material]) if isinstance(material, Document) else 0), job.instruction.schema)
 
@@ -61,7 +63,8 @@ def _sampling(body: dict[str, Any]) -> Sampling:
     elif form.get("type") == "json_object":
         schema = '{"type": "object"}'
     try:
-        return Sampling(
+        return replace(
+            LONG_ANSWERS,
             max_tokens=max(1, int(body.get("max_completion_tokens") or body.get("max_tokens") or 512)),
             schema=schema,
             temperature=float(body.get("temperature") or 0.0),

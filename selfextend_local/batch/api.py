@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +25,7 @@ from selfextend_local.errors import BatchError
 from selfextend_local.generation.completion import ShouldStop
 from selfextend_local.summarize import Instruction
 
+from .defaults import BATCH
 from .local_runner import LocalRunner
 
 
@@ -38,10 +40,10 @@ def summarize(
     scheduler: str | None = None,
     endpoints: Sequence[str] = (),
     jobs: int = READERS,
-    ga_n: GroupSize = "auto",
+    ga_n: GroupSize = BATCH.ga_n,
     ga_w: int | None = None,
-    ga_mode: GroupMode = "auto",
-    kv_type: str = "f16",
+    ga_mode: GroupMode = BATCH.ga_mode,
+    kv_type: str = BATCH.kv_type,
     context: int | None = None,
     together: int | Literal["auto"] = "auto",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
@@ -65,7 +67,8 @@ def summarize(
     file = Path(output) if output is not None else None
     items = from_paths(paths, leave_out=[file] if file else [])
     name = Path(model) if model is not None else Path() if endpoints else model_or_default()
-    job = Job(wanted, ModelSettings(name, ga_n, ga_w, ga_mode, kv_type, context, together=together), limits)
+    settings = replace(BATCH, ga_n=ga_n, ga_w=ga_w, ga_mode=ga_mode, kv_type=kv_type, n_ctx=context)
+    job = Job(wanted, ModelSettings(name, settings, together), limits)
     runner = make_runner(job, scheduler=scheduler, endpoints=endpoints, jobs=jobs, should_stop=should_stop)
     try:
         yield from Batch(job, items, runner, output=file, retry_errors=retry_errors).run(should_stop)

@@ -19,7 +19,8 @@ from typing import Any
 import httpx
 
 from selfextend_local.errors import BatchError, ContextOverflow, Interrupted, SelfExtendError
-from selfextend_local.generation.completion import Answer, Progress, Prompt, Sampling, ShouldStop
+from selfextend_local.generation.completion import Completion, Progress, Prompt, ShouldStop
+from selfextend_local.generation.sampling import Sampling
 
 from .answering import Material, carry_out
 from .exchange import ExchangeError, Reply, exchange
@@ -74,7 +75,7 @@ class Server:
 
     def answer(
         self, prompt: Prompt, sampling: Sampling, *, progress: Progress | None = None, should_stop: ShouldStop | None = None
-    ) -> Answer:
+    ) -> Completion:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": role, "content": text} for role, text in prompt.messages],
@@ -98,7 +99,7 @@ class Server:
         usage = _table(data.get("usage"))
         cached = _table(usage.get("prompt_tokens_details")).get("cached_tokens")
         counts = _count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens"))
-        return Answer(text, "length" if finish == "length" else "stop", *counts, decode_s=time.monotonic() - started)
+        return Completion(text, "length" if finish == "length" else "stop", *counts, decode_s=time.monotonic() - started)
 
     def _listed(self, should_stop: ShouldStop | None) -> list[dict[str, Any]]:
         try:
@@ -187,7 +188,7 @@ class EndpointRunner:
     def __init__(self, job: Job, urls: Sequence[str], *, jobs: int = 1, should_stop: ShouldStop | None = None) -> None:
         self._job = job
         name = "" if str(job.model.path) == "." else str(job.model.path)
-        self._servers = [Server(url, name, job.model.context, job.limits.answer_s, should_stop) for url in urls]
+        self._servers = [Server(url, name, job.model.settings.n_ctx, job.limits.answer_s, should_stop) for url in urls]
         self._jobs = jobs
         self._busy = dict.fromkeys(range(len(self._servers)), 0)
         self._lock = threading.Lock()

@@ -10,12 +10,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from selfextend_local.engine.plan import GpuLayers, GroupMode, GroupSize
+from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import ModelNotFound
+from selfextend_local.generation.sampling import LONG_ANSWERS
 from selfextend_local.storage.identity import model_identity
 from selfextend_local.summarize import Instruction
+
+from .defaults import BATCH
 
 LAYOUT = 3
 """Raised when the wording or the layout of the prompts changes, or what "auto" means, so that old results don't pass for new ones."""
@@ -23,17 +26,11 @@ LAYOUT = 3
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How to load the model. `context`: the largest window in tokens; None = four trained windows, if the memory allows.
+    """How to load the model. `settings.n_ctx`: the largest window in tokens; None = four trained windows, if the memory allows.
     `together`: short items that are answered side by side on this machine."""
 
     path: Path
-    ga_n: GroupSize = "auto"
-    ga_w: int | None = None
-    ga_mode: GroupMode = "auto"
-    kv_type: str = "f16"
-    context: int | None = None
-    threads: int | None = None
-    gpu_layers: GpuLayers = 0
+    settings: Settings = BATCH
     together: int | Literal["auto"] = "auto"
 
 
@@ -54,10 +51,18 @@ class Job:
 
     def key(self, input_digest: str, fingerprint: str) -> str:
         """The identity of a result: a hash of the input, the instruction, the model and the settings that matter."""
-        model = self.model
+        model = self.model.settings
         group = (model.ga_n, model.ga_w, model.ga_mode)
-        parts = [LAYOUT, input_digest, asdict(self.instruction), fingerprint, *group, model.kv_type, model.context]
+        parts = [LAYOUT, input_digest, _said(self.instruction), fingerprint, *group, model.kv_type, model.n_ctx]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _said(instruction: Instruction) -> dict[str, Any]:
+    """What an answer depends on, in the form that the keys of standing results were made of."""
+    said = asdict(instruction)
+    drawn, usual = said.pop("drawn"), asdict(LONG_ANSWERS)
+    unusual = {name: value for name, value in drawn.items() if value != usual[name]}
+    return said | {"temperature": drawn["temperature"], "seed": drawn["seed"]} | unusual
 
 
 def fingerprint(model: Path) -> str:

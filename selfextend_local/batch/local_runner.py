@@ -41,13 +41,13 @@ class LocalRunner:
         if self.engine.warning:
             watcher.say(f"warning: {self.engine.warning}")
         # A context for several isn't worth its memory for one.
-        self.engine.seats = min(self.engine.seats, len(items))
+        self.engine.slots = min(self.engine.slots, len(items))
         # Short ones first: results come early, the context grows at most a few times, and similar lengths share a group size.
         ordered = sorted(items, key=lambda item: item.size)
         with ReadAhead(ordered, self._job.limits, should_stop, readers=self._readers) as ahead:
             while not should_stop():
                 yield from self._fetch(ahead)
-                if not self._ready and not self.engine.company:
+                if not self._ready and not self.engine.side_by_side:
                     return
                 try:
                     done = self._advance(should_stop)
@@ -57,7 +57,7 @@ class LocalRunner:
 
     def _fetch(self, ahead: ReadAhead) -> Iterator[Finished]:
         """What has been read by now; waits only when there is nothing else to do. Items that can't be read are done."""
-        while len(self._ready) < WINDOW and (got := ahead.next(block=not self._ready and not self.engine.company)):
+        while len(self._ready) < WINDOW and (got := ahead.next(block=not self._ready and not self.engine.side_by_side)):
             if isinstance(got.material, Failure):
                 yield Finished(got.item, got.material, seconds=got.seconds)
             else:
@@ -67,15 +67,15 @@ class LocalRunner:
     def _advance(self, should_stop: ShouldStop) -> list[Finished]:
         """A piece of work: the next item if there is a place for it, else a token of those under way."""
         engine, watcher = self.engine, self._watcher
-        if not engine.company:
+        if not engine.side_by_side:
             engine.make_room(max(self._ready)[0])
         joins = bool(self._ready) and engine.takes(self._ready[0][0])
-        if engine.company and not joins:
-            return engine.company.step()
+        if engine.side_by_side and not joins:
+            return engine.side_by_side.step()
         tokens, _, read = heappop(self._ready)
         watcher.begin(read.item, tokens)
-        if joins and engine.company is not None:
-            return engine.company.join(read, watcher.progress, should_stop)
+        if joins and engine.side_by_side is not None:
+            return engine.side_by_side.begin(read, watcher.progress, should_stop)
         started = time.monotonic()
         assert not isinstance(read.material, Failure)
         outcome = engine.run(read.material, watcher.progress, should_stop)

@@ -9,7 +9,7 @@ import time
 
 from selfextend_local.errors import Interrupted
 from selfextend_local.generation.completion import Progress, ShouldStop
-from selfextend_local.generation.slots import Together
+from selfextend_local.generation.slots import Slots
 from selfextend_local.summarize import Summary
 
 from .answering import Patience, late, whole_prompt, whole_summary
@@ -18,48 +18,48 @@ from .outcome import Failure, failure
 from .runner import Finished, Read
 
 
-class Company:
+class SlotsWorker:
     """Items under way; each leaves when its answer is complete."""
 
-    def __init__(self, job: Job, together: Together) -> None:
+    def __init__(self, job: Job, slots: Slots) -> None:
         self._job = job
-        self._together = together
-        self._guests: dict[int, Read] = {}
+        self._slots = slots
+        self._under_way: dict[int, Read] = {}
 
     def __bool__(self) -> bool:
         """Whether any item is under way."""
-        return bool(self._guests)
+        return bool(self._under_way)
 
     def takes(self, tokens: int) -> bool:
         """Whether an item of that many tokens may join."""
-        return self._together.takes(tokens)
+        return self._slots.takes(tokens)
 
-    def join(self, read: Read, progress: Progress, should_stop: ShouldStop) -> list[Finished]:
+    def begin(self, read: Read, progress: Progress, should_stop: ShouldStop) -> list[Finished]:
         """Read an item into the model, for later steps to answer; the item itself if that failed. Raises Interrupted."""
         assert not isinstance(read.material, Failure)
         patience = Patience(self._job.limits.answer_s, should_stop)
         started = time.monotonic()
         try:
             prompt, sampling = whole_prompt(self._job, read.material)
-            seat = self._together.begin(prompt, sampling, progress=progress, should_stop=patience)
+            slot = self._slots.begin(prompt, sampling, progress=progress, should_stop=patience)
         except Interrupted:
             if not patience.is_over:
                 raise
             return [_finished(read, late(self._job.limits), time.monotonic() - started)]
         except Exception as error:  # One item's failure must not be the end of the others.
             return [_finished(read, failure(error), time.monotonic() - started)]
-        self._guests[seat] = read
+        self._under_way[slot] = read
         return []
 
     def step(self) -> list[Finished]:
         """Write a token of each answer; the items that are done with it."""
         try:
-            complete = self._together.step()
+            complete = self._slots.step()
         except Exception as error:  # The failure of all under way must not be that of those to come.
-            return [self._dropped(seat, failure(error)) for seat in list(self._guests)]
+            return [self._dropped(slot, failure(error)) for slot in list(self._under_way)]
         done = []
-        for seat, answer in complete:
-            read = self._guests.pop(seat)
+        for slot, answer in complete:
+            read = self._under_way.pop(slot)
             assert not isinstance(read.material, Failure)
             done.append(_finished(read, whole_summary(answer, self._job, read.material), answer.prefill_s + answer.decode_s))
         return done + self._out_of_time()
@@ -69,16 +69,16 @@ class Company:
         if limits.answer_s is None:
             return []
         # Time that went to others doesn't count.
-        return [self._dropped(seat, late(limits)) for seat in list(self._guests) if self._together.spent(seat) > limits.answer_s]
+        return [self._dropped(slot, late(limits)) for slot in list(self._under_way) if self._slots.spent(slot) > limits.answer_s]
 
-    def _dropped(self, seat: int, why: Failure) -> Finished:
-        spent = self._together.spent(seat)
-        self._together.drop(seat)
-        return _finished(self._guests.pop(seat), why, spent)
+    def _dropped(self, slot: int, why: Failure) -> Finished:
+        spent = self._slots.spent(slot)
+        self._slots.drop(slot)
+        return _finished(self._under_way.pop(slot), why, spent)
 
     def close(self) -> None:
         """Free what it took; those under way are lost."""
-        self._together.close()
+        self._slots.close()
 
 
 def _finished(read: Read, outcome: Summary | Failure, seconds: float) -> Finished:

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import psutil
 
 from selfextend_local.engine.plan import MEMORY_SHARE
 from selfextend_local.errors import MemoryBudgetError, ModelError, SelfExtendError
 from selfextend_local.generation.completion import LocalModel, Progress, Prompt, ShouldStop
-from selfextend_local.generation.prompts import PeekVocabulary, Prompts
+from selfextend_local.generation.prompts import PeekVocabulary, Prompts, TokenMemo
 from selfextend_local.summarize import Summary
 
 from .answering import Material, carry_out, whole_prompt
 from .job import Job
 from .outcome import Failure
-from .slots_worker import Company
+from .slots_worker import SlotsWorker
 
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
 
 _SMALLEST_CONTEXT = 2048
 
-SEATS = 8
+SLOTS = 8
 """Items that are answered side by side on a GPU, unless the job says otherwise. On a CPU one at a time is as fast, or faster
-where the seats aren't always taken. docs/batch.md has what was measured."""
+where the slots aren't always taken. docs/batch.md has what was measured."""
 
-SEAT_TOKENS = 2048
+SLOT_TOKENS = 2048
 """The longest of them, answer included. Of longer ones nearly all the time is prefill, which company doesn't speed up."""
 
 
@@ -43,35 +42,32 @@ class Engine:
         on_load: called with the plan in one line, each time the model is loaded.
 
     Attributes:
-        seats: the most items side by side.
+        slots: the most items side by side.
         company: those that are, once some were.
 
     Raises ModelNotFound, ModelError, LibraryError, GroupAttentionError, MemoryBudgetError.
     """
 
     def __init__(self, job: Job, on_load: Callable[[str], None] | None = None) -> None:
-        from selfextend_local.engine.llama import ModelPeek
+        from selfextend_local.engine.peek import ModelPeek
 
         self._job = job
         self._on_load = on_load
         self._peek = ModelPeek(job.model.path)
         self.largest = self._largest()
         self.name = self._peek.info.name
-        prompts = Prompts(PeekVocabulary(self._peek))
+        self._memo = TokenMemo()
+        prompts = Prompts(PeekVocabulary(self._peek), self._memo)
         self.warning = prompts.warning
         self._sizes = _Sizes(prompts)
         self._llm: SelfExtendLlama | None = None
         self._model: LocalModel | None = None
-        self.company: Company | None = None
-        self.seats = SEATS if job.model.together == "auto" else job.model.together
+        self.side_by_side: SlotsWorker | None = None
+        self.slots = SLOTS if job.model.together == "auto" else job.model.together
 
     def _largest(self) -> int:
         """Tokens of the longest context that the settings allow and the free memory holds."""
-        from selfextend_local.engine.plan import Settings
-
-        m = self._job.model
-        settings = Settings(m.ga_n, m.ga_w, n_ctx=m.context, kv_type=m.kv_type, gpu_layers=m.gpu_layers, ga_mode=m.ga_mode)
-        return self._peek.plan(settings).capacity
+        return self._peek.plan(self._job.model.settings).capacity
 
     def need(self, material: Material) -> int:
         """Tokens that the context would have to hold to read this item whole. Needs no weights."""
@@ -98,18 +94,9 @@ class Engine:
     def _load(self, n_ctx: int) -> None:
         from selfextend_local.engine.llama import SelfExtendLlama
 
-        m = self._job.model
-        self._llm = SelfExtendLlama(
-            m.path,
-            ga_n=m.ga_n,
-            ga_w=m.ga_w,
-            ga_mode=m.ga_mode,
-            n_ctx=n_ctx,
-            kv_type=m.kv_type,
-            n_threads=m.threads,
-            n_gpu_layers=m.gpu_layers,
-        )
-        self._model = LocalModel(self._llm)
+        model = self._job.model
+        self._llm = SelfExtendLlama.of(model.path, replace(model.settings, n_ctx=n_ctx))
+        self._model = LocalModel(self._llm, self._memo)
         if self._on_load:
             self._on_load(self._llm.plan.describe())
 
@@ -123,33 +110,34 @@ class Engine:
 
     def takes(self, tokens: int) -> bool:
         """Whether an item of that many tokens may join the company of others. The model must be loaded."""
-        if self.company is None and self.seats > 1 and tokens <= SEAT_TOKENS:
-            self._open_company()
-        return self.company is not None and self.company.takes(tokens)
+        if self.side_by_side is None and self.slots > 1 and tokens <= SLOT_TOKENS:
+            self._open_slots()
+        return self.side_by_side is not None and self.side_by_side.takes(tokens)
 
-    def _open_company(self) -> None:
-        from selfextend_local import native
-        from selfextend_local.generation.slots import Together
+    def _open_slots(self) -> None:
+        from selfextend_local.engine.machine import free_memory
+        from selfextend_local.generation.slots import Slots
 
         assert self._llm is not None and self._model is not None
         plan = self._llm.plan
         if self._job.model.together == "auto" and not plan.gpu_layers:
-            self.seats = 1
+            self.slots = 1
             return
-        free = native.free_gpu_memory() if plan.gpu_layers else psutil.virtual_memory().available
-        seat = SEAT_TOKENS * (plan.kv_bytes or 0) / plan.n_ctx
-        self.seats = min(self.seats, int(MEMORY_SHARE * free / max(1, seat)))
-        if self.seats > 1:
+        memory = free_memory()
+        free = memory.gpu if plan.gpu_layers else memory.host
+        slot = SLOT_TOKENS * (plan.kv_bytes or 0) / plan.n_ctx
+        self.slots = min(self.slots, int(MEMORY_SHARE * free / max(1, slot)))
+        if self.slots > 1:
             try:
-                self.company = Company(self._job, Together(self._llm, self._model, self.seats, SEAT_TOKENS))
+                self.side_by_side = SlotsWorker(self._job, Slots(self._llm, self._model, self.slots, SLOT_TOKENS))
             except ModelError:
-                self.seats = 1
+                self.slots = 1
 
     def unload(self) -> None:
         """Free the weights and the contexts; what is under way is lost."""
-        if self.company is not None:
-            self.company.close()
-            self.company = None
+        if self.side_by_side is not None:
+            self.side_by_side.close()
+            self.side_by_side = None
         if self._llm is not None:
             self._llm.close()
             self._llm, self._model = None, None

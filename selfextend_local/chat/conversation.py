@@ -12,34 +12,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
-from selfextend_local.generation.prompts import (
-    Message,
-    ModelVocabulary,
-    PeekVocabulary,
-    Prompts,
-    document_text,
-    first_question,
-    system_prompt,
-)
-from selfextend_local.generation.stream import Answer, Sampling, StopReason
+from selfextend_local.generation.prompts import Message, ModelVocabulary, PeekVocabulary, Prompts, TokenMemo
+from selfextend_local.generation.sampling import Sampling
+from selfextend_local.generation.stream import StopReason, Writing, stream
+from selfextend_local.sessions.turn import Turn
+
+from .prompt import document_text, first_question, system_prompt
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
-    from selfextend_local.engine.llama import ModelPeek, Prefill, SelfExtendLlama
+    from selfextend_local.engine.llama import Prefill, SelfExtendLlama
+    from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.positions import GroupAttention
     from selfextend_local.sessions import StateCache
-    from selfextend_local.sessions.autosave import Keeper
+    from selfextend_local.sessions.autosave import Autosave
 
 __all__ = ["Chat", "Filling", "PromptSize", "Sampling", "StopReason", "Turn", "TurnStats", "count_prompt_tokens"]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """A question and its answer: the text as it was shown, and the tokens as the model wrote them."""
-
-    question: str
-    answer: str
-    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +90,7 @@ class Chat:
             for all of it at once.
         cache: where states are kept, so that what was read once is not read again; None = nowhere. A state is saved
             after the answer, in the background; see `flush`.
+        memo: tokens of the documents that are known already.
 
     Attributes:
         sampling: of the answers to come.
@@ -119,11 +108,12 @@ class Chat:
         sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
         reserve: int = 0,
         cache: StateCache | None = None,
+        memo: TokenMemo | None = None,
     ) -> None:
         self._llm = llm
-        self._keeper = _keeper(cache, llm)
+        self._autosave = _autosave(cache, llm)
         self._restored = 0
-        self._prompts = Prompts(ModelVocabulary(llm))
+        self._prompts = Prompts(ModelVocabulary(llm), memo)
         self._documents = tuple(documents)
         self._system = system
         self._ours = system_prompt(self._documents, None)
@@ -224,10 +214,10 @@ class Chat:
         started = time.perf_counter()
         prompt = self._prompts.tokens(self._messages(question))
         prefill = self._prefill(prompt, progress, should_stop)
-        answer = Answer(self._llm, self._prompts, self.sampling, prompt, self._llm.capacity - len(prompt))
+        answer = Writing(self._llm, self._prompts, self.sampling, self._llm.capacity - len(prompt))
         shown: list[str] = []
         try:
-            for piece in answer.pieces(should_stop):
+            for piece in stream(self._llm, prompt, answer, should_stop):
                 shown.append(piece)
                 yield piece
         finally:
@@ -238,8 +228,8 @@ class Chat:
 
     def flush(self) -> None:
         """Wait until what is to be saved is on disk. The end of the program waits for it, too."""
-        if self._keeper:
-            self._keeper.wait()
+        if self._autosave:
+            self._autosave.wait()
 
     def ask_again(
         self,
@@ -305,7 +295,7 @@ class Chat:
         if place > 1:  # index 0, or 1 behind a system message, is the first question
             return self._prompts.message("user", question)
         if self._first is None or self._first[0] != question:
-            self._first = question, self._prompts.message("user", first_question(self._documents, question))
+            self._first = question, self._prompts.message("user", *first_question(self._documents, question))
         return self._first[1]
 
     def _prefill(
@@ -324,9 +314,9 @@ class Chat:
             )
         if len(prompt) + self.sampling.max_tokens > self._expect:
             self._expect = self._expected(len(prompt))
-        if self._keeper:
-            self._restored = self._keeper.restore(prompt, self._expect, [d.title for d in self._documents])
-            progress = self._keeper.checkpointing(progress, should_stop)
+        if self._autosave:
+            self._restored = self._autosave.restore(prompt, self._expect, [d.title for d in self._documents])
+            progress = self._autosave.checkpointing(progress, should_stop)
         try:
             return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
         except Interrupted:
@@ -334,10 +324,10 @@ class Chat:
             raise
 
     def _save(self) -> None:
-        if self._keeper:
-            self._keeper.save()
+        if self._autosave:
+            self._autosave.save()
 
-    def _stats(self, prefill: Prefill, answer: Answer, started: float) -> TurnStats:
+    def _stats(self, prefill: Prefill, answer: Writing, started: float) -> TurnStats:
         first = answer.first_at or time.perf_counter()
         decoding = (answer.last_at or first) - first
         return TurnStats(
@@ -356,12 +346,12 @@ class Chat:
         )
 
 
-def _keeper(cache: StateCache | None, llm: SelfExtendLlama) -> Keeper | None:
+def _autosave(cache: StateCache | None, llm: SelfExtendLlama) -> Autosave | None:
     if cache is None:
         return None
-    from selfextend_local.sessions.autosave import Keeper
+    from selfextend_local.sessions.autosave import Autosave
 
-    return Keeper(cache, llm)
+    return Autosave(cache, llm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,14 +364,14 @@ class PromptSize:
 
 
 def count_prompt_tokens(
-    peek: ModelPeek, documents: Sequence[Document], system: str | None, question: str
+    peek: ModelPeek, documents: Sequence[Document], system: str | None, question: str, memo: TokenMemo | None = None
 ) -> PromptSize:
     """The size of the prompt that `Chat.ask(question)` will start with; exact, and needs no weights."""
-    prompts = Prompts(PeekVocabulary(peek))
+    prompts = Prompts(PeekVocabulary(peek), memo)
     text = system_prompt(documents, system)
     messages = [
         *([prompts.message("system", text)] if text else []),
-        prompts.message("user", first_question(documents, question)),
+        prompts.message("user", *first_question(documents, question)),
     ]
     tokens = tuple(prompts.tokens(messages))
     return PromptSize(len(tokens), tuple(prompts.count(document_text(d)) for d in documents), tokens)

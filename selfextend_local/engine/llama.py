@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,23 +19,12 @@ import numpy.typing as npt
 import psutil
 
 from selfextend_local import native
-from selfextend_local.errors import Interrupted, ModelError, ModelNotFound, ModelUnsupported, SelfExtendError
+from selfextend_local.errors import Interrupted, ModelError, ModelUnsupported, SelfExtendError
 from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 
-from .plan import (
-    ContextPlan,
-    GpuLayers,
-    GroupMode,
-    GroupSize,
-    Memory,
-    Settings,
-    Shape,
-    Use,
-    group_attention_for,
-    make_plan,
-    next_growth,
-    overflow,
-)
+from .grouping import Grouping
+from .peek import ModelPeek
+from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings
 from .tuned import with_profile
 
 native.bindings()
@@ -60,19 +48,6 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ModelInfo:
-    """What a GGUF file says of itself. `n_ctx_train` and `sliding_window` in tokens, 0 = no sliding window."""
-
-    path: Path
-    name: str
-    architecture: str
-    n_ctx_train: int
-    sliding_window: int
-    chat_template: str | None
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True)
 class Prefill:
     """A prefill that is done: tokens of the prompt, those found in the cache, those evaluated, and seconds."""
 
@@ -84,112 +59,6 @@ class Prefill:
     @property
     def tokens_per_second(self) -> float:
         return self.n_evaluated / self.seconds if self.seconds > 0 else 0.0
-
-
-class ModelPeek:
-    """Metadata and vocabulary of a GGUF file, without its weights: opens in about 0.1 s.
-
-    Raises ModelNotFound, ModelError, LibraryError.
-    """
-
-    def __init__(self, model_path: str | Path) -> None:
-        path = Path(model_path)
-        if not path.is_file():
-            raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
-        self._model: Any = native.open_model_without_weights(path, 0)
-        metadata = native.metadata(self._model)
-        self.info = ModelInfo(
-            path=path,
-            name=metadata.get("general.name", path.stem),
-            architecture=metadata.get("general.architecture", "unknown"),
-            n_ctx_train=native.trained_window(self._model),
-            sliding_window=native.sliding_window(self._model),
-            chat_template=metadata.get("tokenizer.chat_template"),
-            metadata=metadata,
-        )
-
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids without BOS. With `special`, text that looks like a control token becomes one."""
-        return native.tokenize(self._model, text, special)
-
-    def opening_tokens(self) -> list[int]:
-        """What the vocabulary puts in front of a text: BOS or nothing."""
-        return native.opening_tokens(self._model)
-
-    def plan(self, settings: Settings, *, flash_attn: bool = True) -> ContextPlan:
-        """Size a context for this model and the memory that is free now. Allocates nothing.
-
-        Raises GroupAttentionError, ContextOverflow, MemoryBudgetError.
-        """
-        settings = with_profile(settings, self.info.path)
-        if settings.kv_type not in (*native.KV_TYPES, "auto"):
-            raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(native.KV_TYPES)}.")
-        memory = Memory(psutil.virtual_memory().available, native.free_gpu_memory())
-        info = self.info
-
-        def largest_group(n_ctx: int) -> GroupAttention:
-            return group_attention_for(settings, n_ctx, info.n_ctx_train, info.sliding_window)
-
-        with _Measurement(info.path, self._model, on_gpu=memory.gpu > 0, group_attention=largest_group) as measure:
-            return make_plan(
-                settings,
-                info.n_ctx_train,
-                sliding_window=info.sliding_window,
-                memory=memory,
-                measure=measure,
-                n_layers=native.n_layers(self._model) + 1,  # and the output
-                flash_attn=flash_attn,
-            )
-
-    def close(self) -> None:
-        if self._model is not None:
-            native.free_model(self._model)
-            self._model = None
-
-    def __enter__(self) -> ModelPeek:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_model", None) is not None:
-            self.close()
-
-
-class _Measurement:
-    """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
-
-    def __init__(self, path: Path, model: Any, *, on_gpu: bool, group_attention: Callable[[int], GroupAttention]) -> None:
-        self._path, self._on_gpu = path, on_gpu
-        self._group_attention = group_attention
-        self._models = {0: model}
-
-    def __call__(self, shape: Shape) -> Use | None:
-        layers = shape.gpu_layers if self._on_gpu else 0
-        if layers not in self._models:
-            self._models[layers] = native.open_model_without_weights(self._path, layers)
-        found = native.memory_use(
-            self._models[layers],
-            n_ctx=shape.n_ctx,
-            n_batch=MICRO_BATCH,
-            n_ubatch=MICRO_BATCH,
-            kv_type=shape.kv_type,
-            flash_attn=shape.flash_attn,
-            group_attention=self._group_attention(shape.n_ctx),
-        )
-        if found is None:
-            return None
-        host, gpu = found
-        return Use(host.kv_cache + gpu.kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0)
-
-    def __enter__(self) -> _Measurement:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for layers, model in self._models.items():
-            if layers:
-                native.free_model(model)
 
 
 class SelfExtendLlama(Llama):
@@ -265,7 +134,7 @@ class SelfExtendLlama(Llama):
         except ValueError as error:
             raise ModelError(f"{model_path} can't be loaded: {native.native_reason() or error}.") from error
         self._ga = PLAIN
-        self._pinned: GroupAttention | None = None
+        self._grouping = Grouping(self._settings, self.plan.n_ctx_train, self.info.sliding_window, self.plan.capacity)
         self._stop: Callable[[], bool] | None = None
         self._progress: Progress | None = None
         self._expected = 0
@@ -282,6 +151,34 @@ class SelfExtendLlama(Llama):
         except SelfExtendError:
             self.close()
             raise
+
+    @classmethod
+    def of(
+        cls,
+        model_path: str | Path,
+        settings: Settings,
+        *,
+        plan: ContextPlan | None = None,
+        load_progress: Progress | None = None,
+        **llama_kwargs: Any,
+    ) -> SelfExtendLlama:
+        """The model as `settings` say; the constructor has the defaults of llama_cpp.Llama instead."""
+        return cls(
+            model_path,
+            ga_n=settings.ga_n,
+            ga_w=settings.ga_w,
+            ga_fraction=settings.ga_fraction,
+            ga_mode=settings.ga_mode,
+            ga_temperature=settings.ga_temperature,
+            need_tokens=settings.need_tokens,
+            n_ctx=settings.n_ctx,
+            kv_type=settings.kv_type,
+            n_gpu_layers=settings.gpu_layers,
+            n_threads=settings.threads,
+            plan=plan,
+            load_progress=load_progress,
+            **llama_kwargs,
+        )
 
     @property
     def model_params(self) -> Any:
@@ -490,14 +387,8 @@ class SelfExtendLlama(Llama):
         return full_window and native.keeps_all_keys(self._model.model)
 
     def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
-        """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
-        with a smaller n, from which the group grows as it does in a conversation; or with the next larger n, which a text
-        gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
-        wanted = self.group_attention_for(n_tokens)
-        if ga == wanted:
-            return True
-        alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
-        return self._group_mode() == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
+        """Whether keys that were read with `ga` may serve a text of `n_tokens`. See Grouping.accepts."""
+        return self._grouping.accepts(ga, n_tokens)
 
     def state_settings(self) -> dict[str, Any]:
         """The settings that the keys and values of a text depend on, the model file and the text apart."""
@@ -507,7 +398,7 @@ class SelfExtendLlama(Llama):
             "kv_type_k": types.get(p.type_k, p.type_k),
             "kv_type_v": types.get(p.type_v, p.type_v),
             "flash_attn": p.flash_attn_type,
-            "ga_n": self._group_mode(),
+            "ga_n": self._grouping.mode,
             "swa_full": bool(p.swa_full),
             "attention_type": p.attention_type,
             "rope": [p.rope_scaling_type, p.rope_freq_base, p.rope_freq_scale, p.yarn_orig_ctx],
@@ -521,9 +412,6 @@ class SelfExtendLlama(Llama):
         if self.kv_overrides:
             settings["kv_overrides"] = {key: str(value) for key, value in self.kv_overrides.items()}
         return settings
-
-    def _group_mode(self) -> str:
-        return "pinned" if self._pinned else str(self._settings.ga_n)
 
     def state_bytes(self) -> int:
         """Bytes of what the cache holds: keys, values, positions."""
@@ -576,9 +464,7 @@ class SelfExtendLlama(Llama):
 
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.plan.capacity:
-            raise overflow(
-                self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window
-            )
+            raise self._grouping.overflow(n_tokens)
 
     def pin_group_attention(self, ga: GroupAttention) -> None:
         """Use this (n, w, r) from now on, whatever the length of the text: for experiments and comparisons.
@@ -586,24 +472,19 @@ class SelfExtendLlama(Llama):
         Raises GroupAttentionError or ModelUnsupported if the context refuses it.
         """
         self._set_group_attention(ga)
-        self._pinned = ga
+        self._grouping = replace(self._grouping, pinned=ga)
 
     def group_attention_for(self, n_tokens: int) -> GroupAttention:
         """The (n, w, r) that a text of `n_tokens` is read with."""
-        if self._pinned is not None:
-            return self._pinned
-        return group_attention_for(self._settings, n_tokens, self.plan.n_ctx_train, self.info.sliding_window)
+        return self._grouping.for_length(n_tokens)
 
     def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
         """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context.
 
         coming: while nothing is read, the length that will be read with one group size.
         """
-        if self._pinned is not None:
-            return None
-        n = self._ga.n if self.n_tokens else self.group_attention_for(coming).n
-        length = max(int(self.n_tokens), coming)
-        return next_growth(self._settings, n, length, self.capacity, self.plan.n_ctx_train, self.info.sliding_window)
+        now = self._ga if self.n_tokens else self.group_attention_for(coming)
+        return self._grouping.next_growth(now.n, max(int(self.n_tokens), coming))
 
     def _set_group_attention(self, ga: GroupAttention) -> None:
         if ga != self._ga:

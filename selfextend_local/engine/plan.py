@@ -32,11 +32,14 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """What a user asked for. `n_ctx` is the size of the context in tokens, `need_tokens` what it has to hold.
+    """What a user asked for, and the one place with its defaults. `n_ctx` is the size of the context in tokens, `need_tokens` what
+    it has to hold.
 
     `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
-    as many as the GPU's free memory holds, -1 all. `tuned`: a profile of this model filled in what the user left open.
+    as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is that of
+    `SelfExtendLlama`. `tuned`: a profile of this model filled in
+    what the user left open.
     """
 
     ga_n: GroupSize = "auto"
@@ -44,10 +47,12 @@ class Settings:
     ga_fraction: float | None = None
     n_ctx: int | None = None
     need_tokens: int | None = None
-    kv_type: str = "f16"
-    gpu_layers: GpuLayers = 0
+    kv_type: str = "auto"
+    gpu_layers: GpuLayers = "auto"
     tuned: bool = False
     ga_mode: GroupMode = "auto"
+    threads: int | None = None
+    ga_temperature: float = 0.0
 
     @property
     def progressive(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from selfextend_local import native
@@ -44,11 +45,7 @@ def run_self_test(model: Path, progress: Callable[[int, int], None] | None = Non
     try:
         tokens = llm.tokenize(prompt().encode(), add_bos=False)
         llm.prefill(tokens, progress=progress)
-        answer: list[int] = []
-        for token in llm.generate(tokens, temp=0.0):
-            answer.append(token)
-            if len(answer) >= 8:
-                break
+        answer = list(islice(llm.generate(tokens, temp=0.0), 8))
         text = llm.detokenize(answer).decode("utf-8", "replace").strip()
         grouped = llm.group_attention.boundary(len(tokens) - 1)
         return SelfTest(len(tokens), grouped, text, KEY in text and grouped > 0)

@@ -6,7 +6,6 @@ Knows a folder of small JSON files, one a model, named by the model's identity. 
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import get_args
@@ -14,11 +13,10 @@ from typing import get_args
 from selfextend_local.errors import ModelError
 from selfextend_local.positions import GroupForm
 from selfextend_local.storage.disk import replacing
+from selfextend_local.storage.folders import PROFILES_VARIABLE, profile_folder
 from selfextend_local.storage.identity import model_identity
 
 from .plan import Settings
-
-FOLDER_VARIABLE = "SELFEXTEND_PROFILES"
 
 
 @dataclass(frozen=True)
@@ -37,24 +35,14 @@ class Profile:
     ga_mode: GroupForm = "two-level"
 
 
-def folder() -> Path:
-    """Where profiles lie: SELFEXTEND_PROFILES, else the user's configuration folder."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    import platformdirs
-
-    return platformdirs.user_config_path("selfextend-local", appauthor=False) / "profiles"
-
-
 def profile_path(model: Path) -> Path:
     """The file that holds, or would hold, the profile of a model."""
-    return folder() / f"{model_identity(model)}.json"
+    return profile_folder() / f"{model_identity(model)}.json"
 
 
 def load_profile(model: Path) -> Profile | None:
     """The profile of a model file, None if it was never tuned. Raises ModelError if the profile can't be read."""
-    if not folder().is_dir() or not (path := profile_path(model)).is_file():
+    if not profile_folder().is_dir() or not (path := profile_path(model)).is_file():
         return None
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -74,7 +62,7 @@ def save_profile(model: Path, profile: Profile) -> Path:
         with replacing(path, 0o666) as fresh:
             fresh.write_text(json.dumps(asdict(profile), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise ModelError(f"The profile {path} can't be written ({error.strerror}). Set {FOLDER_VARIABLE} to another folder.") from error
+        raise ModelError(f"The profile {path} can't be written ({error.strerror}). Set {PROFILES_VARIABLE} to another folder.") from error
     return path
 
 

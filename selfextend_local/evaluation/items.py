@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,13 +16,31 @@ from numpy.typing import NDArray
 
 from selfextend_local.errors import SelfExtendError
 
-from .reads import Reads
-
 Result = Mapping[str, Any]
 
 
 class TaskError(SelfExtendError):
     """A task can't be made from what it was given."""
+
+
+class Reader(Protocol):
+    """What a task asks of a model. Token ids in; nats and text out."""
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Read so far, so that what follows is in micro-batches of its own, as the chat reads a question after its document."""
+
+    def answer(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int,
+        stop_tokens: Collection[int],
+        stop_text: str = "",
+        enough: Callable[[str], bool] | None = None,
+    ) -> str:
+        """The greedy continuation, up to a stop or until it is `enough`."""
+
+    def nll(self, tokens: Sequence[int], start: int = 1) -> NDArray[np.float64]:
+        """Negative log-likelihood in nats of each of tokens[start:], each given all tokens before it."""
 
 
 class Item(Protocol):
@@ -44,7 +62,7 @@ class Item(Protocol):
     def fingerprint(self) -> str:
         """A hash of the very tokens."""
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         """Ask, and grade. Raises Interrupted."""
 
 
@@ -80,7 +98,7 @@ class Question:
     def fingerprint(self) -> str:
         return fingerprint(self.prompt)
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         if self.question_at:
             reader.read(self.prompt[: self.question_at])
         answer = reader.answer(self.prompt, self.max_tokens, self.stop_tokens, self.stop_text, self.enough)
@@ -108,5 +126,5 @@ class Passage:
     def fingerprint(self) -> str:
         return fingerprint((*self.tokens, self.start))
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         return {**self.summarise(reader.nll(self.tokens, self.start)), "tokens": len(self.tokens)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from selfextend_local import native
 from selfextend_local.engine.llama import SelfExtendLlama
-from selfextend_local.engine.plan import GpuLayers
+from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import MICRO_BATCH, PLAIN
 
@@ -27,6 +28,9 @@ Progress = Callable[[int], None]
 """Called with the tokens of the present text that have been read."""
 
 _ROWS = 64
+
+MEASURED = Settings(kv_type="f16")
+"""What is measured is one KV type, whatever memory is free."""
 
 
 class _Keys:
@@ -42,7 +46,7 @@ class _Keys:
         native.divide_positions(self._context, seq, p0, p1, divisor)
 
 
-class Reader:
+class ModelReader:
     """A model under one setup. Reading a text that begins as the last one did costs only what is new."""
 
     def __init__(self, llm: SelfExtendLlama, *, should_stop: Callable[[], bool] | None = None) -> None:
@@ -74,7 +78,7 @@ class Reader:
         self._batch = min(MICRO_BATCH, ga.w) if self._schedule else MICRO_BATCH
 
     def read(self, tokens: Sequence[int]) -> None:
-        """See Reads. Raises Interrupted."""
+        """See Reader. Raises Interrupted."""
         shared = self._shared(tokens)
         if shared < len(tokens):
             self._rewind(shared)
@@ -88,7 +92,7 @@ class Reader:
         stop_text: str = "",
         enough: Callable[[str], bool] | None = None,
     ) -> str:
-        """See Reads. Raises Interrupted."""
+        """See Reader. Raises Interrupted."""
         self._rewind(min(self._shared(prompt), len(prompt) - 1))
         token = int(np.argmax(self._read(prompt)[-1]))
         answer: list[int] = []
@@ -104,7 +108,7 @@ class Reader:
         return self._llm.detokenize(tokens).decode("utf-8", "replace")
 
     def nll(self, tokens: Sequence[int], start: int = 1) -> NDArray[np.float64]:
-        """See Reads. Raises Interrupted."""
+        """See Reader. Raises Interrupted."""
         self._rewind(min(self._shared(tokens), start - 1))
         parts: list[NDArray[np.float64]] = []
 
@@ -187,30 +191,27 @@ def _nats(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np
         return np.concatenate(list(pool.map(part, range(0, len(logits), _ROWS))))
 
 
-class Shelf:
+class ModelReaders:
     """Opens readers; the weights are loaded once as long as the context parameters stay."""
 
     def __init__(
         self,
         model: Path,
+        settings: Settings = MEASURED,
         *,
-        kv_type: str = "f16",
-        n_threads: int | None = None,
-        n_gpu_layers: GpuLayers = 0,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._model, self._should_stop = model, should_stop
-        self._options: dict[str, Any] = dict(kv_type=kv_type, n_threads=n_threads, n_gpu_layers=n_gpu_layers)
-        self._reader: Reader | None = None
+        self._model, self._settings, self._should_stop = model, settings, should_stop
+        self._reader: ModelReader | None = None
         self._opened: tuple[int, dict[str, float]] = (0, {})
 
-    def reader(self, setup: Setup, n_ctx: int) -> Reader:
+    def reader(self, setup: Setup, n_ctx: int) -> ModelReader:
         """A reader under `setup` with room for `n_ctx` tokens. Raises what SelfExtendLlama raises."""
         context = dict(setup.context)
         if self._reader is None or self._opened[1] != context or self._opened[0] < n_ctx:
             self.close()
-            llm = SelfExtendLlama(self._model, n_ctx=n_ctx, **self._options | context)
-            self._reader = Reader(llm, should_stop=self._should_stop)
+            llm = SelfExtendLlama.of(self._model, replace(self._settings, n_ctx=n_ctx), **dict[str, Any](context))
+            self._reader = ModelReader(llm, should_stop=self._should_stop)
             self._opened = (n_ctx, context)
         self._reader.set_up(setup)
         return self._reader
@@ -220,7 +221,7 @@ class Shelf:
             self._reader.close()
             self._reader = None
 
-    def __enter__(self) -> Shelf:
+    def __enter__(self) -> ModelReaders:
         return self
 
     def __exit__(self, *_: object) -> None:

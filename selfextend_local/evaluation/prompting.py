@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
 from selfextend_local.errors import ModelUnsupported
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, Prompts, Vocabulary
+from selfextend_local.generation.prompts import Prompts, Vocabulary
 
 if TYPE_CHECKING:
-    from selfextend_local.engine.llama import ModelPeek
+    from selfextend_local.engine.peek import ModelPeek
 
 
 # Where the prompts of two questions part, the question begins.

@@ -13,10 +13,9 @@ from typing import Any, Protocol
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import GroupAttention
 
-from .items import Item
+from .items import Item, Reader
 from .methods import Method, Rotary, Setup
 from .prompting import Tokenizer
-from .reads import Reads
 from .results import Results, Row
 from .tasks import Task
 
@@ -24,16 +23,16 @@ Progress = Callable[[int, int], None]
 """Called with (tokens read, tokens in all)."""
 
 
-class ReadsWithProgress(Reads, Protocol):
+class ReaderWithProgress(Reader, Protocol):
     """A reader that tells how far it is in the present text."""
 
     progress: Callable[[int], None]
 
 
-class Opens(Protocol):
-    """Whoever opens readers: reader.Shelf, or a stand-in."""
+class Readers(Protocol):
+    """Whoever opens readers: model_reader.ModelReaders, or a stand-in."""
 
-    def reader(self, setup: Setup, n_ctx: int) -> ReadsWithProgress:
+    def reader(self, setup: Setup, n_ctx: int) -> ReaderWithProgress:
         """A reader under `setup` with room for `n_ctx` tokens."""
 
 
@@ -92,7 +91,7 @@ def _group_attention(ga: GroupAttention) -> list[int | str]:
 def run(
     planned: Sequence[Cell],
     results: Results,
-    shelf: Opens,
+    readers: Readers,
     *,
     made_with: Mapping[str, Any] | None = None,
     progress: Progress = lambda done, total: None,
@@ -108,7 +107,7 @@ def run(
         if row is None:
             if should_stop():
                 raise Interrupted("Stopped; the results so far are kept.", done)
-            reader = shelf.reader(cell.setup, _room(planned[index:], cell))
+            reader = readers.reader(cell.setup, _room(planned[index:], cell))
             before, cost = done, cell.item.cost
             reader.progress = lambda read, before=before, cost=cost: progress(before + min(read, cost), total)  # type: ignore[misc]
             started = time.perf_counter()

@@ -367,7 +367,7 @@ def memory(bench: Bench) -> Iterator[Row]:
 
 
 def likelihood(bench: Bench) -> Iterator[Row]:
-    from selfextend_local.evaluation.model_reader import Reader
+    from selfextend_local.evaluation.model_reader import ModelReader
     from selfextend_local.sample.report import log_text
 
     text = log_text(20)
@@ -375,7 +375,7 @@ def likelihood(bench: Bench) -> Iterator[Row]:
     for kv_type in ("f16", "q8_0"):
         with closing(bench.open(4096, kv_type)) as llm:
             llm.pin_group_attention(GroupAttention(4, 512, 512))
-            nll[kv_type] = float(Reader(llm).nll(llm.tokenize(text.encode(), add_bos=False)[:2048]).mean())
+            nll[kv_type] = float(ModelReader(llm).nll(llm.tokenize(text.encode(), add_bos=False)[:2048]).mean())
     apart = round(abs(nll["q8_0"] - nll["f16"]), 5)
     yield Row("NLL with q8_0 less f16 KV cache, n=4, w=512", apart, 0.005, False, f"{nll['q8_0']:.4f} and {nll['f16']:.4f} nats")
 

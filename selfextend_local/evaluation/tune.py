@@ -22,7 +22,7 @@ from selfextend_local.positions import MAX_GROUP_SIZE, GroupAttention, default_n
 from .items import TaskError
 from .methods import Method, Rotary
 from .results import Results, Row
-from .runner import Cell, Opens, Subject, cells, run
+from .runner import Cell, Readers, Subject, cells, run
 from .tasks import TASKS, Task
 from .texts import random_words
 
@@ -91,7 +91,7 @@ class _Probe:
     """A task whose items are found or not."""
 
     subject: Subject
-    shelf: Opens
+    readers: Readers
     results: Results
     deadline: float
     report: Callable[[Trial], None]
@@ -139,14 +139,14 @@ class _Probe:
         # The speed of the item before is a fair guess; what shares a prefix is faster.
         if now + (cell.item.cost / self.speed if self.speed else 0) > self.deadline:
             raise _OutOfTime
-        row = run([cell], self.results, self.shelf, progress=self.progress, should_stop=self.should_stop)[0]
+        row = run([cell], self.results, self.readers, progress=self.progress, should_stop=self.should_stop)[0]
         self.speed = max(self.speed, cell.item.cost / max(1e-3, time.monotonic() - now))
         return row
 
 
 def tune(
     subject: Subject,
-    shelf: Opens,
+    readers: Readers,
     results: Results,
     target: int,
     *,
@@ -160,7 +160,7 @@ def tune(
     Raises TuneError, Interrupted. What was measured lies in `results` and isn't measured again.
     """
     fresh = replace(subject, rotary=replace(subject.rotary, tuned=Rotary.of({}, 1).tuned))
-    probe = _Probe(fresh, shelf, results, time.monotonic() + budget_seconds, report, progress, should_stop)
+    probe = _Probe(fresh, readers, results, time.monotonic() + budget_seconds, report, progress, should_stop)
     try:
         fraction, why = _fraction(probe)
     except _OutOfTime:

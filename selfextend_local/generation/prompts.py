@@ -2,12 +2,13 @@
 
 Template text is tokenised with special tokens, contents without: `<|im_end|>` in a document is seven harmless
 characters' worth of text. A turn only ever appends tokens, so that what the cache holds stays valid. Knows vocabularies
-and the layout of a question about documents. Must not know how tokens are evaluated or sampled, nor the terminal.
+and templates. Must not know documents, how tokens are evaluated or sampled, nor the terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,18 +26,15 @@ from .chat_template import (
 from .thinking import opens_thought
 
 if TYPE_CHECKING:
-    from selfextend_local.documents import Document
-    from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
+    from selfextend_local.engine.llama import SelfExtendLlama
+    from selfextend_local.engine.peek import ModelPeek
 
 NO_TEMPLATE = (
     "This model has no chat template: it is probably a base model, which continues text and doesn't answer. "
     "Take an instruction-tuned GGUF file (its name often ends in Instruct or it)."
 )
 
-# Short, since small models follow few words better than many.
-SYSTEM_PAGES = "Answer the question from the document. Cite the page, like [page 12]."
-SYSTEM_DOCUMENT = "Answer the question from the document."
-
+_SHORT = 1000  # characters that are tokenised faster than looked up
 _END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -87,8 +85,33 @@ class Message:
     tokens: tuple[int, ...]
 
 
+class TokenMemo:
+    """The tokens of long texts that were asked for lately, for all who make prompts of one model: a document is tokenised
+    once, however often it is counted and read. Holds the last texts of together at most `max_characters`."""
+
+    def __init__(self, max_characters: int = 32 << 20) -> None:
+        self._max_characters = max_characters
+        self._characters = 0
+        self._held: dict[str, array[int]] = {}
+
+    def tokens(self, text: str, tokenize: Callable[[], Sequence[int]]) -> Sequence[int]:
+        """The tokens of `text`, which `tokenize` makes if they aren't held."""
+        if len(text) < _SHORT:
+            return tokenize()
+        found = self._held.pop(text, None)
+        if found is None:
+            found = array("i", tokenize())
+            self._characters += len(text)
+        self._held[text] = found
+        while self._characters > self._max_characters and len(self._held) > 1:
+            oldest = next(iter(self._held))
+            del self._held[oldest]
+            self._characters -= len(oldest)
+        return found
+
+
 class Prompts:
-    """The prompts of one model.
+    """The prompts of one model. With a `memo`, long texts are tokenised once for all that share it.
 
     Attributes:
         warning: a sentence to show loudly when the model has no chat template, else None.
@@ -100,8 +123,9 @@ class Prompts:
     Raises ModelUnsupported if the template is broken.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, memo: TokenMemo | None = None) -> None:
         self._vocabulary = vocabulary
+        self._memo = memo
         source = vocabulary.metadata.get("tokenizer.chat_template")
         self.warning = None if source else NO_TEMPLATE
         self._template = ChatTemplate(source or PLAIN_TEMPLATE)
@@ -109,11 +133,15 @@ class Prompts:
         self.stop_tokens, self.stop_texts = self._stops()
         self.opens_thought = self._opens_thought()
 
-    def message(self, role: Role, text: str) -> Message:
-        """A message whose content is `text` as plain characters, outer white space removed."""
-        # Lone surrogates come from undecodable bytes on the command line; tokenisers want valid UTF-8.
-        clean = text.encode("utf-8", "replace").decode().strip()
-        return Message(role, tuple(self._tokenize(clean, special=False, first=False)))
+    def message(self, role: Role, *parts: str) -> Message:
+        """A message whose content is the `parts`, one after the other, as plain characters; outer white space is removed.
+        Each part is tokenised by itself, a long one once."""
+        return Message(role, tuple(token for part in _trimmed(parts) for token in self._content(part)))
+
+    def _content(self, text: str) -> Sequence[int]:
+        if self._memo is None:
+            return self._tokenize(text, special=False, first=False)
+        return self._memo.tokens(text, lambda: self._tokenize(text, special=False, first=False))
 
     def count(self, text: str) -> int:
         """Tokens of `text` as content."""
@@ -234,26 +262,21 @@ class Prompts:
         return int(value) if value is not None else None
 
 
+def _trimmed(parts: Sequence[str]) -> list[str]:
+    """The parts less the white space around all of them. Lone surrogates come from undecodable bytes on the command line;
+    tokenisers want valid UTF-8."""
+    clean = [part.encode("utf-8", "replace").decode() for part in parts]
+    while clean and not clean[0].strip():
+        del clean[0]
+    while clean and not clean[-1].strip():
+        del clean[-1]
+    if clean:
+        clean[0] = clean[0].lstrip()
+        clean[-1] = clean[-1].rstrip()
+    return clean
+
+
 def _after(pieces: Sequence[Piece], index: int) -> list[Piece]:
     """What follows the content of message `index`; everything if the template dropped it."""
     place = Content(index)
     return list(pieces[pieces.index(place) + 1 :]) if place in pieces else list(pieces)
-
-
-def system_prompt(documents: Sequence[Document], system: str | None) -> str | None:
-    """The system text for a conversation about `documents`: the user's own, else ours, else none."""
-    if system is not None:
-        return system
-    if not documents:
-        return None
-    return SYSTEM_PAGES if any(d.paged for d in documents) else SYSTEM_DOCUMENT
-
-
-def document_text(document: Document) -> str:
-    """A document as it stands in the first user message: a title line, then the page-marked text."""
-    return f"Document: {document.title}\n\n{document.text_with_markers()}"
-
-
-def first_question(documents: Iterable[Document], question: str) -> str:
-    """The first user message: the documents, then the question, near to where the answer begins."""
-    return "\n\n".join([*map(document_text, documents), question])

@@ -1,6 +1,6 @@
 """Several prompts answered side by side by one model: read one after the other, then written a token each at a time.
 
-Each has a KV cache of its own, and every step computes all seats, taken or not: so kernels and cells are the same whatever
+Each has a KV cache of its own, and every step computes all slots, taken or not: so kernels and cells are the same whatever
 the others are, and an answer doesn't depend on its company. Only the plain model: group attention needs one cache for all.
 Must not know documents, files or the terminal.
 """
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from selfextend_local import native
 from selfextend_local.errors import Interrupted
 
-from .completion import Answer, LocalModel, Progress, Prompt, Sampling, ShouldStop, Writing
+from .completion import Completion, LocalModel, Progress, Prompt, ShouldStop, completed
+from .sampling import Sampling
+from .stream import Writing
 
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
@@ -23,12 +25,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """A prompt that is read and its answer in the making; `token` is drawn and not yet evaluated."""
 
     writing: Writing
     sampler: Any
     group: GroupAttention
+    n_prompt: int
     cached: int
     prefill_s: float
     decode_s: float = 0.0
@@ -38,70 +41,70 @@ class _Seat:
         self.token = token
         self.writing.take(token)
 
-    def answer(self) -> Answer:
-        return self.writing.answer(self.cached, self.prefill_s, self.decode_s, self.group)
+    def completion(self) -> Completion:
+        return completed(self.writing, self.n_prompt, self.cached, self.prefill_s, self.decode_s, self.group)
 
 
-class Together:
-    """A loaded model with `seats` for prompts of up to `capacity` tokens, answers included.
+class Slots:
+    """A loaded model with `slots` for prompts of up to `capacity` tokens, answers included.
 
     Raises ModelError if there can't be such a context.
     """
 
-    def __init__(self, llm: SelfExtendLlama, model: LocalModel, seats: int, capacity: int) -> None:
+    def __init__(self, llm: SelfExtendLlama, model: LocalModel, slots: int, capacity: int) -> None:
         self.capacity = capacity
         self._llm = llm
         self._model = model
-        self._sequences = native.Sequences(llm._model.model, llm.context_params, seats, capacity)
-        self._taken: dict[int, _Seat] = {}
-        self._prefixes: list[list[int]] = [[] for _ in range(seats)]  # what each sequence begins with, and may keep
-        self._lengths = [0] * seats
+        self._sequences = native.Sequences(llm._model.model, llm.context_params, slots, capacity)
+        self._taken: dict[int, _Slot] = {}
+        self._prefixes: list[list[int]] = [[] for _ in range(slots)]  # what each sequence begins with, and may keep
+        self._lengths = [0] * slots
 
     def takes(self, tokens: int) -> bool:
-        """Whether a seat is free, and right for a text of that many tokens, its answer included."""
+        """Whether a slot is free, and right for a text of that many tokens, its answer included."""
         fits = tokens <= self.capacity and not self._llm.group_attention_for(tokens).enabled
         return fits and len(self._taken) < len(self._prefixes)
 
     def begin(
         self, prompt: Prompt, sampling: Sampling, *, progress: Progress | None = None, should_stop: ShouldStop | None = None
     ) -> int:
-        """Read a prompt that `takes` has a seat for; the number of the seat. Raises ContextOverflow, Interrupted."""
+        """Read a prompt that `takes` has a slot for; the number of the slot. Raises ContextOverflow, Interrupted."""
         tokens = self._model.tokens(prompt)
         writing = self._model.writing(sampling, len(tokens), self.capacity)
-        seat = next(i for i in range(len(self._prefixes)) if i not in self._taken)
+        slot = next(i for i in range(len(self._prefixes)) if i not in self._taken)
         started = time.perf_counter()
         prefix = self._model.shared(prompt, tokens)
-        cached = len(prefix) if self._has(seat, prefix) else 0
+        cached = len(prefix) if self._has(slot, prefix) else 0
         # The prefix by itself, so that what follows is cut into the same micro-batches whether it was there or not.
         for start, end in ((0, len(prefix)), (len(prefix), len(tokens))):
             if start >= cached:
-                self._read(seat, tokens[:end], start, len(tokens), progress, should_stop)
-        self._prefixes[seat] = prefix
+                self._read(slot, tokens[:end], start, len(tokens), progress, should_stop)
+        self._prefixes[slot] = prefix
         self._llm.set_seed(sampling.seed)
-        sampler = self._llm._init_sampler(**writing.chain)
+        sampler = self._llm._init_sampler(**sampling.chain())
         group = self._llm.group_attention_for(len(tokens))
-        taken = _Seat(writing, sampler, group, cached, time.perf_counter() - started)
+        taken = _Slot(writing, sampler, group, len(tokens), cached, time.perf_counter() - started)
         taken.take(self._sequences.draw(sampler.sampler, -1))
-        self._taken[seat] = taken
-        return seat
+        self._taken[slot] = taken
+        return slot
 
-    def _has(self, seat: int, prefix: list[int]) -> bool:
+    def _has(self, slot: int, prefix: list[int]) -> bool:
         """Bring a sequence to exactly `prefix` if it or another one begins with it; else to nothing."""
-        source = next((i for i in (seat, *range(len(self._prefixes))) if self._prefixes[i] == prefix), None)
-        self._prefixes[seat] = []
+        source = next((i for i in (slot, *range(len(self._prefixes))) if self._prefixes[i] == prefix), None)
+        self._prefixes[slot] = []
         if prefix and source is not None and self._llm.can_roll_back:
-            if source != seat:
-                self._sequences.forget(seat, 0)
-                self._sequences.copy(source, seat)
-            if self._sequences.forget(seat, len(prefix)):
-                self._lengths[seat] = len(prefix)
+            if source != slot:
+                self._sequences.forget(slot, 0)
+                self._sequences.copy(source, slot)
+            if self._sequences.forget(slot, len(prefix)):
+                self._lengths[slot] = len(prefix)
                 return True
-        self._sequences.forget(seat, 0)
-        self._lengths[seat] = 0
+        self._sequences.forget(slot, 0)
+        self._lengths[slot] = 0
         return False
 
     def _read(
-        self, seat: int, tokens: Sequence[int], start: int, total: int, progress: Progress | None, should_stop: ShouldStop | None
+        self, slot: int, tokens: Sequence[int], start: int, total: int, progress: Progress | None, should_stop: ShouldStop | None
     ) -> None:
         with native.abort_when(self._sequences.context, should_stop or _never):
             for place in range(start, len(tokens), self._llm.n_batch):
@@ -110,60 +113,60 @@ class Together:
                 if should_stop and should_stop():
                     raise Interrupted("Stopped while reading; it is dropped.", place)
                 chunk = tokens[place : place + self._llm.n_batch]
-                status = self._sequences.read(seat, chunk, place)
+                status = self._sequences.read(slot, chunk, place)
                 if status is native.DecodeStatus.ABORTED:
                     raise Interrupted("Stopped while reading; it is dropped.", place)
                 if status is not native.DecodeStatus.OK:
                     raise native.decode_error(status, place, self.capacity)
-                self._lengths[seat] = place + len(chunk)
+                self._lengths[slot] = place + len(chunk)
         if progress:
             progress(len(tokens), total)
 
-    def step(self) -> list[tuple[int, Answer]]:
-        """Write a token of each answer under way; the answers that are complete, whose seats are free then.
+    def step(self) -> list[tuple[int, Completion]]:
+        """Write a token of each answer under way; the answers that are complete, whose slots are free then.
 
         Raises ModelError: none of them can go on.
         """
-        going = {seat: taken for seat, taken in self._taken.items() if not taken.writing.is_over}
+        going = {slot: taken for slot, taken in self._taken.items() if not taken.writing.is_over}
         if going:
             self._write(going)
-        complete = [(seat, taken.answer()) for seat, taken in self._taken.items() if taken.writing.is_over]
-        for seat, _ in complete:
-            self.drop(seat)
+        complete = [(slot, taken.completion()) for slot, taken in self._taken.items() if taken.writing.is_over]
+        for slot, _ in complete:
+            self.drop(slot)
         return complete
 
-    def _write(self, going: Mapping[int, _Seat]) -> None:
+    def _write(self, going: Mapping[int, _Slot]) -> None:
         started = time.perf_counter()
-        tokens = [(seat, going[seat].token if seat in going else 0, length) for seat, length in enumerate(self._lengths)]
+        tokens = [(slot, going[slot].token if slot in going else 0, length) for slot, length in enumerate(self._lengths)]
         status = self._sequences.step(tokens)
         if status is not native.DecodeStatus.OK:
             raise native.decode_error(status, max(self._lengths), self.capacity)
-        for seat, taken in going.items():
-            taken.take(self._sequences.draw(taken.sampler.sampler, seat))
-        for seat, length in enumerate(self._lengths):
-            if seat in going:
-                self._lengths[seat] += 1
-            elif not self._sequences.forget(seat, length):
-                self._has(seat, [])
+        for slot, taken in going.items():
+            taken.take(self._sequences.draw(taken.sampler.sampler, slot))
+        for slot, length in enumerate(self._lengths):
+            if slot in going:
+                self._lengths[slot] += 1
+            elif not self._sequences.forget(slot, length):
+                self._has(slot, [])
         share = (time.perf_counter() - started) / len(going)
         for taken in going.values():
             taken.decode_s += share
 
-    def spent(self, seat: int) -> float:
-        """Seconds of work on a seat: its prefill, and its share of the steps."""
-        return self._taken[seat].prefill_s + self._taken[seat].decode_s
+    def spent(self, slot: int) -> float:
+        """Seconds of work on a slot: its prefill, and its share of the steps."""
+        return self._taken[slot].prefill_s + self._taken[slot].decode_s
 
-    def drop(self, seat: int) -> None:
-        """Free a seat, whether its answer is complete or not."""
-        self._taken.pop(seat).sampler.close()
-        prefix = self._prefixes[seat]
-        if self._has(seat, prefix):
-            self._prefixes[seat] = prefix
+    def drop(self, slot: int) -> None:
+        """Free a slot, whether its answer is complete or not."""
+        self._taken.pop(slot).sampler.close()
+        prefix = self._prefixes[slot]
+        if self._has(slot, prefix):
+            self._prefixes[slot] = prefix
 
     def close(self) -> None:
         """Free the context; the model stays."""
-        for seat in list(self._taken):
-            self.drop(seat)
+        for slot in list(self._taken):
+            self.drop(slot)
         self._sequences.close()
 
 

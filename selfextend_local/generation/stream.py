@@ -1,6 +1,6 @@
-"""One answer: how it is drawn, its text as it comes, and why it ended.
+"""One answer: its text as it comes, and why it ended.
 
-Knows sampling, characters that span tokens, and stop texts. Must not know documents, histories or the terminal.
+The one way from tokens to text. Knows characters that span tokens, and stop texts. Must not know documents, histories or the terminal.
 """
 
 from __future__ import annotations
@@ -9,104 +9,103 @@ import codecs
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from selfextend_local.errors import Interrupted
 
-from .completion import grammar_of
-from .prompts import Prompts
-
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
+
+    from .prompts import Prompts
+    from .sampling import Sampling
 
 StopReason = Literal["stop", "length", "context", "interrupted"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the answer is drawn.
+class Writing:
+    """One answer in the making: takes tokens until it is over.
 
-    Temperature 0 (greedy) by default: a question about a document has one right answer, and the same question should
-    get the same answer twice.
+    Args:
+        limit: the most tokens, where the context has room for fewer than `sampling.max_tokens`; 0 or less: none.
 
     Attributes:
-        stop: texts that end the answer; they aren't part of it.
-        schema: a JSON schema, as text, that the answer has to follow; nothing is penalised for being repeated then.
+        tokens: of the answer so far, a stop text not counted.
+        is_over: whether it wants no more.
+        stop_reason: why it ended; "interrupted" while it hasn't.
+        first_at, last_at: when its first and its last token came, by time.perf_counter.
     """
 
-    temperature: float = 0.0
-    seed: int = 0
-    max_tokens: int = 512
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    repeat_penalty: float = 1.0
-    stop: tuple[str, ...] = ()
-    schema: str | None = None
-
-
-class Answer:
-    """The sampling of one answer: its tokens so far, and why and when it ended."""
-
-    def __init__(
-        self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, prompt: Sequence[int], room: int
-    ) -> None:
+    def __init__(self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, room: int) -> None:
         self._llm = llm
-        self._prompts = prompts
-        self._sampling = sampling
-        self._prompt = prompt
+        self._stop_tokens = prompts.stop_tokens
+        self._text = _TextStream((*prompts.stop_texts, *sampling.stop))
         self._limit = min(sampling.max_tokens, room)
         self._at_limit: StopReason = "length" if sampling.max_tokens <= room else "context"
+        self._max_words = None if sampling.schema else sampling.max_words
+        self._pieces: list[str] = []
+        self.sampling = sampling
         self.tokens: list[int] = []
+        self.is_over = False
         self.stop_reason: StopReason = "interrupted"
         self.first_at: float | None = None
         self.last_at: float | None = None
 
-    def pieces(self, should_stop: Callable[[], bool] | None) -> Iterator[str]:
-        text = _TextStream((*self._prompts.stop_texts, *self._sampling.stop))
-        stop_tokens, detokenize, clock = self._prompts.stop_tokens, self._llm.detokenize, time.perf_counter
-        for token in self._sampled(should_stop):
-            self.last_at = clock()
-            self.first_at = self.first_at or self.last_at
-            if token in stop_tokens:
-                self.stop_reason = "stop"
-                break
-            self.tokens.append(token)
-            piece = text.feed(detokenize([token]))
-            if piece:
-                yield piece
-            if text.stopped:
-                self.stop_reason = "stop"
-                self._forget_from(text.stopped_at)
-                return
-            if len(self.tokens) >= self._limit:
-                self.stop_reason = self._at_limit
-                break
-            if should_stop is not None and should_stop():
-                break
-        if rest := text.rest():
-            yield rest
+    def take(self, token: int) -> str:
+        """The next token; the text that is certain by it, which may be empty."""
+        self.last_at = time.perf_counter()
+        self.first_at = self.first_at or self.last_at
+        if token in self._stop_tokens:
+            self._end("stop")
+            return self._shown(self._text.rest())
+        self.tokens.append(token)
+        piece = self._shown(self._text.feed(self._llm.detokenize([token])))
+        if self._text.stopped:
+            self._end("stop")
+            self._forget_from(self._text.stopped_at)
+        elif len(self.tokens) >= self._limit:
+            self._end(self._at_limit)
+            piece += self.rest()
+        elif self._max_words is not None and len("".join(self._pieces).split()) > self._max_words:
+            self._end("length")
+        return piece
 
-    def _sampled(self, should_stop: Callable[[], bool] | None) -> Iterator[int]:
-        s = self._sampling
-        self._llm.set_seed(s.seed)
-        with suppress(Interrupted):
-            yield from self._llm.generate(
-                self._prompt,
-                temp=s.temperature,
-                top_k=s.top_k,
-                top_p=s.top_p,
-                min_p=s.min_p,
-                repeat_penalty=1.0 if s.schema else s.repeat_penalty,
-                grammar=grammar_of(s.schema),
-                should_stop=should_stop,
-            )
+    def rest(self) -> str:
+        """What was held back, when no more tokens come."""
+        return self._shown(self._text.rest())
+
+    @property
+    def text(self) -> str:
+        """The answer so far, without outer white space, and no longer than `max_words`."""
+        text = "".join(self._pieces).strip()
+        return text if self._max_words is None else within(text, self._max_words)
+
+    def _end(self, reason: StopReason) -> None:
+        self.is_over, self.stop_reason = True, reason
+
+    def _shown(self, piece: str) -> str:
+        if piece:
+            self._pieces.append(piece)
+        return piece
 
     def _forget_from(self, end: int) -> None:
         # A stop text is no part of the answer; one of the template's is written again in front of the next question.
         while self.tokens and len(self._llm.detokenize(self.tokens).decode("utf-8", "replace")) > end:
             self.tokens.pop()
+
+
+def stream(llm: SelfExtendLlama, prompt: Sequence[int], writing: Writing, should_stop: Callable[[], bool] | None) -> Iterator[str]:
+    """The text of an answer to a prompt that is evaluated, in pieces as they come. A stop ends it early."""
+    llm.set_seed(writing.sampling.seed)
+    with suppress(Interrupted):
+        for token in llm.generate(prompt, **writing.sampling.chain(), should_stop=should_stop):
+            if piece := writing.take(token):
+                yield piece
+            if writing.is_over:
+                return
+            if should_stop is not None and should_stop():
+                break
+    if rest := writing.rest():
+        yield rest
 
 
 class _TextStream:
@@ -160,3 +159,16 @@ class _TextStream:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+def within(text: str, max_words: int) -> str:
+    """`text` as it is, or its first `max_words` words less a sentence that was begun there and not ended."""
+    words = text.split()
+    if len(words) <= max_words:
+        return text
+    end = 0
+    for word in words[:max_words]:
+        end = text.index(word, end) + len(word)
+    cut = text[:end]
+    ends = [i + 1 for i, c in enumerate(cut) if c in ".!?。" and (i + 1 == len(cut) or cut[i + 1].isspace())]
+    return cut[: ends[-1]] if ends else cut + " …"

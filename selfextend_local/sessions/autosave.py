@@ -32,7 +32,7 @@ CHECKPOINT_SHARE = 0.05
 _POLL_SECONDS = 0.05
 
 
-class Keeper:
+class Autosave:
     """Restores and saves for one chat.
 
     Args:

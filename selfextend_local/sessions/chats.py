@@ -14,16 +14,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import xxhash
 
 from selfextend_local.errors import SessionError
 from selfextend_local.storage.disk import replacing, sweep
-from selfextend_local.storage.files import chat_folder, make_private
+from selfextend_local.storage.folders import chat_folder, make_private
 
-if TYPE_CHECKING:
-    from selfextend_local.chat.conversation import Turn
+from .turn import Turn
 
 SCHEMA = 1
 
@@ -84,8 +83,6 @@ class ChatRecord:
 
     def turns(self) -> tuple[Turn, ...]:
         """The messages as `Chat.resume` takes them."""
-        from selfextend_local.chat.conversation import Turn
-
         pairs = zip(self.messages[::2], self.messages[1::2], strict=False)
         return tuple(Turn(asked.text, answered.text, answered.tokens) for asked, answered in pairs)
 

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from selfextend_local.engine import machine
 from selfextend_local.storage.identity import model_identity
 
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -53,6 +55,4 @@ class Identity:
 
 def identity_of(llm: SelfExtendLlama) -> Identity:
     """The identity of the states of a loaded model. Raises OSError if its file has gone."""
-    from selfextend_local import native
-
-    return Identity(model_identity(llm.info.path), native.library_version(), llm.state_settings())
+    return Identity(model_identity(llm.info.path), machine.library_version(), llm.state_settings())

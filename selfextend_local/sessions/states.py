@@ -21,7 +21,7 @@ import numpy as np
 
 from selfextend_local.errors import ModelError, SessionError
 from selfextend_local.storage.disk import replacing, sweep
-from selfextend_local.storage.files import make_private, state_folder
+from selfextend_local.storage.folders import make_private, state_folder
 from selfextend_local.storage.identity import model_identity
 
 from .identity import Identity, identity_of

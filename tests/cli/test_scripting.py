@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     def run(*arguments: str, program: Any = command.command, env: dict[str, str] | None = None) -> dict[str, Any]:
         result = CliRunner().invoke(program, arguments, env=env or {})
         assert result.exit_code == 0, result.output
-        return dict(vars(found.pop()))
+        options = found.pop()
+        parts = (options, options.chat, options.chat.engine, options.chat.sampling)
+        return {field.name: getattr(part, field.name) for part in parts for field in fields(part)}
 
     return run
 

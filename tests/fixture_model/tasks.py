@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, SYSTEM_PAGES
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT, SYSTEM_PAGES
 
 END = "<|endoftext|>"
 OPEN, CLOSE = "<|im_start|>", "<|im_end|>"

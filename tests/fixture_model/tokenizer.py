@@ -11,7 +11,7 @@ from pathlib import Path
 from tasks import ATTRIBUTES, CLOSE, END, INTRODUCTIONS, NOISE_LINE, NOUNS, OPEN
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, SYSTEM_PAGES
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT, SYSTEM_PAGES
 
 N_VOCAB = 2048
 

@@ -12,7 +12,7 @@ import pytest
 from support.driver import Engine
 from support.nll import token_nll
 
-from selfextend_local.engine.llama import ModelPeek
+from selfextend_local.engine.peek import ModelPeek
 from selfextend_local.evaluation.upstream_schedule import UpstreamSchedule
 
 pytestmark = pytest.mark.model

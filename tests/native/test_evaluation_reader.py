@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from support.tiny_models import TinyModel
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
 from selfextend_local.evaluation.methods import Setup
-from selfextend_local.evaluation.model_reader import Shelf
+from selfextend_local.evaluation.model_reader import MEASURED, ModelReaders
 from selfextend_local.evaluation.upstream_schedule import UpstreamSchedule
 from selfextend_local.positions import GroupAttention
 
 pytestmark = pytest.mark.native
+
+SETTINGS = replace(MEASURED, threads=1, gpu_layers=GPU_LAYERS)
 
 TOKENS = [3 + (37 * i * i + 11 * i) % 250 for i in range(700)]
 # Of a token's likelihood. Logits differ by up to 0.02 on CUDA, see test_group_attention.py.
@@ -37,8 +40,8 @@ def test_likelihoods_are_those_of_the_driver(model: Path, setup: Setup) -> None:
     with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         assert engine.set_group_attn(ga.n, ga.w, ga.r) == 0
         wanted = token_nll(engine, TOKENS)
-    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
-        found = shelf.reader(setup, 1024).nll(TOKENS)
+    with ModelReaders(model, SETTINGS) as readers:
+        found = readers.reader(setup, 1024).nll(TOKENS)
     np.testing.assert_allclose(found, wanted, atol=BOUND)
 
 
@@ -46,9 +49,9 @@ def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
     n, w = 4, 512
     with Engine(model, n_ctx=1024, type_k="f16", type_v="f16", flash_attn=True) as engine:
         wanted = token_nll(engine, TOKENS, UpstreamSchedule(engine, n, w))
-    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
-        found = shelf.reader(Setup(GroupAttention(n, w, 512), upstream=True), 1024).nll(TOKENS)
-        plain = shelf.reader(Setup(), 1024).nll(TOKENS)
+    with ModelReaders(model, SETTINGS) as readers:
+        found = readers.reader(Setup(GroupAttention(n, w, 512), upstream=True), 1024).nll(TOKENS)
+        plain = readers.reader(Setup(), 1024).nll(TOKENS)
     np.testing.assert_allclose(found, wanted, atol=BOUND)
     np.testing.assert_allclose(found[:511], plain[:511], atol=BOUND)
     assert np.abs(found[600:] - plain[600:]).max() > 0.01
@@ -59,8 +62,8 @@ def test_upstream_s_schedule_moves_the_keys(model: Path) -> None:
 )
 def test_reusing_a_prefix_changes_nothing(model: Path, setup: Setup) -> None:
     other = [*TOKENS[:300], *reversed(TOKENS[300:400])]
-    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
-        reader = shelf.reader(setup, 1024)
+    with ModelReaders(model, SETTINGS) as readers:
+        reader = readers.reader(setup, 1024)
         reader.nll(TOKENS[:600])
         reused = reader.nll(other, 320)
         reader.forget()
@@ -71,8 +74,8 @@ def test_answers_are_those_of_generate(model: Path) -> None:
     llm = SelfExtendLlama(model, n_ctx=512, n_threads=1)
     llm.pin_group_attention(GROUPED.group_attention)
     wanted = [token for token, _ in zip(llm.generate(TOKENS[:400], temp=0.0), range(12), strict=False)]
-    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
-        reader = shelf.reader(GROUPED, 512)
+    with ModelReaders(model, SETTINGS) as readers:
+        reader = readers.reader(GROUPED, 512)
         assert reader.answer(TOKENS[:400], 12, ()) == llm.detokenize(wanted).decode("utf-8", "replace")
         # The same again, all of the prompt but its last token being known.
         assert reader.answer(TOKENS[:400], 12, ()) == llm.detokenize(wanted).decode("utf-8", "replace")
@@ -83,12 +86,12 @@ def test_answers_are_those_of_generate(model: Path) -> None:
 
 
 def test_weights_are_loaded_again_only_for_other_context_parameters(model: Path) -> None:
-    with Shelf(model, n_threads=1, n_gpu_layers=GPU_LAYERS) as shelf:
-        first = shelf.reader(Setup(), 512)
-        assert shelf.reader(GROUPED, 300) is first
-        assert shelf.reader(YARN, 300) is not first
+    with ModelReaders(model, SETTINGS) as readers:
+        first = readers.reader(Setup(), 512)
+        assert readers.reader(GROUPED, 300) is first
+        assert readers.reader(YARN, 300) is not first
 
 
 def test_a_stop_ends_the_reading(model: Path) -> None:
-    with Shelf(model, n_threads=1, should_stop=lambda: True) as shelf, pytest.raises(Interrupted):
-        shelf.reader(Setup(), 1024).nll(TOKENS)
+    with ModelReaders(model, SETTINGS, should_stop=lambda: True) as readers, pytest.raises(Interrupted):
+        readers.reader(Setup(), 1024).nll(TOKENS)

@@ -13,7 +13,8 @@ from llama_cpp import Llama, LlamaGrammar
 from support.driver import GPU_LAYERS
 
 from selfextend_local import native
-from selfextend_local.engine.llama import ModelPeek, SelfExtendLlama
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.engine.peek import ModelPeek
 from selfextend_local.engine.plan import MEMORY_SHARE, Settings, group_attention_for
 from selfextend_local.errors import (
     ContextOverflow,

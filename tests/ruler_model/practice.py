@@ -15,13 +15,13 @@ from collections.abc import Callable
 from fixture_model.tasks import CLOSE, CONTEXT, END, OPEN, TEXT, Filler, Part, copying, document_chat, fact_list, passkey, plain_text
 from tokenizers import Tokenizer
 
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
 from selfextend_local.evaluation.tasks import babilong, gap
 from selfextend_local.evaluation.tasks.facts import FORMS
 from selfextend_local.evaluation.tasks.haystack import planted
 from selfextend_local.evaluation.tasks.ruler.needles import Needles
 from selfextend_local.evaluation.tasks.ruler.samples import Material, Sample
 from selfextend_local.evaluation.tasks.ruler.task import PARTS
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT
 
 WINDOW = 1024
 ANSWER = 30

@@ -12,12 +12,12 @@ from pathlib import Path
 from fixture_model.tasks import CLOSE, END, OPEN
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT, SYSTEM_PAGES
 from selfextend_local.evaluation.tasks import babilong, gap
 from selfextend_local.evaluation.tasks.facts import FORMS
 from selfextend_local.evaluation.tasks.ruler.samples import Material
 from selfextend_local.evaluation.tasks.ruler.task import PARTS
 from selfextend_local.evaluation.tasks.ruler.words import all_words
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, SYSTEM_PAGES
 
 N_VOCAB = 4096
 

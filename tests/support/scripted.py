@@ -83,7 +83,7 @@ class Scripted:
 
 
 @dataclass
-class ScriptedShelf:
+class ScriptedReaders:
     """Hands out one reader and remembers under which setups and with how much room."""
 
     made: Scripted

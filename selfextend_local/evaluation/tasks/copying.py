@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfextend_local.evaluation.items import Item, Result, TaskError, fingerprint
+from selfextend_local.evaluation.items import Item, Reader, Result, TaskError, fingerprint
 from selfextend_local.evaluation.prompting import Tokenizer, Wording
-from selfextend_local.evaluation.reads import Reads
 from selfextend_local.evaluation.texts import Text
 
 PASSAGE = 64
@@ -93,7 +92,7 @@ class Repetition:
     def fingerprint(self) -> str:
         return fingerprint((*self.prefix, *self.again, *self.unread, self.cue))
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         repeated, fresh = self._measured(reader, self.again), self._measured(reader, self.unread)
         return {
             "nll": round(float(repeated.mean()), 5),
@@ -102,5 +101,5 @@ class Repetition:
             "tokens": self.room,
         }
 
-    def _measured(self, reader: Reads, passage: tuple[int, ...]) -> NDArray[np.float64]:
+    def _measured(self, reader: Reader, passage: tuple[int, ...]) -> NDArray[np.float64]:
         return reader.nll((*self.prefix, *passage), len(self.prefix) + self.cue)

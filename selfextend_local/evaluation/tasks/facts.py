@@ -15,8 +15,7 @@ from typing import Any
 
 from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
 
-from ..items import Item, Result, TaskError, fingerprint
-from ..reads import Reads
+from ..items import Item, Reader, Result, TaskError, fingerprint
 from ..texts import Text
 from .haystack import Haystack, planted, spread
 
@@ -107,7 +106,7 @@ class Asked:
     def fingerprint(self) -> str:
         return fingerprint((*self.prompt, *self.right))
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         reader.read(self.prompt[: self.question_at])
         nats = reader.nll((*self.prompt, *self.right), len(self.prompt))
         answer = reader.answer(self.prompt, len(self.right) + _MORE, self.stop_tokens, "\n")

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfextend_local.evaluation.items import Item, Passage, Result, TaskError, fingerprint
+from selfextend_local.evaluation.items import Item, Passage, Reader, Result, TaskError, fingerprint
 from selfextend_local.evaluation.prompting import Tokenizer, Wording
-from selfextend_local.evaluation.reads import Reads
 from selfextend_local.evaluation.texts import Text
 
 BLOCKS = 64
@@ -78,7 +77,7 @@ class Sliding:
     def fingerprint(self) -> str:
         return fingerprint(self.tokens)
 
-    def perform(self, reader: Reads) -> Result:
+    def perform(self, reader: Reader) -> Result:
         stride = self.window // 2
         parts = [reader.nll(self.tokens[: self.window])]
         for begin in range(stride, len(self.tokens) - self.window + stride, stride):

@@ -1,0 +1,37 @@
+"""What a person sees of a workspace's work: sentences and progress on stderr, events on stdout; and Ctrl-C."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from selfextend_local.chat.listener import Listener, Progress
+
+from ..terminal import console
+from . import events
+
+if TYPE_CHECKING:
+    from selfextend_local.engine.plan import ContextPlan
+
+    from .options import Options
+
+
+class ConsoleListener(Listener):
+    """Says everything on the console; nothing but sentences where stdout is read by a program."""
+
+    def __init__(self, options: Options) -> None:
+        self._quiet, self._as_events = options.for_programs, options.as_events
+
+    def say(self, text: str) -> None:
+        console.say(text)
+
+    def planned(self, plan: ContextPlan) -> None:
+        console.say(plan.describe())
+        if self._as_events:
+            events.planned(plan)
+
+    def progress(self, what: str, unit: str = "tokens") -> AbstractContextManager[Progress]:
+        return console.progress(what, unit, quiet=self._quiet)
+
+    def stopping(self) -> console.StopOnInterrupt:
+        return console.StopOnInterrupt()

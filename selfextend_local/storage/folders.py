@@ -1,0 +1,75 @@
+"""Where things lie on this machine: every folder, and every variable that names another.
+
+    SELFEXTEND_CACHE_DIR   what can be made again: states of what was read
+    SELFEXTEND_DATA_DIR    what the user made: chats
+    SELFEXTEND_STATE_DIR   what was typed
+    SELFEXTEND_PROFILES    what `selfextend tune` found out
+    SELFEXTEND_CONFIG      config.toml
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+CACHE_VARIABLE = "SELFEXTEND_CACHE_DIR"
+DATA_VARIABLE = "SELFEXTEND_DATA_DIR"
+STATE_VARIABLE = "SELFEXTEND_STATE_DIR"
+PROFILES_VARIABLE = "SELFEXTEND_PROFILES"
+CONFIG_VARIABLE = "SELFEXTEND_CONFIG"
+
+_APPLICATION = "selfextend-local"
+
+
+def state_folder() -> Path:
+    """Where saved states lie. They can be deleted at any time."""
+    from platformdirs import user_cache_path
+
+    return (chosen(CACHE_VARIABLE) or _usual(user_cache_path)) / "sessions"
+
+
+def chat_folder() -> Path:
+    """Where chats lie: beside the user's data, since a cache may be emptied and a chat can't be made again."""
+    from platformdirs import user_data_path
+
+    return (chosen(DATA_VARIABLE) or _usual(user_data_path)) / "chats"
+
+
+def history_file() -> Path:
+    """Where what was typed is kept."""
+    from platformdirs import user_state_path
+
+    return (chosen(STATE_VARIABLE) or _usual(user_state_path)) / "history"
+
+
+def profile_folder() -> Path:
+    """Where tuning profiles lie."""
+    from platformdirs import user_config_path
+
+    return chosen(PROFILES_VARIABLE) or _usual(user_config_path) / "profiles"
+
+
+def config_file() -> Path:
+    """The file with the user's own defaults."""
+    from platformdirs import user_config_path
+
+    return chosen(CONFIG_VARIABLE) or _usual(user_config_path) / "config.toml"
+
+
+def chosen(variable: str) -> Path | None:
+    """What a variable names; None if it is unset or empty."""
+    named = os.environ.get(variable)
+    return Path(named).expanduser() if named else None
+
+
+def _usual(folder: Callable[..., Path]) -> Path:
+    # On Windows platformdirs puts a folder of the author, by default the application again, around ours: earlier versions
+    # kept chats, states and what was typed there.
+    earlier = folder(_APPLICATION)
+    return earlier if earlier.is_dir() else folder(_APPLICATION, appauthor=False)
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner reads, since a session holds the text of documents. Raises OSError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
