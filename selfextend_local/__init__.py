@@ -17,6 +17,7 @@ except PackageNotFoundError:
     __version__ = "0+unknown"
 
 _HOME = {
+    "Workspace": "chat.workspace",
     "SelfExtendLlama": "engine.llama",
     "ModelPeek": "engine.peek",
     "ModelInfo": "engine.peek",

@@ -26,6 +26,7 @@ def test_public_names() -> None:
         "SelfExtendError",
         "SelfExtendLlama",
         "Settings",
+        "Workspace",
         "__version__",
         "find_default_model",
         "load_document",
