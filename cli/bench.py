@@ -77,7 +77,7 @@ def promises_table(rows: Sequence[Row]) -> str:
 @click.option("--tokens", default=2 * _SHORTEST, show_default=True, type=click.IntRange(_SHORTEST), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
-@click.option("--ga-mode", "mode", type=click.Choice(GROUP_MODES[1:]), default="two-level", show_default=True, help="Form of the groups.")
+@click.option("--ga-mode", "mode", type=click.Choice(GROUP_MODES[1:3]), default="two-level", show_default=True, help="Form of the groups.")
 @click.option("--kv-type", type=KV_TYPES, default="f16", show_default=True, help=KV_TYPE_HELP)
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")

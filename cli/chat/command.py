@@ -22,7 +22,18 @@ from ..flags.model_names import ModelName, chosen
 from ..flags.schema import SchemaFile
 from ..terminal import console
 from .events import errors_reported
-from .options import GPU_LAYERS, GPU_LAYERS_HELP, GROUP_MODES, GROUP_MODES_HELP, KV_TYPE_HELP, KV_TYPES, POSITIVE_OR_AUTO, Options, StopText
+from .options import (
+    GPU_LAYERS,
+    GPU_LAYERS_HELP,
+    GROUP_MODES,
+    GROUP_MODES_HELP,
+    KV_TYPE_HELP,
+    KV_TYPES,
+    POSITIVE_OR_AUTO,
+    RECALL_HELP,
+    Options,
+    StopText,
+)
 
 if TYPE_CHECKING:
     from selfextend_local.sessions import ChatRecord
@@ -66,6 +77,7 @@ class ChatCommand(click.Command):
 @click.option("--ga-mode", type=click.Choice(GROUP_MODES), default="auto", show_default=True, help=GROUP_MODES_HELP)
 @click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10), default=0.0, show_default=True,
               help="Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L).")  # fmt: skip
+@click.option("--ga-recall", type=click.IntRange(1), metavar="TOKENS", help=RECALL_HELP)
 @click.option("--kv-type", type=KV_TYPES, default="auto", show_default=True, help=KV_TYPE_HELP)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
 @click.option("--gpu-layers", type=GPU_LAYERS, default="auto", show_default=True, help=GPU_LAYERS_HELP)

@@ -41,8 +41,12 @@ class NumberOrAuto(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 POSITIVE_OR_AUTO = NumberOrAuto(1)
 GPU_LAYERS = NumberOrAuto(-1, ", which means all")
-GROUP_MODES = ("auto", "two-level", "progressive")
-GROUP_MODES_HELP = "progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto."
+GROUP_MODES = ("auto", "two-level", "progressive", "recall")
+GROUP_MODES_HELP = (
+    "progressive: the farther, the larger the group. recall: far text is fetched as it is needed. "
+    "auto: as tuned, else progressive with --ga-n auto."
+)
+RECALL_HELP = "Far tokens that are fetched.  [default with --ga-mode recall: 2048]"
 KV_TYPES = click.Choice(["auto", "f16", "q8_0", "q4_0"])
 
 KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
@@ -75,6 +79,7 @@ class Options:
     ga_w: int | None
     ga_mode: GroupMode
     ga_temperature: float
+    ga_recall: int | None
     kv_type: str
     threads: int | None
     gpu_layers: Any

@@ -120,7 +120,7 @@ class Desk:
             max_tokens=options.max_tokens,
             overflow=options.overflow,
             settings=Settings(ga_n=options.ga_n, ga_w=options.ga_w, kv_type=options.kv_type, gpu_layers=options.gpu_layers,
-                ga_mode=options.ga_mode),  # fmt: skip
+                ga_mode=options.ga_mode, ga_recall=options.ga_recall),  # fmt: skip
             more=turns,
             room_for=self._room_for,
         )
@@ -149,6 +149,7 @@ class Desk:
                 ga_w=settings.ga_w,
                 ga_mode=settings.ga_mode,
                 ga_temperature=options.ga_temperature,
+                ga_recall=settings.ga_recall,
                 need_tokens=settings.need_tokens,
                 kv_type=settings.kv_type,
                 n_threads=options.threads,

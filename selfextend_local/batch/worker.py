@@ -64,6 +64,8 @@ class Engine:
         self._model: LocalModel | None = None
         self.company: Company | None = None
         self.seats = SEATS if job.model.together == "auto" else job.model.together
+        if job.model.ga_mode == "recall":  # one text a context
+            self.seats = 1
 
     def _largest(self) -> int:
         """Tokens of the longest context that the settings allow and the free memory holds."""

@@ -200,6 +200,7 @@ class SelfExtendLlama(Llama):
     ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
     ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
         an automatic n and two-level with an n that is given.
+        "recall": of the far text, each step attends to the `ga_recall` tokens (None = 2,048) that its queries look at most.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off. Part of what a saved state is of.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
@@ -225,6 +226,7 @@ class SelfExtendLlama(Llama):
         ga_fraction: float | None = None,
         ga_mode: GroupMode = "auto",
         ga_temperature: float = 0.0,
+        ga_recall: int | None = None,
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
@@ -239,7 +241,7 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode, ga_recall=ga_recall)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -496,7 +498,7 @@ class SelfExtendLlama(Llama):
         wanted = self.group_attention_for(n_tokens)
         if ga == wanted:
             return True
-        alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
+        alike = (ga.w, ga.progressive, ga.recall) == (wanted.w, wanted.progressive, wanted.recall)
         return self._group_mode() == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 
     def state_settings(self) -> dict[str, Any]:
@@ -538,9 +540,7 @@ class SelfExtendLlama(Llama):
         """
         native.save_state(self.ctx, path, header)
 
-    def load_state_file(
-        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
-    ) -> None:
+    def load_state_file(self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention) -> None:
         """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
         `group_attention`. The file's content must have been verified.
 
@@ -576,9 +576,7 @@ class SelfExtendLlama(Llama):
 
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.plan.capacity:
-            raise overflow(
-                self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window
-            )
+            raise overflow(self._settings, n_tokens, self.plan.capacity, self.plan.n_ctx_train, self.info.sliding_window)
 
     def pin_group_attention(self, ga: GroupAttention) -> None:
         """Use this (n, w, r) from now on, whatever the length of the text: for experiments and comparisons.
