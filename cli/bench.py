@@ -77,7 +77,7 @@ def promises_table(rows: Sequence[Row]) -> str:
 @click.option("--tokens", default=2 * _SHORTEST, show_default=True, type=click.IntRange(_SHORTEST), help="Length of the text.")
 @click.option("--ga-n", "sizes", default=(4, 16), show_default=True, multiple=True, type=click.IntRange(2), help="Group sizes, against 1.")
 @click.option("--ga-w", "window", default=512, show_default=True, type=click.IntRange(1), help="Neighbour window.")
-@click.option("--ga-mode", "mode", type=click.Choice(engine.GROUP_MODES[1:]), default="two-level", show_default=True,
+@click.option("--ga-mode", "mode", type=click.Choice(engine.GROUP_MODES[1:3]), default="two-level", show_default=True,
               help="Form of the groups.")  # fmt: skip
 @engine.kv_type("f16")
 @engine.gpu_layers

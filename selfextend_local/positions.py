@@ -15,7 +15,7 @@ from typing import Literal
 
 from .errors import GroupAttentionError
 
-GroupForm = Literal["two-level", "progressive"]
+GroupForm = Literal["two-level", "progressive", "recall"]
 
 RELIABLE_FRACTION = 3 / 8
 """Share of the trained window that a model is trusted to read well.
@@ -35,6 +35,25 @@ LARGEST_STEP = 2048
 """Tokens between two steps of the boundary, at most. A step moves w + r keys, so few large steps cost less than many small ones."""
 
 
+RECALLED = 2048
+"""Far tokens that recall fetches unless told otherwise."""
+
+RECALL_SINKS = 64
+"""The first tokens of a text, which recall always attends to."""
+
+RECALL_SPAN = 32
+"""Tokens that recall fetches as one."""
+
+RECALL_QUERIES = 32
+"""So many queries look for far spans with their mean. Not chosen by figures yet: see issue 14."""
+
+RECALL_REACH = 1 << 24
+"""The most tokens of a text that is read by recall: the library counts its cells in float32."""
+
+_ALL = 2**31 - 1
+"""Size of the one group of far keys under recall: they lie unrotated until they are fetched."""
+
+
 @dataclass(frozen=True)
 class Level:
     """Keys at a distance of w tokens or more share one position among n; the border moves in steps of r tokens."""
@@ -51,37 +70,51 @@ class GroupAttention:
     progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w/2 rotations each, the nearest
     3w/4.
 
-    Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, or n of the progressive form
-    no power of two.
+    recall: instead of groups, so many far tokens are fetched for each micro-batch, at consecutive positions before the near ones
+    (`patches/src/llama-recall.h`); n is 1, and nothing is left out of a text of RECALL_SINKS + recall + w tokens.
+
+    Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, n of the progressive form
+    no power of two, or recall no multiple of RECALL_SPAN.
     """
 
     n: int = 1
     w: int = 1024
     r: int = MICRO_BATCH
     progressive: bool = False
+    recall: int = 0
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.w < 1 or self.r < 1:
             raise GroupAttentionError(f"ga_n={self.n}, ga_w={self.w}: both must be 1 or more.")
         if self.progressive and self.n & (self.n - 1):
             raise GroupAttentionError(f"ga_n={self.n}: progressive groups double, so take a power of two.")
-        if self.r % self.levels[0].n:
+        if self.recall < 0 or self.recall % RECALL_SPAN:
+            raise GroupAttentionError(f"ga_recall={self.recall}: take a multiple of {RECALL_SPAN} tokens.")
+        if self.recall and (self.n > 1 or self.r % RECALL_SPAN):
+            raise GroupAttentionError(
+                f"Recall takes no groups (ga_n={self.n}), and steps in multiples of {RECALL_SPAN} tokens (r={self.r})."
+            )
+        if not self.recall and self.r % self.levels[0].n:
             raise GroupAttentionError(
                 f"ga_n={self.n} doesn't divide the boundary step of {self.r} tokens; take a power of two up to {self.r}."
             )
 
     @property
     def enabled(self) -> bool:
-        return self.n > 1
+        return self.n > 1 or self.recall > 0
 
     @property
     def mode(self) -> GroupForm:
         """The form by name."""
+        if self.recall:
+            return "recall"
         return "progressive" if self.progressive else "two-level"
 
     @property
     def words(self) -> str:
-        """Such as "n=16, w=512, progressive", or "n=1"."""
+        """Such as "n=16, w=512, progressive", "recall of 2,048, w=1024", or "n=1"."""
+        if self.recall:
+            return f"recall of {self.recall:,}, w={self.w}"
         return f"n={self.n}, w={self.w}" + (", progressive" if self.progressive else "") if self.enabled else "n=1"
 
     def batch(self, start: int, size: int) -> int:
@@ -101,6 +134,9 @@ class GroupAttention:
 
     def borders(self, i: int) -> tuple[int, ...]:
         """For each level the first key position that the query at position i sees nearer than in that level."""
+        if self.recall:
+            border = max(0, (i - self.w) // self.r * self.r)
+            return (border if border > RECALL_SINKS + self.recall else 0,)
         return tuple(max(0, (i - level.w) // level.r * level.r) for level in self.levels) if self.enabled else (0,)
 
     def boundary(self, i: int) -> int:
@@ -130,6 +166,8 @@ class GroupAttention:
         """
         if n_tokens < 1:
             return 0
+        if self.recall:  # distances, since what is fetched lies before position 0
+            return min(n_tokens, RECALL_SINKS + self.recall + self.w + self.r) - 1
         peaks = {n_tokens - 1}
         for _ in self.levels:
             peaks |= {b + level.w - 1 for i in peaks for level, b in zip(self.levels, self.borders(i), strict=True) if b > 0}
@@ -137,6 +175,8 @@ class GroupAttention:
 
     def capacity(self, window: int) -> int:
         """The most tokens whose rotations all stay below `window` positions."""
+        if self.recall:
+            return RECALL_REACH if RECALL_SINKS + self.recall + self.w + self.r <= window else window
         if not self.enabled or self.largest_rotation(self.w + self.r) >= window:
             return window
         low, high = window, self.n * (window + self.w + self.r)
@@ -155,6 +195,8 @@ _NEAREST = 4
 
 @cache
 def _levels(ga: GroupAttention) -> tuple[Level, ...]:
+    if ga.recall:
+        return (Level(_ALL, ga.w, ga.r),)
     if not ga.progressive:
         return (Level(ga.n, ga.w, ga.r),)
     # A step of a far border moves all nearer keys too. These are so rare that with w = 2r, the default, all steps together move less
@@ -214,6 +256,21 @@ def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressi
             f"ga_w={ga.w} doesn't fit the trained window of {window:,} tokens: with steps of {ga.r} it can be at most "
             f"{window - ga.r:,}. Take --ga-w {neighbours}."
         )
+    return ga
+
+
+def fetching(recall: int, w: int | None, window: int, sliding_window: int = 0) -> GroupAttention:
+    """Recall of so many tokens. Raises GroupAttentionError if the trained window can't hold what is attended to."""
+    step = max(default_step(window), RECALL_SPAN)
+    ga = GroupAttention(1, default_neighbours(window, sliding_window) if w is None else w, step, recall=recall)
+    needed = RECALL_SINKS + ga.recall + ga.w + ga.r
+    if needed > window:
+        raise GroupAttentionError(
+            f"Recall of {ga.recall:,} tokens with w={ga.w} attends to {needed:,} tokens, more than the trained window of {window:,}. "
+            f"Take --ga-recall {max(0, ga.recall - (needed - window)) // RECALL_SPAN * RECALL_SPAN} or a smaller --ga-w."
+        )
+    if ga.w < sliding_window:
+        raise GroupAttentionError(f"ga_w={ga.w}: recall needs at least the sliding window of this model, {sliding_window} tokens.")
     return ga
 
 

@@ -6,14 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selfextend_local.engine.plan import Settings, group_attention_for
 from selfextend_local.errors import GroupAttentionError
 from selfextend_local.positions import (
     MAX_GROUP_SIZE,
+    RECALL_SINKS,
     RELIABLE_FRACTION,
     GroupAttention,
     choose,
     default_neighbours,
     default_step,
+    fetching,
     fixed,
     reach,
 )
@@ -135,3 +138,25 @@ def test_a_window_that_cannot_hold_is_refused_with_one_that_can() -> None:
 def test_fractions_outside_zero_to_one_are_refused() -> None:
     with pytest.raises(GroupAttentionError, match="fraction"):
         choose(1, 8192, fraction=1.5)
+
+
+def test_recall_leaves_nothing_out_of_a_text_that_fits() -> None:
+    ga = fetching(2048, None, 8192)
+    assert (ga.mode, ga.words) == ("recall", "recall of 2,048, w=1024")
+    first = next(i for i in range(8192) if ga.borders(i)[0])
+    assert (first - ga.w) % ga.r == 0
+    assert 0 < first - ga.w - RECALL_SINKS - ga.recall <= ga.r
+    assert ga.largest_rotation(first) == first - 1
+    assert ga.largest_rotation(1_000_000) < ga.capacity(8192)
+
+
+@pytest.mark.parametrize(("recall", "w", "sliding"), [(2050, None, 0), (8192, None, 0), (2048, 6000, 0), (2048, 512, 1024)])
+def test_recall_that_does_not_fit_is_refused(recall: int, w: int | None, sliding: int) -> None:
+    with pytest.raises(GroupAttentionError):
+        fetching(recall, w, 8192, sliding)
+
+
+@pytest.mark.parametrize("settings", [Settings(ga_n=4, ga_mode="recall"), Settings(ga_mode="two-level", ga_recall=64)])
+def test_recall_takes_no_groups(settings: Settings) -> None:
+    with pytest.raises(GroupAttentionError):
+        group_attention_for(settings, 10_000, 8192)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING
 
+from selfextend_local.positions import RECALL_SINKS
+
 if TYPE_CHECKING:
     from selfextend_local.chat.conversation import Filling
     from selfextend_local.positions import GroupAttention
@@ -73,10 +75,25 @@ def _reading(window: Window, width: int, room: int) -> list[str]:
     if not used:
         return textwrap.wrap("Nothing is read yet: it is read with the next question.", width)
     borders = (*window.group.borders(used - 1), 0)
+    if window.group.recall and borders[0]:
+        return _recalled(window, width, room, borders[0])
     levels = zip(chain(_GROUPED, repeat(_GROUPED[-1])), window.group.sizes, pairwise(borders), strict=False)
     grouped = [(mark, near - far, f"in groups of {n}") for mark, n, (near, far) in levels]
     parts = [part for part in (*reversed(grouped), ("━", used - borders[0], "exact")) if part[1]]
     cells = _cells([*(tokens for _, tokens, _ in parts), max(0, window.filling.capacity - used)], width)
+    line = "".join(mark * n for (mark, _, _), n in zip(parts, cells, strict=False))
+    return [line, *(f"{mark} {tokens:>{room},}  {what}" for mark, tokens, what in parts)]
+
+
+def _recalled(window: Window, width: int, room: int, border: int) -> list[str]:
+    """As `_reading`, of a text that is read by recall: which far tokens are fetched changes with each question and layer."""
+    fetched = RECALL_SINKS + window.group.recall
+    parts = [
+        ("░", border - fetched, "left out, until a question fetches them"),
+        ("▒", fetched, "fetched"),
+        ("━", window.filling.read - border, "exact"),
+    ]
+    cells = _cells([*(tokens for _, tokens, _ in parts), max(0, window.filling.capacity - window.filling.read)], width)
     line = "".join(mark * n for (mark, _, _), n in zip(parts, cells, strict=False))
     return [line, *(f"{mark} {tokens:>{room},}  {what}" for mark, tokens, what in parts)]
 
@@ -88,7 +105,7 @@ def _ahead(window: Window) -> list[str]:
         length, n = window.growth
         lines.append(f"n grows from {window.group.n} to {n} at {length:,} tokens: {max(0, length - used):,} more")
     else:
-        lines.append(f"n stays {window.group.n} to the end")
+        lines.append("recall stays as it is to the end" if window.group.recall else f"n stays {window.group.n} to the end")
     lines.append(f"the window ends at {window.filling.capacity:,} tokens: {max(0, window.filling.capacity - used):,} more")
     return lines
 

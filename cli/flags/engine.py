@@ -15,8 +15,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 USUAL = Settings()
 POSITIVE_OR_AUTO = NumberOrAuto(1)
-GROUP_MODES = ("auto", "two-level", "progressive")
-GROUP_MODES_HELP = "progressive: the farther, the larger the group. auto: as tuned, else progressive with --ga-n auto."
+GROUP_MODES = ("auto", "two-level", "progressive", "recall")
+GROUP_MODES_HELP = (
+    "progressive: the farther, the larger the group. recall: far text is fetched as it is needed. "
+    "auto: as tuned, else progressive with --ga-n auto."
+)
 KV_TYPES = click.Choice(["auto", *AUTO_KV_TYPES])
 
 _KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
@@ -41,6 +44,8 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
         click.option("--ga-mode", type=click.Choice(GROUP_MODES), default=USUAL.ga_mode, show_default=True, help=GROUP_MODES_HELP),
         click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10), default=USUAL.ga_temperature, show_default=True,
                      help="Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L)."),  # fmt: skip
+        click.option("--ga-recall", type=click.IntRange(1), metavar="TOKENS",
+                     help="Far tokens that are fetched.  [default with --ga-mode recall: 2048]"),  # fmt: skip
         kv_type(default_kv_type),
         threads,
         gpu_layers,
@@ -56,4 +61,5 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
 
 def taken(flags: dict[str, Any]) -> Settings:
     """Take the flags of the engine out of `flags`."""
-    return Settings(**{name: flags.pop(name) for name in ("ga_n", "ga_w", "ga_mode", "ga_temperature", "kv_type", "threads", "gpu_layers")})
+    names = ("ga_n", "ga_w", "ga_mode", "ga_temperature", "ga_recall", "kv_type", "threads", "gpu_layers")
+    return Settings(**{name: flags.pop(name) for name in names})

@@ -21,6 +21,9 @@ extern "C" {
         LLAMA_GROUP_ATTN_SELF_TEST    = -8, // an architecture that nobody tested, and moving its keys changes what it says
         LLAMA_GROUP_ATTN_POOLING      = -9, // embeddings are pooled over a text (MEAN, CLS, RANK)
         LLAMA_GROUP_ATTN_TEMPERATURE  = -10, // the model has an attention temperature of its own
+        LLAMA_GROUP_ATTN_INVALID_RECALL = -11, // r, n_sinks or n_fetched is no multiple of n_span, or a sliding window is wider than w
+        LLAMA_GROUP_ATTN_FLASH_ATTN   = -12, // recall without flash attention
+        LLAMA_GROUP_ATTN_SEQUENCES    = -13, // recall in a context of several sequences
     };
 
     // Read far keys in groups, from the nearest level to the farthest: each n and r a multiple of the one before, no w
@@ -85,6 +88,9 @@ struct llama_group_attn_calls {
 
     // see llama-attn-temperature.h
     static int32_t set_temperature(llama_context & ctx, float c);
+
+    // see llama-recall.h
+    static int32_t set_recall(llama_context & ctx, const llama_recall_params & params);
 
 private:
     static int32_t refusal(llama_context & ctx);

@@ -146,6 +146,11 @@ void llama_group_attn_calls::apply(llama_context & ctx, const llama_group_attn &
     scheme.temperature = ctx.cparams.group_attn.temperature;
     scheme.window      = ctx.cparams.group_attn.window;
 
+    // graphs without the inputs of recall can't be used again with it
+    if (scheme.recall.n_fetched != ctx.cparams.group_attn.recall.n_fetched) {
+        ctx.sched_need_reserve = true;
+    }
+
     ctx.cparams.group_attn = scheme;
     ctx.balloc->group_attn = scheme;
 
@@ -368,6 +373,9 @@ const char * llama_group_attn_reason(int32_t status) {
         case LLAMA_GROUP_ATTN_SELF_TEST:    return "this architecture is untested, and moving its keys changed what it says";
         case LLAMA_GROUP_ATTN_POOLING:      return "embeddings are pooled over whole texts (mean, cls or rank)";
         case LLAMA_GROUP_ATTN_TEMPERATURE:  return "the model has an attention temperature of its own";
+        case LLAMA_GROUP_ATTN_INVALID_RECALL: return "r, n_sinks and n_fetched must be multiples of n_span, n_span a power of two up to 256, w no less than a sliding window";
+        case LLAMA_GROUP_ATTN_FLASH_ATTN:   return "recall needs flash attention (--flash-attn on)";
+        case LLAMA_GROUP_ATTN_SEQUENCES:    return "recall needs a context of one sequence (n_seq_max = 1)";
         default:                            return "unknown status";
     }
 }

@@ -9,6 +9,7 @@
 // It knows no cache and no graph: the call sites ask it, it asks nobody.
 
 #include "llama.h"
+#include "llama-recall.h"
 
 // keys at a distance of w or more share one position among n. the border moves in steps of r, a multiple of n
 struct llama_group_attn_level {
@@ -38,6 +39,9 @@ struct llama_group_attn {
     float   temperature = 0.0f;
     int32_t window      = 0;
 
+    // far text is fetched: one level of n = infinity. see llama-recall.h
+    llama_recall_params recall {};
+
     bool enabled() const {
         return levels[0].n > 1 || offset != 0;
     }
@@ -52,6 +56,11 @@ struct llama_group_attn {
             const auto & level = levels[k];
 
             res[k] = i >= level.w ? (i - level.w)/level.r*level.r : 0;
+
+            // nothing has to be left out
+            if (recall.n_fetched > 0 && res[k] <= recall.n_sinks + recall.n_fetched) {
+                res[k] = 0;
+            }
         }
 
         return res;

@@ -59,9 +59,7 @@ private:
 
 } // namespace
 
-// cur: f32 [n_embd_head_k, n_head_kv, n_rows], or in place of any type that RoPE takes
-// hadamard: only a quantised K is stored under it. it spans whole heads, so it is undone on whole heads
-static ggml_tensor * build_rope(
+ggml_tensor * llama_k_shift_rope(
         ggml_context * ctx, const llama_model & model, const llama_cparams & cparams,
         ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, bool in_place, uint32_t il) {
     const auto & hparams = model.hparams;
@@ -153,7 +151,7 @@ ggml_cgraph * llama_kv_keys::build_graph(llama_k_shift & ks, llama_context * lct
             ggml_tensor * cur = ggml_view_3d(ctx, k, n_embd_head_k, n_head_kv, n_rows,
                     ggml_row_size(k->type, n_embd_head_k), k->nb[1], k->nb[1]*rows.rows.front());
 
-            ggml_build_forward_expand(gf, build_rope(ctx, kv.model, cparams, cur, inp->shift, hadamard, true, il));
+            ggml_build_forward_expand(gf, llama_k_shift_rope(ctx, kv.model, cparams, cur, inp->shift, hadamard, true, il));
             continue;
         }
 
@@ -165,7 +163,7 @@ ggml_cgraph * llama_kv_keys::build_graph(llama_k_shift & ks, llama_context * lct
         }
 
         cur = ggml_reshape_3d(ctx, cur, n_embd_head_k, n_head_kv, n_rows);
-        cur = build_rope(ctx, kv.model, cparams, cur, inp->shift, hadamard, false, il);
+        cur = llama_k_shift_rope(ctx, kv.model, cparams, cur, inp->shift, hadamard, false, il);
         cur = ggml_reshape_2d(ctx, cur, n_embd_k_gqa, n_rows);
 
         ggml_build_forward_expand(gf, ggml_set_rows(ctx, k, cur, inp->rows));

@@ -52,6 +52,12 @@ struct llama_k_shift {
     void set(ggml_tensor * dst, const std::vector<int32_t> & src) const;
 };
 
+// cur: f32 [n_embd_head, n_head, n_rows], or in place of any type that RoPE takes
+// hadamard: only a quantised K is stored under it. it spans whole heads, so it is undone on whole heads
+ggml_tensor * llama_k_shift_rope(
+        ggml_context * ctx, const llama_model & model, const llama_cparams & cparams,
+        ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, bool in_place, uint32_t il);
+
 // of one context, by cache
 struct llama_k_shifts {
     // rotate these rows

@@ -337,6 +337,13 @@ bool llama_kv_keys::step(llama_context * lctx, const llama_ubatch & ubatch) {
             }
         }
 
+        std::vector<float> cells;
+
+        if (group_attn.recall.n_fetched > 0 && borders[0] > 0 && !get_cells(seq_id, 0, kv.seq_pos_max(seq_id) + 1, cells)) {
+            LLAMA_LOG_ERROR("%s: recall can't read a text with holes: the first positions were removed, or some in the middle\n", __func__);
+            return false;
+        }
+
         const auto before = known[seq_id];
 
         if (before == borders) {

@@ -89,6 +89,19 @@ struct llama_kv_keys {
     bool step(llama_context * lctx, const llama_ubatch & ubatch);
 
     //
+    // recall, see llama-recall.cpp
+    //
+
+    // the cells of the positions p0 .. p1 - 1 of a sequence, as values that can be gathered. false: the text has holes
+    bool get_cells(llama_seq_id seq_id, llama_pos p0, llama_pos p1, std::vector<float> & cells) const;
+
+    // does each position before p1 lie in the cell of the same number?
+    bool in_order(llama_seq_id seq_id, llama_pos p1) const;
+
+    // turn vectors f32 [n_embd_head_k, n_head, n] by shift, as a K-shift of this layer does
+    ggml_tensor * turn(const llm_graph_context & graph, ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, int il) const;
+
+    //
     // copies
     //
 

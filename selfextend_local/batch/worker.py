@@ -64,6 +64,8 @@ class Engine:
         self._model: LocalModel | None = None
         self.side_by_side: SlotsWorker | None = None
         self.slots = SLOTS if job.model.together == "auto" else job.model.together
+        if job.model.settings.ga_mode == "recall":  # one text a context
+            self.slots = 1
 
     def _largest(self) -> int:
         """Tokens of the longest context that the settings allow and the free memory holds."""

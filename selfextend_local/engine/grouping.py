@@ -50,7 +50,7 @@ class Grouping:
         wanted = self.for_length(n_tokens)
         if ga == wanted:
             return True
-        alike = (ga.w, ga.progressive) == (wanted.w, wanted.progressive)
+        alike = (ga.w, ga.progressive, ga.recall) == (wanted.w, wanted.progressive, wanted.recall)
         return self.mode == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 
     def overflow(self, n_tokens: int) -> ContextOverflow:

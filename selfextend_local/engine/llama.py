@@ -69,6 +69,7 @@ class SelfExtendLlama(Llama):
     ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
     ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
         an automatic n and two-level with an n that is given.
+        "recall": of the far text, each step attends to the `ga_recall` tokens (None = 2,048) that its queries look at most.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off. Part of what a saved state is of.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
@@ -94,6 +95,7 @@ class SelfExtendLlama(Llama):
         ga_fraction: float | None = None,
         ga_mode: GroupMode = "auto",
         ga_temperature: float = 0.0,
+        ga_recall: int | None = None,
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
@@ -108,7 +110,7 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode)
+        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode, ga_recall=ga_recall)
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -170,6 +172,7 @@ class SelfExtendLlama(Llama):
             ga_fraction=settings.ga_fraction,
             ga_mode=settings.ga_mode,
             ga_temperature=settings.ga_temperature,
+            ga_recall=settings.ga_recall,
             need_tokens=settings.need_tokens,
             n_ctx=settings.n_ctx,
             kv_type=settings.kv_type,
@@ -426,9 +429,7 @@ class SelfExtendLlama(Llama):
         """
         native.save_state(self.ctx, path, header)
 
-    def load_state_file(
-        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention
-    ) -> None:
+    def load_state_file(self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention) -> None:
         """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
         `group_attention`. The file's content must have been verified.
 

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from selfextend_local.errors import ContextOverflow, MemoryBudgetError, ModelError
-from selfextend_local.positions import RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fixed, reach
+from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
+from selfextend_local.positions import RECALLED, RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fetching, fixed, reach
 
 GroupSize = int | Literal["auto"]
 GpuLayers = int | Literal["auto"]
@@ -35,6 +35,7 @@ class Settings:
     """What a user asked for, and the one place with its defaults. `n_ctx` is the size of the context in tokens, `need_tokens` what
     it has to hold.
 
+    `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means RECALLED with "recall".
     `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is that of
@@ -53,6 +54,14 @@ class Settings:
     ga_mode: GroupMode = "auto"
     threads: int | None = None
     ga_temperature: float = 0.0
+    ga_recall: int | None = None
+
+    @property
+    def recall(self) -> int:
+        """Far tokens that are fetched; 0 = groups."""
+        if self.ga_mode == "recall" or (self.ga_mode == "auto" and self.ga_recall is not None):
+            return RECALLED if self.ga_recall is None else self.ga_recall
+        return 0
 
     @property
     def progressive(self) -> bool:
@@ -125,6 +134,8 @@ class ContextPlan:
 
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
     """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
+    if settings.recall:
+        return group_attention_for(settings, 1, window, sliding_window).capacity(window)
     if settings.ga_n == "auto":
         group_attention_for(settings, 1, window, sliding_window)
         return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
@@ -133,6 +144,12 @@ def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> 
 
 def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_window: int = 0) -> GroupAttention:
     """The (n, w, r) that these settings mean for a text of `n_tokens`."""
+    if settings.ga_recall is not None and settings.ga_mode not in ("auto", "recall"):
+        raise GroupAttentionError(f"--ga-recall goes with --ga-mode recall, not {settings.ga_mode}.")
+    if settings.recall:
+        if settings.ga_n not in ("auto", 1):
+            raise GroupAttentionError(f"Recall takes no groups: leave --ga-n {settings.ga_n} out.")
+        return fetching(settings.recall, settings.ga_w, window, sliding_window)
     if settings.ga_n == "auto":
         return choose(
             n_tokens,
@@ -145,9 +162,7 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive)
 
 
-def next_growth(
-    settings: Settings, n: int, n_tokens: int, capacity: int, window: int, sliding_window: int = 0
-) -> tuple[int, int] | None:
+def next_growth(settings: Settings, n: int, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> tuple[int, int] | None:
     """(length, group size): where the group grows beyond `n` for a text that has `n_tokens` now; None if it doesn't up to
     `capacity`."""
 

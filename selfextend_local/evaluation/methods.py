@@ -78,6 +78,8 @@ class Method:
         """Such as "selfextend auto" or "upstream n=8 w=1024"."""
         if self.name not in ("selfextend", "upstream"):
             return self.name
+        if self.ga_mode == "recall":
+            return "recall" + ("" if self.ga_w is None else f" w={self.ga_w}")
         size = "auto" if self.ga_n == "auto" else f"n={self.ga_n}"
         # Without a word: what the automatic choice takes, and two levels where n is given.
         mode = f" {self.ga_mode}" if self.ga_mode == "progressive" or (self.ga_mode == "two-level" and self.ga_n == "auto") else ""
@@ -85,7 +87,7 @@ class Method:
 
     def label_for(self, rotary: Rotary) -> str:
         """The label, and whether a profile of the model decides what it means."""
-        decides = self.name == "selfextend" and self.ga_n == "auto" and rotary.tuned.tuned
+        decides = self.name == "selfextend" and self.ga_n == "auto" and self.ga_mode != "recall" and rotary.tuned.tuned
         return self.label + (", tuned" if decides else "")
 
     def _mode(self, tuned: Settings) -> GroupMode:
@@ -97,7 +99,7 @@ class Method:
         """What this method does for a text of `length` tokens. Raises GroupAttentionError."""
         stretch = max(1.0, length / rotary.window)
         if self.name in ("selfextend", "upstream"):
-            tuned = rotary.tuned if self.ga_n == "auto" else Settings()
+            tuned = rotary.tuned if self.ga_n == "auto" and self.ga_mode != "recall" else Settings()
             settings = Settings(
                 ga_n=self.ga_n,
                 ga_w=tuned.ga_w if self.ga_w is None else self.ga_w,

@@ -82,7 +82,9 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
 
 
 def _group_attention(ga: GroupAttention) -> list[int | str]:
-    """n, w, r, and for progressive groups that word with w and r of each farther level."""
+    """n, w, r, and for progressive groups that word with w and r of each farther level; recall: that word, the tokens fetched, w, r."""
+    if ga.recall:
+        return ["recall", ga.recall, ga.w, ga.r]
     two_level: list[int | str] = [ga.n, ga.w, ga.r]
     farther = [size for level in ga.levels[1:] for size in (level.w, level.r)]
     return [*two_level, "progressive", *farther] if ga.progressive else two_level

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.errors import GroupAttentionError, ModelError, ModelUnsupported, SelfExtendError
-from selfextend_local.positions import GroupAttention
+from selfextend_local.positions import RECALL_QUERIES, RECALL_SINKS, RECALL_SPAN, GroupAttention
 
 from . import library
 from .library import bindings, native_reason
@@ -40,6 +40,9 @@ class Status(IntEnum):
     SELF_TEST = -8
     POOLING = -9
     TEMPERATURE = -10
+    INVALID_RECALL = -11
+    FLASH_ATTENTION = -12
+    SEQUENCES = -13
 
 
 REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
@@ -59,6 +62,9 @@ REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
     Status.SELF_TEST: (ModelUnsupported, "nobody has tested this architecture, and moving its keys changed what the model says"),
     Status.POOLING: (ModelUnsupported, "embeddings are pooled over whole texts (mean, cls or rank)"),
     Status.TEMPERATURE: (ModelUnsupported, "this model has an attention temperature of its own"),
+    Status.INVALID_RECALL: (GroupAttentionError, "its figures are no multiples of the span, or w is less than the model's sliding window"),
+    Status.FLASH_ATTENTION: (GroupAttentionError, "recall needs flash attention"),
+    Status.SEQUENCES: (GroupAttentionError, "recall reads one text in a context, not several side by side"),
 }
 """What each refusal of llama_set_group_attn means to the caller."""
 
@@ -82,6 +88,21 @@ class _Level(ctypes.Structure):
     _fields_ = (("n", ctypes.c_int32), ("w", ctypes.c_int32), ("r", ctypes.c_int32))
 
 
+class _Recall(ctypes.Structure):
+    """struct llama_recall_params in llama-recall.h."""
+
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("w", "r", "n_sinks", "n_fetched", "n_span", "n_mean"))
+
+
+@cache
+def _set_recall() -> Any:
+    """llama_set_recall of a patched library."""
+    function = bindings()._lib.llama_set_recall
+    function.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Recall)]
+    function.restype = ctypes.c_int32
+    return function
+
+
 @cache
 def _set_group_attention() -> Any:
     """llama_set_group_attn of a patched library."""
@@ -100,11 +121,16 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
         if ga.enabled:
             library.require_patched()
         return
-    levels = [_Level(level.n, level.w, level.r) for level in ga.levels]
-    status = Status(_set_group_attention()(context, (_Level * len(levels))(*levels), len(levels)))
+    if ga.recall:
+        figures = _Recall(ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_QUERIES)
+        status = Status(_set_recall()(context, ctypes.byref(figures)))
+    else:
+        levels = [_Level(level.n, level.w, level.r) for level in ga.levels]
+        status = Status(_set_group_attention()(context, (_Level * len(levels))(*levels), len(levels)))
     if status is not Status.OK:
         error, reason = REFUSALS[status]
-        raise error(f"Group attention (n={ga.n}, w={ga.w}) was refused: {reason}. Use ga_n=1 with this model.")
+        advice = "Take another --ga-mode" if ga.recall else "Use ga_n=1 with this model"
+        raise error(f"Group attention ({ga.words}) was refused: {reason}. {advice}.")
 
 
 def set_attention_temperature(context: Any, c: float) -> None:

@@ -106,7 +106,7 @@ def common_prefix(a: Tokens, b: Tokens) -> int:
 
 def entry_id(identity: Identity, ga: GroupAttention, tokens: Tokens) -> str:
     """The name of the state of these tokens."""
-    hash_ = xxhash.xxh3_64(f"{identity.digest} {ga.n} {ga.w} {ga.r} {ga.progressive} ".encode())
+    hash_ = xxhash.xxh3_64(f"{identity.digest} {ga.n} {ga.w} {ga.r} {ga.progressive} {ga.recall} ".encode())
     hash_.update(tokens.tobytes())
     return hash_.hexdigest()
 
@@ -179,7 +179,7 @@ def _json(identity: Identity, ga: GroupAttention, info: StateInfo, created: floa
             "settings": dict(identity.settings),
             "byte_order": identity.byte_order,
         },
-        "group_attention": [ga.n, ga.w, ga.r, ga.progressive],
+        "group_attention": [ga.n, ga.w, ga.r, ga.progressive, ga.recall],
         "model": info.model,
         "documents": list(info.documents),
         "created": created,

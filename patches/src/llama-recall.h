@@ -1,0 +1,52 @@
+#pragma once
+
+// Recall: far text that is fetched instead of grouped. Near keys keep their exact distance. Of the keys before the border a
+// layer attends to the first ones (sinks) and to those spans that the queries of this micro-batch look at most, in the order of
+// the text, at consecutive positions before the near ones. Relatives: InfLLM (arXiv:2402.04617), TokenSelect (arXiv:2411.02886).
+//
+// Far keys lie unrotated in the cache (group attention with n = infinity keeps them so) and are turned after they are gathered.
+// As long as nothing has to be left out there is no border, and the graph is the plain one.
+
+#include "llama.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+    struct llama_recall_params {
+        int32_t w;         // keys nearer than this are always exact: between w + 1 and w + r of them
+        int32_t r;         // step of the border. n_ubatch is a good choice
+        int32_t n_sinks;   // the first tokens of the text, always attended to
+        int32_t n_fetched; // far tokens attended to besides. 0: off
+        int32_t n_span;    // length of what is fetched as one. r, n_sinks and n_fetched are multiples of it
+        int32_t n_mean;    // so many queries look for spans with their mean
+    };
+
+    // Sets recall instead of any groups, or turns both off (params null, or n_fetched 0). Can be changed at any time: the keys in
+    // the cache are moved with the next decode
+    // Needs flash attention and a context of one sequence
+    // Returns LLAMA_GROUP_ATTN_OK, or the reason why nothing was changed (llama_group_attn_reason() has words for it)
+    LLAMA_API int32_t llama_set_recall(struct llama_context * ctx, const struct llama_recall_params * params);
+
+    // n_fetched is 0 while it is off
+    LLAMA_API struct llama_recall_params llama_get_recall(const struct llama_context * ctx);
+
+#ifdef __cplusplus
+}
+
+struct ggml_tensor;
+struct llama_cparams;
+struct llama_hparams;
+class  llama_kv_cache_context;
+struct llm_graph_context;
+
+// Replaces k, v and mask by those of the keys that this layer fetches, or leaves them alone
+// q: [n_embd_head, n_head, n_tokens], k and v: [n_embd_head, n_head_kv, n_kv]
+// hadamard: what queries and keys of a quantised cache are multiplied by, else null
+void llama_recall_attn(
+        const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard,
+        ggml_tensor * q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il);
+
+// how many nodes the graph of a context grows by
+uint32_t llama_recall_max_nodes(const llama_cparams & cparams, const llama_hparams & hparams);
+#endif

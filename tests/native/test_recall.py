@@ -1,0 +1,222 @@
+"""Recall in the patched library computes what the reference computes, whatever happens to the cache meanwhile."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import recall_reference
+from support.driver import DecodeFailed, Engine, Node
+from support.logits import text
+from support.recall_reference import Recall, RecallReference
+from support.tiny_models import REFUSED_KINDS, TinyModel
+
+pytestmark = pytest.mark.native
+
+N_TOKENS = 240
+RECALL = Recall(w=32, r=16, sinks=8, fetched=64, span=8, mean=8)
+FIRST_LEFT_OUT = 112  # the first position whose border lies behind more than the sinks and what is fetched
+
+KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid", "some-without-rope")
+
+# Largest and root-mean-square difference of a logit: the bounds of group attention for these cache types (test_group_attention.py).
+BOUNDS = {"f16": (5e-2, 1e-2), "q8_0": (1.0, 0.15), "q4_0": (6.0, 1.2)}
+
+
+CLEAR = 3e-4
+"""In shares of attention: spans that are chosen for less might be others in f16."""
+
+
+@functools.cache
+def example(path: Path, recall: Recall = RECALL, cuts: tuple[int, ...] = ()) -> tuple[list[int], np.ndarray]:
+    """A text of random tokens up to where a choice is a near tie, and its logits."""
+    for seed in range(3, 100):
+        reference = RecallReference(path, recall, cuts)
+        logits = reference.logits(text(N_TOKENS, seed))
+        clear = min((first for first, margin in reference.margins.items() if margin < CLEAR), default=N_TOKENS)
+        if clear > max(FIRST_LEFT_OUT + 64, *cuts, 0):
+            return text(N_TOKENS, seed)[:clear], logits[:clear]
+    raise AssertionError("each text has a near tie")
+
+
+def fetching(path: Path, recall: Recall = RECALL, **parameters: Any) -> Engine:
+    parameters = {"type_k": "f16", "type_v": "f16"} | parameters
+    engine = Engine(path, flash_attn=True, **parameters)
+    assert engine.set_recall(*astuple(recall)) == 0
+    return engine
+
+
+def assert_near(got: np.ndarray, wanted: np.ndarray, cache_type: str = "f16") -> None:
+    largest, mean_square = BOUNDS[cache_type]
+    difference = got - wanted
+    wrong = np.abs(difference).max(axis=1)
+    assert wrong.max() < largest, f"first wrong row {np.argmax(wrong >= largest)} of {len(wrong)}, largest difference {wrong.max():.2g}"
+    assert np.sqrt(np.mean(difference**2)) < mean_square
+
+
+# What it computes
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str) -> None:
+    path = tiny_model(kind)
+    with fetching(path) as engine:
+        tokens, expected = example(path)
+        assert_near(engine.decode(tokens), expected)
+
+
+def test_something_is_left_out(tiny_model: TinyModel) -> None:
+    """Else the other tests would show nothing."""
+    path = tiny_model("gqa")
+    tokens, expected = example(path)
+    difference = np.abs(expected - recall_reference.plain(path, tokens)).max(axis=1)
+    assert difference[:FIRST_LEFT_OUT].max() < 1e-9 < 0.1 < np.median(difference[FIRST_LEFT_OUT:])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"mean": 16}, {"mean": 1}, {"span": 4}, {"span": 16, "sinks": 16}, {"fetched": 16}, {"w": 40, "r": 48}],
+)
+def test_agrees_with_other_forms(tiny_model: TinyModel, changed: dict[str, int]) -> None:
+    path, recall = tiny_model("gqa"), replace(RECALL, **changed)
+    tokens, expected = example(path, recall)
+    with fetching(path, recall) as engine:
+        assert_near(engine.decode(tokens), expected)
+
+
+@pytest.mark.parametrize("cuts", [(150,), (117, 118, 119, 201), tuple(range(170, 180))])
+def test_queries_of_a_call_choose_together(tiny_model: TinyModel, cuts: tuple[int, ...]) -> None:
+    path = tiny_model("gqa")
+    tokens, expected = example(path, cuts=cuts)
+    sizes = np.diff([0, *cuts, len(tokens)]).tolist()
+    with fetching(path) as engine:
+        assert_near(engine.decode(tokens, batches=sizes), expected)
+
+
+@pytest.mark.parametrize("cache_type", BOUNDS)
+@pytest.mark.parametrize("kind", ["gqa", "partial-rotary"])
+def test_cache_types(tiny_model: TinyModel, kind: str, cache_type: str) -> None:
+    """Keys that are known less exactly may choose other spans. Half of the tokens that leave something out at least don't show it."""
+    path = tiny_model(kind)
+    tokens, expected = example(path)
+    with fetching(path, type_k=cache_type, type_v=cache_type) as engine:
+        error = np.sqrt(np.mean((engine.decode(tokens) - expected) ** 2, axis=1))
+    print(cache_type, np.median(error[FIRST_LEFT_OUT:]), error.max())
+    assert np.median(error[FIRST_LEFT_OUT:]) < BOUNDS[cache_type][1]
+
+
+def test_nothing_left_out_is_the_plain_model_bit_for_bit(tiny_model: TinyModel) -> None:
+    path = tiny_model("gqa")
+    tokens = text(FIRST_LEFT_OUT)
+    with Engine(path, type_k="f16", type_v="f16", flash_attn=True) as engine:
+        plain = engine.decode(tokens, batches=[16])
+    with fetching(path) as engine:
+        assert np.array_equal(engine.decode(tokens, batches=[16]), plain)
+
+
+def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
+    sizes: Counter[int] = Counter()
+
+    def on_node(node: Node) -> None:
+        if node.operation == "GET_ROWS" and node.type == "f32" and "f16" in node.sources:
+            sizes[node.n_values] += 1
+
+    with fetching(tiny_model("gqa"), n_ctx=2048, on_node=on_node) as engine:
+        engine.decode(text(400), batches=[16])
+        before = set(sizes)
+        engine.decode(text(1500), batches=[16])
+        assert before
+        assert set(sizes) == before
+
+
+# What happens to the cache
+
+
+def test_rollback(tiny_model: TinyModel) -> None:
+    path = tiny_model("gqa")
+    for kept in (200, 140, 90):
+        tokens, expected = example(path, cuts=(kept,))
+        with fetching(path) as engine:
+            engine.decode(tokens[:kept])
+            engine.decode(text(60, seed=9))
+            assert engine.seq_rm(0, kept)
+            assert_near(engine.decode(tokens[kept:]), expected[kept:])
+
+
+def test_save_and_restore(tiny_model: TinyModel) -> None:
+    path, cut = tiny_model("gqa"), 170
+    with fetching(path) as engine:
+        engine.decode(text(N_TOKENS)[:cut])
+        state = engine.save()
+        whole = engine.decode(text(N_TOKENS)[cut:])
+    with fetching(path) as engine:
+        engine.load(state)
+        assert np.array_equal(engine.decode(text(N_TOKENS)[cut:]), whole)
+
+
+def test_text_whose_cells_are_out_of_order(tiny_model: TinyModel) -> None:
+    """A state that was read from another cell on, and a cache whose first cells were free when the rest of the text came."""
+    path, cut = tiny_model("gqa"), 100
+    tokens, expected = example(path, cuts=(cut,))
+    with fetching(path) as engine:
+        engine.decode(tokens[:cut])
+        state = engine.save(0)
+    with fetching(path) as engine:
+        engine.decode(text(30, seed=9))
+        assert engine.seq_rm(0, 0, 20)
+        assert engine.load(state, 0)
+        got = engine.decode(tokens[cut:])
+    assert_near(got, expected[cut:])
+
+
+def test_text_with_holes_is_an_error(tiny_model: TinyModel) -> None:
+    with fetching(tiny_model("gqa")) as engine:
+        engine.decode(text(N_TOKENS))
+        assert engine.seq_rm(0, 20, 30)
+        with pytest.raises(DecodeFailed):
+            engine.decode(text(5))
+
+
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+def test_change_in_mid_text(tiny_model: TinyModel, cache_type: str) -> None:
+    """Keys that were read with groups, or plainly, are where recall wants them, and back: the same as a state that was read so."""
+    path, cut = tiny_model("gqa"), 180
+    tokens = text(N_TOKENS)
+    kv = {"type_k": cache_type, "type_v": cache_type}
+    with Engine(path, flash_attn=True, **kv) as engine:
+        engine.decode(tokens[:cut])
+        plain = engine.decode(tokens[cut:])
+        engine.seq_rm(0, cut)
+        assert engine.set_recall(*astuple(RECALL)) == 0
+        engine.decode(tokens[cut:])
+        engine.seq_rm(0, cut)
+        assert engine.set_recall(0, 0, 0, 0, 0, 0) == 0
+        again = engine.decode(tokens[cut:])
+        assert np.sqrt(np.mean((again - plain) ** 2)) < BOUNDS[cache_type][1]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("kind", REFUSED_KINDS)
+def test_models_without_a_plain_rotary_key(tiny_model: TinyModel, kind: str) -> None:
+    with Engine(tiny_model(kind)) as engine:
+        assert engine.set_recall(*astuple(RECALL)) < 0
+
+
+@pytest.mark.parametrize("changed", [{"r": 12}, {"sinks": 4}, {"fetched": 60}, {"w": 0}, {"span": 0}, {"mean": 0}, {"fetched": -8}])
+def test_values_that_do_not_fit(tiny_model: TinyModel, changed: dict[str, int]) -> None:
+    with Engine(tiny_model("gqa"), flash_attn=True) as engine:
+        assert engine.set_recall(*astuple(replace(RECALL, **changed))) == -11
+
+
+def test_contexts_that_can_not(tiny_model: TinyModel) -> None:
+    with Engine(tiny_model("gqa")) as engine:
+        assert engine.set_recall(*astuple(RECALL)) == -12
+    with Engine(tiny_model("gqa"), flash_attn=True, n_seq_max=2) as engine:
+        assert engine.set_recall(*astuple(RECALL)) == -13
