@@ -82,7 +82,7 @@ def test_three_lines(model: Path, report: Path) -> None:
     reply = workspace.ask("What is the key? 1")
     workspace.close()
     assert str(reply) == "The key is 48213 [page 2]."
-    assert [(c.label, c.status.name) for c in reply.citations] == [("2", "SUPPORTED")]
+    assert [(c.label, c.status.name) for c in reply.citations] == [("2", "VERIFIED")]
     assert reply.stats is not None and reply.stats.stop_reason == "stop" and not reply.stopped
 
 

@@ -54,6 +54,7 @@ class ChatCommand(click.Command):
 @click.option("--doc", type=click.Path(), multiple=True, metavar="FILE", help="Document to read, - for stdin. Can be given several times.")
 @click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
 @click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
+@click.option("--keep-headers", is_flag=True, help="Leave running heads and page numbers of a PDF on every page.")
 @click.option("--overflow", type=click.Choice(["error", "trim", "select", "summarize"]), default="error", show_default=True,
               help="If it doesn't fit: refuse, read the beginning, read what matches the question, or read it in parts.")  # fmt: skip
 @click.option("-p", "--prompt", metavar="QUESTION", help="Ask one question and leave; - reads it from stdin.")
@@ -141,9 +142,12 @@ def _sources(options: Options, record: ChatRecord | None, listener: Listener) ->
     from selfextend_local.chat.history import read_again
     from selfextend_local.chat.sources import read_source
 
-    ocr = options.chat.ocr
-    before = [] if record is None else read_again(record, ocr=ocr, listener=listener)
-    return before + [read_source(origin, options.pages_of(i), ocr=ocr, listener=listener) for i, origin in enumerate(options.doc)]
+    chat = options.chat
+    before = [] if record is None else read_again(record, chat, listener)
+    return before + [
+        read_source(origin, options.pages_of(i), ocr=chat.ocr, keep_headers=chat.keep_headers, listener=listener)
+        for i, origin in enumerate(options.doc)
+    ]
 
 
 def _workspace(

@@ -39,7 +39,7 @@ class Options:
         chat = ChatSettings(
             engine=engine.taken(rest),
             sampling=sampling.taken(rest),
-            **{name: rest.pop(name) for name in ("model", "system", "overflow", "cache", "ocr")},
+            **{name: rest.pop(name) for name in ("model", "system", "overflow", "cache", "ocr", "keep_headers")},
         )
         return Options(**rest, chat=chat)
 

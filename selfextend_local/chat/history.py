@@ -21,6 +21,7 @@ from .sources import Source, read_source
 if TYPE_CHECKING:
     from selfextend_local.sessions.turn import Turn
 
+    from .settings import ChatSettings
     from .workspace import Workspace
 
 KEPT_SETTINGS = (
@@ -83,7 +84,7 @@ class ChatHistory:
     def bring_back(self, workspace: Workspace, record: ChatRecord) -> None:
         """Go on with `record`: its documents, its system prompt, its turns. Raises the package's errors; the chat that is
         open stays then."""
-        sources = read_again(record, ocr=workspace.settings.ocr, listener=workspace.listener)
+        sources = read_again(record, workspace.settings, workspace.listener)
         turns: Sequence[Turn] = record.turns()
         if is_foreign(record, workspace.model_path, workspace.listener):
             turns = [workspace.chat.translated(turn) for turn in turns]
@@ -122,14 +123,14 @@ def last_chat(listener: Listener) -> ChatRecord:
     return record
 
 
-def read_again(record: ChatRecord, *, ocr: bool, listener: Listener) -> list[Source]:
+def read_again(record: ChatRecord, settings: ChatSettings, listener: Listener) -> list[Source]:
     """The documents of a chat, read anew; says which have changed since. Raises DocumentError, SessionError, Interrupted."""
     if any(d.path == "-" for d in record.documents):
         raise SessionError("This chat was about a text from stdin, which is gone: save the text to a file and start anew with --doc FILE.")
     pages = record.settings.get("pages") or [None] * len(record.documents)
     sources = []
     for reference, wanted in zip(record.documents, pages, strict=False):
-        source = read_source(reference.path, wanted, ocr=ocr, listener=listener)
+        source = read_source(reference.path, wanted, ocr=settings.ocr, keep_headers=settings.keep_headers, listener=listener)
         if source.sha256 != reference.sha256:
             listener.say(f"warning: {reference.title} has changed since this chat; its answers are about the earlier text.")
         sources.append(source)

@@ -27,6 +27,7 @@ class ChatSettings:
         system: replaces our system prompt; the empty string means none.
         cache: whether what the model reads is kept on disk, so that it is read once.
         ocr: whether the text of scanned pages is recognised.
+        keep_headers: whether running heads and page numbers of a PDF stay on every page.
     """
 
     model: Path | None = None
@@ -36,6 +37,7 @@ class ChatSettings:
     overflow: Overflow = "error"
     cache: bool = True
     ocr: bool = False
+    keep_headers: bool = False
 
     def get(self, name: str) -> Any:
         """The value of a field of these settings, of the engine's or of the sampling's."""

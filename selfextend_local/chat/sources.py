@@ -31,7 +31,9 @@ class Source:
         return select_pages(self.whole, self.pages)
 
 
-def read_source(origin: str, pages: str | None = None, *, ocr: bool = False, listener: Listener | None = None) -> Source:
+def read_source(
+    origin: str, pages: str | None = None, *, ocr: bool = False, keep_headers: bool = False, listener: Listener | None = None
+) -> Source:
     """Read a document, "-" for stdin, and say what is odd about it. Raises DocumentError, and Interrupted at a stop."""
     from selfextend_local.documents import load_document
 
@@ -44,7 +46,9 @@ def read_source(origin: str, pages: str | None = None, *, ocr: bool = False, lis
                 raise Interrupted(f"Stopped while reading {name}.", 0)
             update(done, total)
 
-        whole = load_document(origin, progress=moved, ocr=ocr)
+        whole = load_document(origin, progress=moved, ocr=ocr, keep_headers=keep_headers)
+        if stop():  # a text is read in one go, and reports no pages
+            raise Interrupted(f"Stopped while reading {name}.", 0)
     source = Source(origin, whole, pages, "" if origin == "-" else _sha256(Path(origin).expanduser()))
     for warning in source.document.warnings:
         told.say(f"warning: {name}: {warning}")
