@@ -41,7 +41,7 @@ class Status(IntEnum):
     POOLING = -9
     TEMPERATURE = -10
     INVALID_RECALL = -11
-    FLASH_ATTENTION = -12
+    FLASH_ATTN = -12
     SEQUENCES = -13
 
 
@@ -63,7 +63,7 @@ REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
     Status.POOLING: (ModelUnsupported, "embeddings are pooled over whole texts (mean, cls or rank)"),
     Status.TEMPERATURE: (ModelUnsupported, "this model has an attention temperature of its own"),
     Status.INVALID_RECALL: (GroupAttentionError, "its figures are no multiples of the span, or w is less than the model's sliding window"),
-    Status.FLASH_ATTENTION: (GroupAttentionError, "recall needs flash attention"),
+    Status.FLASH_ATTN: (GroupAttentionError, "recall needs flash attention"),
     Status.SEQUENCES: (GroupAttentionError, "recall reads one text in a context, not several side by side"),
 }
 """What each refusal of llama_set_group_attn means to the caller."""
