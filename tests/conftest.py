@@ -25,16 +25,6 @@ os.environ["SELFEXTEND_PROFILES"] = "no-profiles-in-tests"
 os.environ["SELFEXTEND_CONFIG"] = os.devnull
 
 
-PROCESSES = {"cli", "behaviour", "test_batch_dask.py", "test_batch_endpoint.py", "test_batch_kill.py", "test_batch_reader.py"}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what drives real processes and terminals, or reads long texts: seconds each, and not part of `make quick`."""
-    for item in items:
-        if PROCESSES.intersection(item.path.parts):
-            item.add_marker("process")
-
-
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> TinyModel:
     """tiny_model(kind) -> path of a tiny random-weight model, written once a session."""

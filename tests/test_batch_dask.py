@@ -26,7 +26,7 @@ from support.tiny_models import TinyModel
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
 cloudpickle = pytest.importorskip("cloudpickle")
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 WORDS = "The cat sat on the mat and saw the sea. "
 

@@ -20,6 +20,8 @@ from selfextend_local.batch import http_runner as endpoint_module
 from selfextend_local.batch.exchange import ExchangeError, exchange
 from selfextend_local.errors import BatchError
 
+pytestmark = pytest.mark.process
+
 Reply = Callable[[dict[str, Any], int], tuple[int, dict[str, Any]]]
 
 

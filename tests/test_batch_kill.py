@@ -10,7 +10,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from selfextend_local.batch.outcome import from_line
+
+pytestmark = pytest.mark.process
 
 ITEMS = 60
 

@@ -17,6 +17,8 @@ from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.reader_process import Reader, read
 from selfextend_local.documents import Document
 
+pytestmark = pytest.mark.process
+
 posix = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no limit on memory here")
 
 

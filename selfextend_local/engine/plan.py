@@ -38,9 +38,8 @@ class Settings:
     `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means RECALLED with "recall".
     `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
-    as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is that of
-    `SelfExtendLlama`. `tuned`: a profile of this model filled in
-    what the user left open.
+    as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is as in
+    `SelfExtendLlama`. `tuned`: a profile of this model filled in what the user left open.
     """
 
     ga_n: GroupSize = "auto"

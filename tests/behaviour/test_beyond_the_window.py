@@ -20,7 +20,7 @@ from selfextend_local.documents import load_document
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.positions import PLAIN, GroupAttention
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 DEPTHS = (0.1, 0.5, 0.8)
 

@@ -25,6 +25,8 @@ from selfextend_local.evaluation.speed import (
     plain_and_grouped,
 )
 
+pytestmark = pytest.mark.process
+
 WORK = Workload(n_tokens=4096, group_sizes=(1, 4), window=512, step=512, passes=1)
 REPORT = Report(
     model="m",

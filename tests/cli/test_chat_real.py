@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.terminal import CHAT, PATIENCE_S, Terminal
 
-pytestmark = [pytest.mark.model, pytest.mark.usefixtures("needs_model")]
+pytestmark = [pytest.mark.process, pytest.mark.model, pytest.mark.usefixtures("needs_model")]
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 QUESTION = "What is the pass key of the north vault?"

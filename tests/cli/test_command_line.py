@@ -14,6 +14,8 @@ from selfextend_cli.chat import command
 from selfextend_cli.main import COMMANDS, group
 from selfextend_cli.terminal import console
 
+pytestmark = pytest.mark.process
+
 HEAVY = ("llama_cpp", "numpy", "rich", "pypdfium2", "jinja2", "psutil")
 
 

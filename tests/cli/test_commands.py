@@ -14,7 +14,7 @@ from selfextend_cli.chat import slash_chats, slash_documents
 from selfextend_cli.chat.settings import SETTINGS
 from selfextend_cli.chat.slash import COMMANDS
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 Start = Callable[..., Any]
 

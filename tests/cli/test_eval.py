@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from selfextend_cli.eval.run import read_length
 from selfextend_cli.main import group
 
+pytestmark = pytest.mark.process
+
 FIXTURE = Path(__file__).parents[1] / "data" / "fixture.gguf"
 SELFEXTEND = [sys.executable, "-c", "from selfextend_cli.main import main; main()"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.terminal import CHAT, Terminal
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 UP, ESCAPE, CTRL_C, CTRL_D, CTRL_R = "\x1b[A", "\x1b", "\x03", "\x04", "\x12"
 ANSWER = "The key is 48213 [page 2]."

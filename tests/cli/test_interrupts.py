@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 CTRL_C = "\x03"
 ENDLESS = ("--max-tokens", "2500")

@@ -14,7 +14,7 @@ from selfextend_cli.terminal.markdown import finished
 from support.scripted_model import THINKING_TEMPLATE, make_scripted_model
 from support.terminal import Terminal
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 Start = Callable[..., Any]
 CODE = "echo  'a very long line of code that no window of forty columns holds'"

@@ -19,6 +19,8 @@ from support.terminal import CHAT
 
 from selfextend_local.errors import ModelNotFound
 
+pytestmark = pytest.mark.process
+
 Once = Callable[..., Any]
 GROUP = [sys.executable, "-c", "from selfextend_cli.main import main; main()"]
 PERSON = {"type": "object", "properties": {"name": {"enum": ["Ann", "Bob"]}}, "required": ["name"]}

@@ -19,7 +19,7 @@ from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_p
 from support.terminal import PATIENCE_S
 from support.tiny_models import TinyModel
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.process, pytest.mark.native]
 
 WORDS = "The cat sat on the mat and saw the sea. "
 
