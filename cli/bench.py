@@ -12,7 +12,7 @@ import click
 
 from .errors import boundary
 from .flags import engine
-from .terminal import console
+from .terminal import output
 
 if TYPE_CHECKING:
     from selfextend_local.evaluation.speed import Bench, Report, Row
@@ -132,7 +132,7 @@ def command(
     with ModelPeek(path) as peek:
         step = default_step(peek.info.n_ctx_train)
     work = speed.Workload(tokens, (1, *sizes), window, step, passes, progressive=mode == "progressive")
-    report = speed.measure(bench, work, console.say)
+    report = speed.measure(bench, work, output.say)
     if plot_file:
         plot(report, plot_file)
     click.echo(json.dumps(asdict(report) | {"ratios": speed.Ratios.of(report).as_json()}) if as_json else table(report))
@@ -146,7 +146,7 @@ def _limits(bench: Bench, as_json: bool) -> int:
     for promise in PROMISES:
         for row in promise(bench):
             rows.append(row)
-            console.say(f"{row.what}: {row.value:.4g} ({row.detail})")
+            output.say(f"{row.what}: {row.value:.4g} ({row.detail})")
     click.echo(json.dumps([asdict(row) | {"holds": row.holds} for row in rows]) if as_json else promises_table(rows))
     return 0 if all(row.holds for row in rows) else 1
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .errors import boundary
-from .terminal import console
+from .terminal import output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
@@ -39,7 +39,7 @@ def command(document: Path) -> int:
     model = model_or_default()
     facts = SAMPLE_FACTS[:2]
     text = load_document(document)
-    console.say(f"{text.title}: {text.page_count} pages, read by {DEFAULT_MODEL_NAME}")
+    output.say(f"{text.title}: {text.page_count} pages, read by {DEFAULT_MODEL_NAME}")
     questions = [f.question for f in facts]
     extended = _ask(model, text, questions, "SelfExtend", plain=False)
     plain = _ask(model, text, questions, "plain model", plain=True)
@@ -70,12 +70,12 @@ def _ask(model: Path, document: Document, questions: list[str], label: str, *, p
     for question in questions:
         # A new chat for each question; the document's keys are still in the cache.
         chat = Chat(llm, documents=[document], sampling=Sampling(max_tokens=ANSWER_TOKENS), reserve=ANSWER_TOKENS)
-        with console.progress(f"{label}: reading") as update:
+        with progress.progress(f"{label}: reading") as update:
             answers.append(" ".join("".join(chat.ask(question, progress=update)).split()))
         stats = chat.last_stats
         if not line and stats:
             line = (
-                f"{stats.prompt_tokens:,} tokens, trained for {llm.plan.n_ctx_train:,} ({stats.group_attention.words}), "
+                f"{stats.prompt_tokens:,} tokens, trained for {llm.plan.n_ctx_train:,} ({stats.group_attention.label}), "
                 f"read at {stats.prefill_tps:,.0f} tokens/s"
             )
     llm.close()

@@ -11,7 +11,7 @@ import click
 from selfextend_local import __version__
 
 from .errors import EXIT_ERROR, boundary
-from .terminal import console
+from .terminal import progress
 
 _GIB = 1 << 30
 
@@ -87,7 +87,7 @@ def _self_test(report: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     try:
         from selfextend_local.engine.selftest import run_self_test
 
-        with console.progress("Self-test", quiet=quiet) as update:
+        with progress.progress("Self-test", quiet=quiet) as update:
             result = run_self_test(Path(report["default_model"]), update)
     except SelfExtendError as error:
         problems.append(f"Self-test: {error}")

@@ -11,7 +11,7 @@ import click
 
 from selfextend_local import __version__
 
-from .terminal import console
+from .terminal import output
 
 COMMANDS = {
     "chat": "selfextend_cli.chat.command:command",
@@ -55,5 +55,5 @@ def group() -> None:
 
 
 def main() -> None:
-    console.harmless_streams()
+    output.harmless_streams()
     group(prog_name="selfextend", auto_envvar_prefix="SELFEXTEND")

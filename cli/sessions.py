@@ -15,7 +15,7 @@ import click
 
 from .errors import boundary
 from .flags.types import SizeType
-from .terminal import console
+from .terminal import output
 
 if TYPE_CHECKING:
     from selfextend_local.sessions import ChatRecord, ChatStore, Entry, StateCache
@@ -86,7 +86,7 @@ def info(name: str, as_json: bool) -> None:
         click.echo(json.dumps(report, ensure_ascii=False))
         return
     width = max(map(len, report))
-    click.echo("\n".join(f"{key.replace('_', ' '):{width}}  {console.visible(_plain(value))}" for key, value in report.items()))
+    click.echo("\n".join(f"{key.replace('_', ' '):{width}}  {output.visible(_plain(value))}" for key, value in report.items()))
 
 
 @command.command(context_settings=_SETTINGS)
@@ -104,10 +104,10 @@ def rm(names: tuple[str, ...]) -> None:
     for name in names:
         if store.has(name):
             store.delete(name)
-            console.say(f"Removed the chat {name}.")
+            output.say(f"Removed the chat {name}.")
         else:
             entry = cache.remove(name)
-            console.say(f"Removed the state {entry.id[:_ID_LENGTH]} ({_size(entry.file_bytes)}).")
+            output.say(f"Removed the state {entry.id[:_ID_LENGTH]} ({_size(entry.file_bytes)}).")
 
 
 @command.command(context_settings=_SETTINGS)
@@ -126,7 +126,7 @@ def prune(max_size: int | None, everything: bool) -> None:
     store, cache = _open()
     cache.entries()  # removes damaged ones
     freed = cache.prune(0 if everything else max_size)
-    console.say(f"Freed {_size(freed)}; {_size(cache.total_bytes())} are kept in {cache.root}.")
+    output.say(f"Freed {_size(freed)}; {_size(cache.total_bytes())} are kept in {cache.root}.")
     _tell(store, cache)
 
 
@@ -138,7 +138,7 @@ def _open() -> tuple[ChatStore, StateCache]:
 
 def _tell(store: ChatStore, cache: StateCache) -> None:
     for note in [*store.notes, *cache.notes]:
-        console.say(f"warning: {note}")
+        output.say(f"warning: {note}")
 
 
 def _chat(store: ChatStore, name: str) -> ChatRecord | None:
@@ -204,7 +204,7 @@ def _titles(record: ChatRecord) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    cells = [head, *([console.visible(cell).replace("\n", " ") for cell in row] for row in rows)]
+    cells = [head, *([output.visible(cell).replace("\n", " ") for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head) - 1)]
     return ["  ".join([*(f"{c:{w}}" for c, w in zip(row[:-1], widths, strict=True)), row[-1]]) for row in cells]
 

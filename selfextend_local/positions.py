@@ -111,7 +111,7 @@ class GroupAttention:
         return "progressive" if self.progressive else "two-level"
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Such as "n=16, w=512, progressive", "recall of 2,048, w=1024", or "n=1"."""
         if self.recall:
             return f"recall of {self.recall:,}, w={self.w}"

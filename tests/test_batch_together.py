@@ -18,7 +18,7 @@ from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.local_runner import LocalRunner
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Finished, Watcher
-from selfextend_local.batch.worker import Engine
+from selfextend_local.batch.worker import ModelWorker
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.generation.completion import Completion, LocalModel, Prompt
 from selfextend_local.generation.sampling import Sampling
@@ -38,8 +38,8 @@ def llm(fixture_model: Path) -> Iterator[SelfExtendLlama]:
     llm.close()
 
 
-def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sampling], seats: int) -> list[Completion]:
-    together = Slots(llm, LocalModel(llm), seats, 512)
+def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sampling], slots: int) -> list[Completion]:
+    together = Slots(llm, LocalModel(llm), slots, 512)
     answers: dict[int, Completion] = {}
     under_way: dict[int, int] = {}
     waiting = list(range(len(prompts)))
@@ -47,8 +47,8 @@ def side_by_side(llm: SelfExtendLlama, prompts: list[Prompt], samplings: list[Sa
         while waiting and together.takes(40):
             number = waiting.pop(0)
             under_way[together.begin(prompts[number], samplings[number])] = number
-        for seat, answer in together.step():
-            answers[under_way.pop(seat)] = answer
+        for slot, answer in together.step():
+            answers[under_way.pop(slot)] = answer
     together.close()
     return [answers[number] for number in range(len(prompts))]
 
@@ -62,8 +62,8 @@ def test_answers_are_those_given_one_at_a_time(llm: SelfExtendLlama) -> None:
     samplings = [Sampling(max_tokens=10 + 5 * i, temperature=0.8 * (i % 2), seed=i) for i in range(len(prompts))]
     model = LocalModel(llm)
     alone = [model.answer(prompt, sampling) for prompt, sampling in zip(prompts, samplings, strict=True)]
-    for seats in (2, 3, 8):
-        answers = side_by_side(llm, prompts, samplings, seats)
+    for slots in (2, 3, 8):
+        answers = side_by_side(llm, prompts, samplings, slots)
         assert list(map(plain, answers)) == list(map(plain, alone))
         assert [a.cached_tokens for a in answers] == [0] + [answers[1].cached_tokens] * 6
         assert answers[1].cached_tokens == alone[1].cached_tokens > 3
@@ -80,7 +80,7 @@ def test_every_kind_of_memory_can_hold_several(tiny_model: TinyModel, kind: str)
     llm.close()
 
 
-def test_the_very_logits_are_the_same_in_any_company(llm: SelfExtendLlama) -> None:
+def test_the_very_logits_are_the_same_beside_any_others(llm: SelfExtendLlama) -> None:
     texts = [list(range(300 + 17 * i, 340 + 20 * i)) for i in range(5)]
     decoder = native.Decoder(llm.ctx)
     alone = []
@@ -92,19 +92,19 @@ def test_the_very_logits_are_the_same_in_any_company(llm: SelfExtendLlama) -> No
     sequences = native.Sequences(llm._model.model, llm.context_params, 5, 512)
     for number, text in enumerate(texts):
         sequences.read(number, text[:-1], 0)
-    for company in ([0, 1, 2, 3, 4], [1, 2], [3], [0, 2, 4]):
-        assert sequences.step([(i, texts[i][-1], len(texts[i]) - 1) for i in company]) is native.DecodeStatus.OK
-        for row, number in enumerate(company):
+    for rows in ([0, 1, 2, 3, 4], [1, 2], [3], [0, 2, 4]):
+        assert sequences.step([(i, texts[i][-1], len(texts[i]) - 1) for i in rows]) is native.DecodeStatus.OK
+        for row, number in enumerate(rows):
             logits = native.bindings().llama_get_logits_ith(sequences.context, row)
             assert np.array_equal(np.ctypeslib.as_array(logits, (decoder.n_vocab,)), alone[number])
             sequences.forget(number, len(texts[number]) - 1)
     sequences.close()
 
 
-def test_a_full_seat_does_not_end_the_others(tiny_model: TinyModel) -> None:
+def test_a_full_slot_does_not_end_the_others(tiny_model: TinyModel) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_threads=1)
     model = LocalModel(llm)
-    model._prompts.stop_tokens = frozenset()
+    model.prompts.stop_tokens = frozenset()
     together = Slots(llm, model, 2, 256)
     for text in ("x" * 40, "y"):
         together.begin(Prompt((("user", text),)), Sampling(max_tokens=1000))
@@ -114,7 +114,7 @@ def test_a_full_seat_does_not_end_the_others(tiny_model: TinyModel) -> None:
     llm.close()
 
 
-def test_what_needs_groups_or_more_room_gets_no_seat(llm: SelfExtendLlama) -> None:
+def test_what_needs_groups_or_more_room_gets_no_slot(llm: SelfExtendLlama) -> None:
     together = Slots(llm, LocalModel(llm), 2, 400)
     assert together.takes(150)
     assert not together.takes(300) and llm.group_attention_for(300).enabled
@@ -138,7 +138,7 @@ def outcomes(found: dict[str, Finished]) -> dict[str, object]:
     return {name: f.outcome.text if isinstance(f.outcome, Summary) else f.outcome for name, f in found.items()}
 
 
-def test_a_batch_has_the_same_results_with_and_without_company(fixture_model: Path) -> None:
+def test_a_batch_has_the_same_results_with_and_without_slots(fixture_model: Path) -> None:
     items = requests(*(f"{ASKED}{'the land of ' * i} Egypt" for i in (0, 4, 200, 2, 30, 1, 3, 6, 50, 5)), "the sea and " * 3000)
     items[3].body["messages"] = [{"role": "wizard"}]  # type: ignore[index]
     found = {n: outcomes(run(fixture_model, items, n)) for n in (1, 2, 8)}
@@ -171,11 +171,11 @@ def test_a_stop_ends_those_under_way(fixture_model: Path) -> None:
 
 
 def test_a_cpu_answers_one_at_a_time_unless_told_otherwise(fixture_model: Path) -> None:
-    """docs/batch.md: computing empty seats costs a CPU more than it gains."""
+    """docs/batch.md: computing empty slots costs a CPU more than it gains."""
     if GPU_LAYERS:
         pytest.skip("for a CPU")
     for together, opens in (("auto", False), (2, True)):
-        engine = Engine(Job(Instruction(), ModelSettings(fixture_model, THREAD, together)))
+        engine = ModelWorker(Job(Instruction(), ModelSettings(fixture_model, THREAD, together)))
         engine.make_room(100)
         assert engine.takes(100) is opens
         engine.close()

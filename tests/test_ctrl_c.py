@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from selfextend_cli.chat import repl
-from selfextend_cli.terminal.console import StopOnInterrupt, interruptible
+from selfextend_cli.terminal.interrupts import StopOnInterrupt, interruptible
 from selfextend_cli.terminal.views import view
 
 from selfextend_local.generation.thinking import Part

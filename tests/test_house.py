@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
 CODE = [path for folder in ("selfextend_local", "cli") for path in sorted((ROOT / folder).rglob("*.py")) if path.name != "__init__.py"]
 
 
-def test_the_arrows_run_one_way() -> None:
+def _lint_imports(folder: Path) -> tuple[int, str]:
     program = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def test_the_arrows_run_one_way() -> None:
+    code, said = _lint_imports(ROOT)
+    assert code == 0, said
+
+
+def test_each_contract_breaks_when_it_is_broken(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "selfextend_local", tmp_path / "selfextend_local", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "cli", tmp_path / "selfextend_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for module, line in {
+        "positions": "import selfextend_local.chat.workspace",
+        "storage/disk": "from typing import TYPE_CHECKING\nif TYPE_CHECKING: import selfextend_local.storage.results",
+        "storage/results": "import selfextend_local.storage.disk",
+        "sessions/chats": "import selfextend_local.native",
+        "engine/plan": "import ctypes",
+        "chat/notes": "import llama_cpp",
+        "documents/text": "import click",
+    }.items():
+        path = tmp_path / "selfextend_local" / f"{module}.py"
+        path.write_text(path.read_text(encoding="utf-8") + f"\n{line}\n", encoding="utf-8")
+    code, said = _lint_imports(tmp_path)
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    assert code == 1
+    assert [contract["name"] for contract in contracts if f"{contract['name']} BROKEN" not in said] == []
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from selfextend_cli.terminal.console import Pace
+from selfextend_cli.terminal.progress import Pace
 
 STEP, TOTAL = 512, 160 * 512
 

@@ -142,7 +142,7 @@ def test_fractions_outside_zero_to_one_are_refused() -> None:
 
 def test_recall_leaves_nothing_out_of_a_text_that_fits() -> None:
     ga = fetching(2048, None, 8192)
-    assert (ga.mode, ga.words) == ("recall", "recall of 2,048, w=1024")
+    assert (ga.mode, ga.label) == ("recall", "recall of 2,048, w=1024")
     first = next(i for i in range(8192) if ga.borders(i)[0])
     assert (first - ga.w) % ga.r == 0
     assert 0 < first - ga.w - RECALL_SINKS - ga.recall <= ga.r

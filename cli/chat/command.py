@@ -20,7 +20,7 @@ from selfextend_local import __version__
 from ..errors import boundary
 from ..flags import config, engine, sampling
 from ..flags.model_names import ModelName, chosen
-from ..terminal import console
+from ..terminal import interrupts, output
 from .events import errors_reported
 from .listener import ConsoleListener
 from .options import Options
@@ -157,7 +157,7 @@ def _workspace(
     from selfextend_local.chat.workspace import Workspace, model_path
 
     turns = record.turns() if record else ()
-    with console.StopOnInterrupt() as stop:
+    with interrupts.StopOnInterrupt() as stop:
         path = model_path(options.chat, listener)
         foreign = record is not None and is_foreign(record, path, listener)
         settings = replace(options.chat, model=path)
@@ -196,5 +196,5 @@ def _converse(workspace: Workspace, options: Options, record: ChatRecord | None)
 
 
 def main() -> None:
-    console.harmless_streams()
+    output.harmless_streams()
     command(prog_name="selfextend-chat")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from selfextend_local.engine.plan import ContextPlan
     from selfextend_local.generation.thinking import Part
 
-    from ..terminal.console import Update
+    from ..terminal.progress import Update
 
 _SECONDS_BETWEEN = 0.25
 

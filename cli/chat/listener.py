@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from selfextend_local.chat.listener import Listener, Progress
 
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 from . import events
 
 if TYPE_CHECKING:
@@ -23,15 +23,15 @@ class ConsoleListener(Listener):
         self._quiet, self._as_events = options.for_programs, options.as_events
 
     def say(self, text: str) -> None:
-        console.say(text)
+        output.say(text)
 
     def planned(self, plan: ContextPlan) -> None:
-        console.say(plan.describe())
+        output.say(plan.describe())
         if self._as_events:
             events.planned(plan)
 
     def progress(self, what: str, unit: str = "tokens") -> AbstractContextManager[Progress]:
-        return console.progress(what, unit, quiet=self._quiet)
+        return progress.progress(what, unit, quiet=self._quiet)
 
-    def stopping(self) -> console.StopOnInterrupt:
-        return console.StopOnInterrupt()
+    def stopping(self) -> interrupts.StopOnInterrupt:
+        return interrupts.StopOnInterrupt()

@@ -18,7 +18,7 @@ from selfextend_local.errors import Interrupted, SelfExtendError
 
 from ..errors import EXIT_ERROR, EXIT_INTERRUPTED
 from ..flags.schema import parsed
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 from ..terminal.views import SilentView, view
 from . import events
 from .reply import say_what_it_took, show
@@ -40,7 +40,7 @@ def answer(workspace: Workspace, options: Options, question: str, record: ChatRe
             return _answer_in_parts(workspace, options, question)
         reply = _show(workspace, options, question)
     except Interrupted as error:
-        console.say(str(error))
+        output.say(str(error))
         return events.failed(error) if options.as_events else EXIT_INTERRUPTED
     finally:
         _flush(workspace)
@@ -59,7 +59,7 @@ def answer_lines(workspace: Workspace, options: Options, lines: Iterable[str], r
         try:
             failed = _report(workspace, options, _show(workspace, options, question))
         except SelfExtendError as error:
-            console.say(f"error: {error}")
+            output.say(f"error: {error}")
             failed = events.failed(error)
         finally:
             _flush(workspace)
@@ -73,9 +73,9 @@ def answer_lines(workspace: Workspace, options: Options, lines: Iterable[str], r
 def _show(workspace: Workspace, options: Options, question: str) -> Reply:
     ask = partial(workspace.stream, question)
     if options.as_events:
-        return show(workspace, ask, events.EventView(), progress=events.prefill(), cite=options.cite)
+        return show(workspace, ask, events.EventView(), report=events.prefill(), cite=options.cite)
     if options.as_json:
-        return show(workspace, ask, SilentView(), progress=console.unseen, cite=options.cite)
+        return show(workspace, ask, SilentView(), report=progress.unseen, cite=options.cite)
     with view(plain=options.as_text, thoughts=options.think == "show") as shown:
         return show(workspace, ask, shown, cite=options.cite)
 
@@ -96,14 +96,14 @@ def _report(workspace: Workspace, options: Options, reply: Reply) -> int:
 
 def _answer_in_parts(workspace: Workspace, options: Options, question: str) -> int:
     """Answer from all of the documents, a part at a time; returns the exit code."""
-    unseen = events.prefill() if options.as_events else console.unseen if options.as_json else None
-    bar = nullcontext(unseen) if unseen else console.progress("Reading in parts")
-    with console.StopOnInterrupt() as stop, bar as update:
+    unseen = events.prefill() if options.as_events else progress.unseen if options.as_json else None
+    bar = nullcontext(unseen) if unseen else progress.progress("Reading in parts")
+    with interrupts.StopOnInterrupt() as stop, bar as update:
         summary = workspace.answer_in_parts(question, progress=update, should_stop=stop)
     text = summary.text
     if not options.for_programs:
-        console.write_answer(text + "\n")
-        console.say_dim(f"read in {len(summary.parts) or 1} parts, {summary.usage.prompt_tokens:,} tokens in all")
+        output.write_answer(text + "\n")
+        output.say_dim(f"read in {len(summary.parts) or 1} parts, {summary.usage.prompt_tokens:,} tokens in all")
         return checked(options, text)
     usage = summary.usage
     found = {
@@ -133,7 +133,7 @@ def checked(options: Options, answer: str) -> int:
     """The exit code of an answer: 1, with a word, where --schema was given and the JSON isn't whole."""
     if options.chat.sampling.schema is None or parsed(answer) is not None or answer.strip() == "null":
         return 0
-    console.say("error: The answer was cut before its JSON was complete: raise --max-tokens.")
+    output.say("error: The answer was cut before its JSON was complete: raise --max-tokens.")
     return EXIT_ERROR
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from selfextend_local.errors import Interrupted, SelfExtendError
 
 from ..errors import EXIT_INTERRUPTED
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 from ..terminal.line_editor import reader, whole
 from ..terminal.views import view
 from . import slash, slash_chats, slash_documents
@@ -57,22 +57,22 @@ class Repl:
         """Converse; returns the exit code."""
         lines = reader(partial(slash.complete, self))
         if sys.stdin.isatty():
-            console.say_dim("Ask away; /help lists the slash, Ctrl-D leaves.")
+            output.say_dim("Ask away; /help lists the slash, Ctrl-D leaves.")
         # Between two prompts Ctrl-C never ends the conversation, not even when it comes a moment too late to stop anything.
-        with console.StopOnInterrupt() as stop:
+        with interrupts.StopOnInterrupt() as stop:
             return self._converse(lines, stop)
 
-    def _converse(self, lines: Reader, stop: console.StopOnInterrupt) -> int:
+    def _converse(self, lines: Reader, stop: interrupts.StopOnInterrupt) -> int:
         warned = False
         while True:
             try:
-                with console.interruptible():
+                with interrupts.interruptible():
                     line = lines.read()
             except KeyboardInterrupt:
                 if warned:
                     return EXIT_INTERRUPTED
                 warned = True
-                console.say("Press Ctrl-C again to leave; what was read stays.")
+                output.say("Press Ctrl-C again to leave; what was read stays.")
                 continue
             warned = stop.requested = False
             if line is None:
@@ -90,14 +90,14 @@ class Repl:
             elif text:
                 self.ask(partial(self.workspace.stream, text))
         except Interrupted as error:
-            console.say(f"{error} Ask again to go on from there." if error.n_done else str(error))
+            output.say(f"{error} Ask again to go on from there." if error.n_done else str(error))
         except SelfExtendError as error:
-            console.say(f"error: {error}")
+            output.say(f"error: {error}")
 
     def ask(self, ask: Ask) -> None:
         """Ask, show the answer, and keep the chat."""
         options = self.options
-        with console.keys_unseen():
+        with progress.keys_unseen():
             try:
                 with view(plain=options.as_text, thoughts=options.think == "show") as shown:
                     self.last = show(self.workspace, ask, shown, cite=options.cite)

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.chat.conversation import TurnStats
@@ -25,8 +25,8 @@ Ask = Callable[..., Iterator[str]]
 """`Workspace.stream` or `stream_again` with its question: takes `progress` and `should_stop`."""
 
 
-def show(workspace: Workspace, ask: Ask, view: View, *, progress: console.Update | None = None, cite: bool = False) -> Reply:
-    """Ask, and show the answer as it comes, with `progress` in place of the bar. The first Ctrl-C ends it early; a second
+def show(workspace: Workspace, ask: Ask, view: View, *, report: progress.Update | None = None, cite: bool = False) -> Reply:
+    """Ask, and show the answer as it comes, with `report` in place of the bar. The first Ctrl-C ends it early; a second
     one raises KeyboardInterrupt. With `cite` the pages that the answer names are checked.
 
     Raises Interrupted when stopped before the answer begins, and what `ask` raises.
@@ -36,8 +36,8 @@ def show(workspace: Workspace, ask: Ask, view: View, *, progress: console.Update
 
     before = workspace.chat.last_stats
     shown: list[Part] = []
-    with console.StopOnInterrupt() as stop:
-        with nullcontext(progress) if progress else console.progress("Reading the prompt") as update:
+    with interrupts.StopOnInterrupt() as stop:
+        with nullcontext(report) if report else progress.progress("Reading the prompt") as update:
             pieces = ask(progress=update, should_stop=_ticking(stop, update))
             first = next(pieces, None)
         if first is not None:
@@ -49,9 +49,9 @@ def show(workspace: Workspace, ask: Ask, view: View, *, progress: console.Update
     return Reply(texts[False], texts[True], stats, tuple(workspace.citations(texts[False])) if cite else ())
 
 
-def _ticking(stop: console.StopOnInterrupt, update: console.Update) -> Callable[[], bool]:
+def _ticking(stop: interrupts.StopOnInterrupt, update: progress.Update) -> Callable[[], bool]:
     """`stop`, which the model polls hundreds of times a second, keeps the progress moving."""
-    if not isinstance(update, console.Bar):
+    if not isinstance(update, progress.Bar):
         return stop
 
     def polled() -> bool:
@@ -73,19 +73,19 @@ def say_what_it_took(reply: Reply) -> None:
     if reply.stats is None:
         return
     if reply.stats.stop_reason in _ENDINGS:
-        console.say(_ENDINGS[reply.stats.stop_reason])
+        output.say(_ENDINGS[reply.stats.stop_reason])
     if reply.thinking and not reply.answer:
-        console.say("(It thought and gave no answer: raise --max-tokens, or show the thoughts with --think show.)")
+        output.say("(It thought and gave no answer: raise --max-tokens, or show the thoughts with --think show.)")
     for line in dict.fromkeys(map(citation_line, reply.citations)):
-        console.say_dim(line)
-    console.say_dim(statistics_line(reply.stats))
+        output.say_dim(line)
+    output.say_dim(statistics_line(reply.stats))
 
 
 def show_turns(turns: Sequence[Turn]) -> None:
     """Show turns that were before."""
     for turn in turns:
-        console.say_dim(f"> {turn.question}")
-        console.say_dim(turn.answer)
+        output.say_dim(f"> {turn.question}")
+        output.say_dim(turn.answer)
 
 
 def citation_line(citation: Citation) -> str:
@@ -101,5 +101,5 @@ def statistics_line(stats: TurnStats) -> str:
     kept = f" ({reused:,} kept{origin})" if reused else ""
     return (
         f"{stats.prompt_tokens:,} prompt tokens{kept} at {stats.prefill_tps:,.0f}/s · first token {stats.ttft_s:.1f} s · "
-        f"{stats.decode_tps:.1f} tokens/s · {stats.group_attention.words} · {stats.n_used:,} of {stats.capacity:,}"
+        f"{stats.decode_tps:.1f} tokens/s · {stats.group_attention.label} · {stats.n_used:,} of {stats.capacity:,}"
     )

@@ -17,7 +17,7 @@ import click
 
 from selfextend_local.errors import CommandError
 
-from ..terminal import console
+from ..terminal import output
 from ..terminal.line_editor import Completions
 from .settings import SETTINGS, change, describe
 
@@ -111,9 +111,9 @@ def choice(*words: str) -> Callable[[Talk, str], Words]:
 def _help(talk: Talk, rest: str) -> None:
     width = max(len(c.usage) for c in COMMANDS.values())
     for found in COMMANDS.values():
-        console.say(f"{found.usage:<{width}}  {found.summary}")
-    console.say('Esc-Enter or """ … """: several lines. Ctrl-R: search what was typed.')
-    console.say("A space in front keeps a line out of the history. Ctrl-C stops an answer.")
+        output.say(f"{found.usage:<{width}}  {found.summary}")
+    output.say('Esc-Enter or """ … """: several lines. Ctrl-R: search what was typed.')
+    output.say("A space in front keeps a line out of the history. Ctrl-C stops an answer.")
 
 
 @command("/exit", "leave (Ctrl-D too)")
@@ -127,7 +127,7 @@ def _clear(talk: Talk, rest: str) -> None:
     talk.workspace.choose_again()
     talk.history.begin()
     talk.last = None
-    console.say("The conversation is forgotten; the documents stay." if talk.workspace.documents else "The conversation is forgotten.")
+    output.say("The conversation is forgotten; the documents stay." if talk.workspace.documents else "The conversation is forgotten.")
 
 
 @command("/regen", "another answer to the last question")
@@ -136,7 +136,7 @@ def _regen(talk: Talk, rest: str) -> None:
     _last_question(talk)
     before = chat.sampling
     if before.temperature == 0:
-        console.say("(at temp 0.7, since temp 0 would give the same answer)")
+        output.say("(at temp 0.7, since temp 0 would give the same answer)")
     chat.sampling = replace(before, temperature=before.temperature or 0.7, seed=before.seed + talk.workspace.next_try())
     try:
         talk.ask(talk.workspace.stream_again)
@@ -148,7 +148,7 @@ def _regen(talk: Talk, rest: str) -> None:
 def _undo(talk: Talk, rest: str) -> None:
     turn = talk.workspace.chat.undo()
     talk.history.keep(talk.workspace)
-    console.say(f"Forgotten: {_first_line(turn.question)}")
+    output.say(f"Forgotten: {_first_line(turn.question)}")
 
 
 @command("/edit [QUESTION]", "change the last question and ask again ($EDITOR)")
@@ -161,9 +161,9 @@ def _edit(talk: Talk, rest: str) -> None:
             raise CommandError(f"The editor failed ({error.message}): set EDITOR, or type /edit QUESTION.") from error
         rest = (edited or "").strip()
         if not rest or rest == question.strip():
-            console.say("Nothing was changed.")
+            output.say("Nothing was changed.")
             return
-        console.say(f"> {rest}")
+        output.say(f"> {rest}")
     talk.ask(partial(talk.workspace.stream_again, rest))
 
 
@@ -180,9 +180,9 @@ def _system(talk: Talk, rest: str) -> None:
     if rest:
         workspace.change_system(None if rest == "default" else rest)
         talk.history.keep(workspace)
-    console.say(f"system: {workspace.chat.system or '(none)'}")
+    output.say(f"system: {workspace.chat.system or '(none)'}")
     if rest and workspace.chat.n_used:
-        console.say("It stands first, so everything is read again with the next question.")
+        output.say("It stands first, so everything is read again with the next question.")
 
 
 def _setting_names(talk: Talk, rest: str) -> Words:
@@ -197,7 +197,7 @@ def _set(talk: Talk, rest: str) -> None:
     if rest:
         talk.options = change(talk.options, rest)
     for line in describe(talk.options, rest.split()[0] if rest else None):
-        console.say(line)
+        output.say(line)
 
 
 @command("/stats", "what the last answer took")
@@ -205,9 +205,9 @@ def _stats(talk: Talk, rest: str) -> None:
     from .reply import statistics_line
 
     stats = talk.workspace.chat.last_stats
-    console.say(statistics_line(stats) if stats else "Nothing has been asked yet.")
+    output.say(statistics_line(stats) if stats else "Nothing has been asked yet.")
     if stats:
-        console.say(f"{stats.completion_tokens:,} tokens in the answer · model opened in {talk.workspace.load_s:.1f} s")
+        output.say(f"{stats.completion_tokens:,} tokens in the answer · model opened in {talk.workspace.load_s:.1f} s")
 
 
 @command("/context", "what fills the context window")
@@ -216,12 +216,12 @@ def _context(talk: Talk, rest: str) -> None:
 
     workspace = talk.workspace
     chat = workspace.chat
-    names = [console.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in workspace.documents]
+    names = [output.visible(f"{d.title}, {d.page_count} {'page' if d.page_count == 1 else 'pages'}") for d in workspace.documents]
     filling = chat.filling()
     window = Window(filling, names, len(chat.history), *chat.grouping(filling.total))
-    console.say(workspace.llm.plan.describe())
-    for line in picture(window, console.columns(), colour=console.draws(sys.stderr)):
-        console.say_drawn(line)
+    output.say(workspace.llm.plan.describe())
+    for line in picture(window, output.columns(), colour=output.draws(sys.stderr)):
+        output.say_drawn(line)
 
 
 @command("/copy", "the last answer to the clipboard")
@@ -231,7 +231,7 @@ def _copy(talk: Talk, rest: str) -> None:
     turns = talk.workspace.chat.history
     if not turns:
         raise CommandError("There is no answer to copy yet.")
-    console.say(copy(talk.last.answer if talk.last and talk.last.answer else turns[-1].answer))
+    output.say(copy(talk.last.answer if talk.last and talk.last.answer else turns[-1].answer))
 
 
 def _first_line(text: str) -> str:

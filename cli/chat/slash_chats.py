@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfextend_local.errors import CommandError
 
-from ..terminal import console
+from ..terminal import output
 from ..terminal.line_editor import PathSoFar
 from .reply import show_turns
 from .slash import Talk, Words, command
@@ -24,7 +24,7 @@ def _save(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a name: /save contract.")
     name = talk.history.save_as(talk.workspace, rest)
-    console.say(f"Saved as {name}; /load {name} brings it back.")
+    output.say(f"Saved as {name}; /load {name} brings it back.")
 
 
 @command("/load NAME", "bring a chat back, with its documents", _names)
@@ -34,7 +34,7 @@ def _load(talk: Talk, rest: str) -> None:
     talk.history.bring_back(talk.workspace, talk.history.load(rest))
     talk.last = None
     turns = len(talk.workspace.chat.history)
-    console.say(f"{rest}: {turns} question{'s' if turns != 1 else ''}.")
+    output.say(f"{rest}: {turns} question{'s' if turns != 1 else ''}.")
     show_turns(talk.workspace.chat.history[-1:])
 
 
@@ -42,11 +42,11 @@ def _load(talk: Talk, rest: str) -> None:
 def _sessions(talk: Talk, rest: str) -> None:
     chats = talk.history.chats(talk.workspace.listener)
     if not chats:
-        console.say("No chat is kept yet.")
+        output.say("No chat is kept yet.")
     for record in chats:
         titles = ", ".join(d.title for d in record.documents) or "no document"
         turns = len(record.messages) // 2
-        console.say(f"{record.name:<16} {record.updated[:16].replace('T', ' ')}  {turns} question{'s' if turns != 1 else ''}  {titles}")
+        output.say(f"{record.name:<16} {record.updated[:16].replace('T', ' ')}  {turns} question{'s' if turns != 1 else ''}  {titles}")
 
 
 @command("/export FILE.md|.json", "write the chat to a file", lambda talk, rest: PathSoFar(rest))
@@ -63,4 +63,4 @@ def _export(talk: Talk, rest: str) -> None:
         path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise CommandError(f"{path} can't be written ({error.strerror or error}): take another place.") from error
-    console.say(f"Written to {path}.")
+    output.say(f"Written to {path}.")

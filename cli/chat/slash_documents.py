@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from selfextend_local.errors import CommandError
 
-from ..terminal import console
+from ..terminal import output
 from ..terminal.line_editor import Completions, PathSoFar
 from .options import ALL_PAGES
 from .slash import Talk, command
@@ -51,11 +51,11 @@ def _doc(talk: Talk, rest: str) -> None:
 
 def _list(talk: Talk) -> None:
     if not talk.workspace.sources:
-        console.say("No document is open: /doc add FILE reads one.")
+        output.say("No document is open: /doc add FILE reads one.")
     tokens = dict(zip(talk.workspace.documents, talk.workspace.chat.filling().documents, strict=True)) if talk.workspace.documents else {}
     for number, source in enumerate(talk.workspace.sources, start=1):
         size = next((f", {n:,} tokens" for d, n in tokens.items() if d.path == source.whole.path), "")
-        console.say(f"{number}  {source.whole.title}: {_pages(source)}{size}  ({source.origin})")
+        output.say(f"{number}  {source.whole.title}: {_pages(source)}{size}  ({source.origin})")
 
 
 def _pages(source: Source) -> str:
@@ -88,7 +88,7 @@ def _remove(talk: Talk, which: str) -> None:
     source = talk.workspace.sources[_index(talk, which)]
     talk.workspace.change_documents([s for s in talk.workspace.sources if s is not source])
     talk.history.keep(talk.workspace)
-    console.say(f"Taken away: {source.whole.title}. What stood before it stays read.")
+    output.say(f"Taken away: {source.whole.title}. What stood before it stays read.")
 
 
 def _index(talk: Talk, which: str) -> int:
@@ -133,7 +133,7 @@ def _find(talk: Talk, rest: str) -> None:
     with PassageIndex([s.whole for s in talk.workspace.sources]) as index:
         found = index.find(rest, FOUND)
     if not found:
-        console.say(f"Nothing found for {rest}.")
+        output.say(f"Nothing found for {rest}.")
     for passage in found:
         show_passage(talk, passage)
 
@@ -146,9 +146,9 @@ def _cite(talk: Talk, rest: str) -> None:
         raise CommandError("There is no answer yet.")
     found = talk.workspace.citations(talk.last.answer if talk.last else talk.workspace.chat.history[-1].answer)
     if not found:
-        console.say("The last answer names no page.")
+        output.say("The last answer names no page.")
     for citation in found:
-        console.say(citation_line(citation))
+        output.say(citation_line(citation))
         if citation.passage:
             show_passage(talk, citation.passage)
 
@@ -157,6 +157,6 @@ def show_passage(talk: Talk, passage: Passage) -> None:
     """A passage under the page that it is from."""
     several = len(talk.workspace.sources) > 1
     place = f"page {passage.label}" if passage.document.paged else passage.document.title
-    console.say(f"[{passage.document.title}, {place}]" if several and passage.document.paged else f"[{place}]")
+    output.say(f"[{passage.document.title}, {place}]" if several and passage.document.paged else f"[{place}]")
     for line in passage.text.splitlines():
-        console.say_dim(f"  {line}")
+        output.say_dim(f"  {line}")

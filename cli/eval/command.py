@@ -13,7 +13,7 @@ import click
 
 from ..errors import boundary
 from ..flags.types import ListOf
-from ..terminal import console
+from ..terminal import output
 from .run import Options, evaluate, number, one_of, read_length, shared, tokens_of
 
 
@@ -326,7 +326,7 @@ def qa(data: Path, **flags: Any) -> int:
         lengths = tuple(sorted({tokens_of(length, peek.info.n_ctx_train) for length in options.lengths}))
         task = QuestionAnswering(cases, record, lengths, **flags)
         if left_out := task.too_long(PeekTokenizer(peek)):
-            console.say(f"{left_out} of {len(cases)} questions don't fit {max(lengths):,} tokens and are left out.")
+            output.say(f"{left_out} of {len(cases)} questions don't fit {max(lengths):,} tokens and are left out.")
     return evaluate(task, options)
 
 

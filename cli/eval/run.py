@@ -18,7 +18,7 @@ from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
 from ..errors import EXIT_INTERRUPTED
 from ..flags.engine import GROUP_MODES, GROUP_MODES_HELP, gpu_layers, threads
 from ..flags.types import ListOf
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
@@ -153,7 +153,7 @@ def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
         try:
             rows = _rows(made, peek, columns, lengths, results, options)
         except Interrupted as stopped:
-            console.say(f"{stopped} Run the same command again to go on ({results.path}).")
+            output.say(f"{stopped} Run the same command again to go on ({results.path}).")
             return EXIT_INTERRUPTED
     _show(rows, results.path, options)
     return 0
@@ -171,9 +171,9 @@ def _rows(
         settings = Settings(kv_type=kv_type, threads=options.threads, gpu_layers=options.gpu_layers)
         planned: list[Cell] = cells(task, subject_of(peek, kv_type), columns, lengths)
         with (
-            console.StopOnInterrupt() as stop,
+            interrupts.StopOnInterrupt() as stop,
             ModelReaders(peek.info.path, settings, should_stop=stop) as readers,
-            console.progress(f"{task.name}, {kv_type}", quiet=options.as_json) as update,
+            progress.progress(f"{task.name}, {kv_type}", quiet=options.as_json) as update,
         ):
             rows += run(planned, results, readers, made_with=made_with, progress=update, should_stop=stop)
     return rows
@@ -211,8 +211,8 @@ def _show(rows: list[Row], path: Path, options: Options) -> None:
         from selfextend_local.evaluation.plots import draw
 
         draw(found, options.plot)
-        console.say(f"Plot: {options.plot}")
-    console.say(f"Results: {path}")
+        output.say(f"Plot: {options.plot}")
+    output.say(f"Results: {path}")
     if options.as_json:
         click.echo(json.dumps({"results": str(path), "groups": [group.as_json() for group in found]}, ensure_ascii=False))
     else:

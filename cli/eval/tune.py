@@ -16,7 +16,7 @@ from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
 
 from ..errors import EXIT_ERROR, EXIT_INTERRUPTED, boundary
 from ..flags import engine
-from ..terminal import console
+from ..terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
@@ -73,11 +73,11 @@ def command(
     path = model_or_default(model)
     if forget:
         return _forget(profile_path(path))
-    with ModelPeek(path) as peek, console.StopOnInterrupt() as stop:
+    with ModelPeek(path) as peek, interrupts.StopOnInterrupt() as stop:
         settings = Settings(kv_type=kv_type, threads=threads, gpu_layers=gpu_layers)
         results = Results(profile_path(path).with_suffix(".trials.jsonl"))
         try:
-            with ModelReaders(path, settings, should_stop=stop) as readers, console.progress("Tuning", quiet=as_json) as update:
+            with ModelReaders(path, settings, should_stop=stop) as readers, progress.progress("Tuning", quiet=as_json) as update:
                 tuning = tune(
                     subject_of(peek, kv_type),
                     readers,
@@ -89,14 +89,14 @@ def command(
                     should_stop=stop,
                 )
         except Interrupted:
-            console.say("Stopped; what was tried is kept. Run the same command again to go on.")
+            output.say("Stopped; what was tried is kept. Run the same command again to go on.")
             return EXIT_INTERRUPTED
         kept = None if dry_run or not tuning.verified else _keep(peek, path, tuning, target_tokens)
         usual = default_neighbours(peek.info.n_ctx_train, peek.info.sliding_window)
     _show(tuning, target_tokens, kept, as_json)
     if kept and tuning.ga.enabled and tuning.ga.w < usual:
         # docs/results.md: SmolLM2 answers hardly any question with the window that finds every key.
-        console.say(
+        output.say(
             f"A window of {tuning.ga.w} is narrower than the usual {usual}. It finds keys; a small model may answer worse with it. "
             "Try your own questions (selfextend eval qa), and selfextend tune --forget if they say so."
         )
@@ -106,12 +106,12 @@ def command(
 def _forget(path: Path) -> int:
     there = path.is_file()
     path.unlink(missing_ok=True)
-    console.say(f"Deleted {path}." if there else "This model has no profile.")
+    output.say(f"Deleted {path}." if there else "This model has no profile.")
     return 0
 
 
 def _say_trial(trial: Trial) -> None:
-    console.say(f"{trial.stage}: {trial.setting}, {trial.length:,} tokens: {trial.found} of {trial.asked} found, {trial.seconds:.0f} s")
+    output.say(f"{trial.stage}: {trial.setting}, {trial.length:,} tokens: {trial.found} of {trial.asked} found, {trial.seconds:.0f} s")
 
 
 def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path:
@@ -146,7 +146,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
 
     print_trials(describe(tuning.trials))
     word = "works" if tuning.verified else "is the best guess, NOT seen to work"
-    setting = tuning.ga.words if tuning.ga.enabled else "The plain model"
+    setting = tuning.ga.label if tuning.ga.enabled else "The plain model"
     click.echo(f"{setting} {word} at {target:,} tokens; the model is relied on for {tuning.fraction:.1%} of")
     click.echo(f"its window. Why: {tuning.reason}.")
     if kept:

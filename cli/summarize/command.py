@@ -21,7 +21,7 @@ from selfextend_local.batch.defaults import BATCH
 from ..errors import EXIT_INTERRUPTED, boundary
 from ..flags import engine
 from ..flags.schema import SchemaFile
-from ..terminal import console
+from ..terminal import interrupts, output
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def command(**flags: Any) -> int:
         return _run(options, stop)
 
 
-class StopOnSignals(console.StopOnInterrupt):
+class StopOnSignals(interrupts.StopOnInterrupt):
     """Ctrl-C, and SIGTERM as service managers and schedulers send it."""
 
     def __enter__(self) -> StopOnSignals:
@@ -199,7 +199,7 @@ def _model(options: Options) -> Path:
     from selfextend_local.engine.default_model import DEFAULT_MODEL_NAME, model_or_default
 
     found = model_or_default()
-    console.say(f"No --model given: using the embedded default, {DEFAULT_MODEL_NAME}.")
+    output.say(f"No --model given: using the embedded default, {DEFAULT_MODEL_NAME}.")
     return found
 
 
@@ -256,10 +256,10 @@ def _carry_out(options: Options, batch: Batch, stop: StopOnSignals) -> int:
     if options.table:
         _write_table(options, collected)
     for line in tally.lines(batch.skipped, batch.failed_before):
-        console.say(line)
+        output.say(line)
     if stop.requested:
         where = f" The results so far are in {options.journal}; the same command goes on from there." if options.journal else ""
-        console.say(f"Stopped.{where}")
+        output.say(f"Stopped.{where}")
         return EXIT_INTERRUPTED
     return EXIT_FAILED_ITEMS if tally.failed or batch.failed_before else 0
 
@@ -270,7 +270,7 @@ def _print(result: Result, form: str | None, *, alone: bool) -> None:
         click.echo(result.to_line())
     elif form is None and result.ok:
         head = "" if alone else f"# {result.title or result.custom_id}\n\n"
-        console.write_answer(f"{head}{result.summary.text}\n" + ("" if alone else "\n"))
+        output.write_answer(f"{head}{result.summary.text}\n" + ("" if alone else "\n"))
 
 
 def _write_table(options: Options, collected: list[Result]) -> None:
@@ -293,25 +293,25 @@ def _dry_run(batch: Batch, stop: StopOnSignals) -> int:
     from selfextend_local.batch.outcome import Failure
     from selfextend_local.batch.runner import ReadAhead
 
-    engine = batch.runner.engine if isinstance(batch.runner, LocalRunner) else None
+    worker = batch.runner.worker if isinstance(batch.runner, LocalRunner) else None
     pending = [item for item, _ in batch.todo().pending]
     with ReadAhead(pending, batch.job.limits, stop, window=1) as ahead:
         while got := ahead.next(block=True):
             if isinstance(got.material, Failure):
                 click.echo(f"would fail  {got.material.code:>26}  {got.item.custom_id}")
-            elif engine is None:
+            elif worker is None:
                 click.echo(f"to do  {got.item.custom_id}")
             else:
-                tokens = engine.need(got.material)
-                way = "whole" if tokens <= engine.largest else "in parts"
+                tokens = worker.need(got.material)
+                way = "whole" if tokens <= worker.largest else "in parts"
                 click.echo(f"{way:<10}  {tokens:>19,} tokens  {got.item.custom_id}")
     if stop.requested:
         return EXIT_INTERRUPTED
-    window = f"; the window holds {engine.largest:,} tokens" if engine else ""
-    console.say(f"{len(pending)} to do, {batch.skipped} done already{window}.")
+    window = f"; the window holds {worker.largest:,} tokens" if worker else ""
+    output.say(f"{len(pending)} to do, {batch.skipped} done already{window}.")
     return 0
 
 
 def main() -> None:
-    console.harmless_streams()
+    output.harmless_streams()
     command(prog_name="selfextend-summarize", auto_envvar_prefix="SELFEXTEND_SUMMARIZE")

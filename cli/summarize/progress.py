@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.batch.runner import Watcher
 
-from ..terminal import console
+from ..terminal import output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.batch.items import Item
@@ -40,7 +40,7 @@ class BatchWatcher(Watcher):
             self.say(f"{skipped} done already, {len(items)} to do")
 
     def say(self, text: str) -> None:
-        console.say(text)
+        output.say(text)
 
     def begin(self, item: Item, tokens: int) -> None:
         self._name = item.custom_id
@@ -86,7 +86,7 @@ class BarWatcher(BatchWatcher):
 
     def __init__(self) -> None:
         super().__init__()
-        self._bar = console.Bar("", "tokens")
+        self._bar = progress.Bar("", "tokens")
 
     def say(self, text: str) -> None:
         self._bar.clear()
@@ -99,7 +99,7 @@ class BarWatcher(BatchWatcher):
 
     def begin(self, item: Item, tokens: int) -> None:
         super().begin(item, tokens)
-        self._bar = console.Bar(f"{self._done + 1}/{len(self._weights)} {console.visible(item.custom_id)[-40:]}", "tokens")
+        self._bar = progress.Bar(f"{self._done + 1}/{len(self._weights)} {output.visible(item.custom_id)[-40:]}", "tokens")
 
     def progress(self, done: int, total: int) -> None:
         self._bar(done, total)
@@ -111,7 +111,7 @@ def watching() -> Iterator[BatchWatcher]:
     if not sys.stderr.isatty():
         yield BatchWatcher()
         return
-    with console.keys_unseen():
+    with progress.keys_unseen():
         watcher = BarWatcher()
         try:
             yield watcher

@@ -11,7 +11,7 @@ import sys
 
 from selfextend_local.errors import CommandError
 
-from . import console
+from . import output
 
 MOST_BYTES = 74_994
 """What terminals take in one OSC 52 sequence (xterm's limit of 100,000 characters of base64)."""
@@ -27,7 +27,7 @@ def copy(text: str) -> str:
             return f"Copied ({len(text):,} characters)."
         except (pyperclip.PyperclipException, OSError):
             pass
-    if not sys.stdout.isatty() or console.is_dumb():
+    if not sys.stdout.isatty() or output.is_dumb():
         raise CommandError("There is no clipboard here (no xclip, wl-copy or pbcopy, and no terminal). Take /export FILE.")
     data = text.encode("utf-8", "replace")
     if len(data) > MOST_BYTES:

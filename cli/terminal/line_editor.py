@@ -16,7 +16,7 @@ import click
 
 from selfextend_local.storage.folders import history_file
 
-from . import console
+from . import output
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import Completer
@@ -50,7 +50,7 @@ class Reader(Protocol):
 
 def reader(complete: Complete) -> Reader:
     """The reader that suits stdin and stdout."""
-    if sys.stdin.isatty() and sys.stdout.isatty() and not console.is_dumb():
+    if sys.stdin.isatty() and sys.stdout.isatty() and not output.is_dumb():
         return TerminalReader(complete)
     return LineReader()
 
@@ -184,6 +184,6 @@ def _completer(complete: Complete) -> Completer:
             last = "" if line.endswith(" ") else line.split(" ")[-1]
             for word, meaning in found:
                 if word.startswith(last):
-                    yield Completion(word, -len(last), display_meta=console.visible(meaning))
+                    yield Completion(word, -len(last), display_meta=output.visible(meaning))
 
     return CommandCompleter()

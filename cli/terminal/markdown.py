@@ -104,4 +104,3 @@ def _with_breaks(token: Token) -> Token:
         if child.type == "softbreak":
             child.type = "hardbreak"
     return token
-

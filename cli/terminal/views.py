@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from . import console
+from . import interrupts, output, progress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -40,8 +40,8 @@ class View(Protocol):
 @contextmanager
 def view(*, plain: bool, thoughts: bool) -> Iterator[View]:
     """The view that suits where stdout goes. `thoughts`: show them too, dimmed. One Ctrl-C never leaves half a drawing."""
-    chosen: View = PlainView(thoughts) if plain or not console.draws(sys.stdout) else MarkdownView(thoughts)
-    with console.keys_unseen(), console.StopOnInterrupt():
+    chosen: View = PlainView(thoughts) if plain or not output.draws(sys.stdout) else MarkdownView(thoughts)
+    with progress.keys_unseen(), interrupts.StopOnInterrupt():
         try:
             yield chosen
         finally:
@@ -71,12 +71,12 @@ class PlainView:
             return
         self._thoughts.close()
         self._open = True
-        console.write_answer(part.text)
+        output.write_answer(part.text)
 
     def close(self) -> None:
         self._thoughts.close()
         if self._open:
-            console.write_answer("\n")
+            output.write_answer("\n")
             self._open = False
 
 
@@ -98,7 +98,7 @@ class MarkdownView:
             self._thoughts.write(part.text)
             return
         self._thoughts.close()
-        self._open += console.visible(part.text)
+        self._open += output.visible(part.text)
         if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_FRAMES:
             self._draw()
 
@@ -220,7 +220,7 @@ class _DimThoughts:
 
     def write(self, text: str) -> None:
         self._open = True
-        sys.stderr.write("\x1b[2m" + console.visible(text) + "\x1b[22m")
+        sys.stderr.write("\x1b[2m" + output.visible(text) + "\x1b[22m")
         sys.stderr.flush()
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ class _PlainThoughts(_DimThoughts):
     """Thoughts as they come, between two lines that say so."""
 
     def write(self, text: str) -> None:
-        sys.stderr.write(("" if self._open else "(thinking)\n") + console.visible(text))
+        sys.stderr.write(("" if self._open else "(thinking)\n") + output.visible(text))
         sys.stderr.flush()
         self._open = True
 
@@ -264,4 +264,3 @@ class _HiddenThoughts(_DimThoughts):
             sys.stderr.write("\r" + " " * len(f"Thinking, {self._words:,} words") + "\r")
             sys.stderr.flush()
             self._open = False
-

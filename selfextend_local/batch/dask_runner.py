@@ -27,7 +27,7 @@ from .job import Job, fingerprint
 from .outcome import Failure, failure
 from .reader_process import read
 from .runner import READERS, Finished, ReadAhead, Watcher
-from .worker import Engine
+from .worker import ModelWorker
 
 RESOURCE = "selfextend"
 _SCHEDULER_GONE = "The Dask scheduler is gone: start it, and run the same command again."
@@ -66,20 +66,20 @@ class _Slot:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
+        self._worker: ModelWorker | None = None
 
     def run(self, material: Material, should_stop: ShouldStop) -> Summary | Failure:
         with self._lock:
-            if self._engine is None:
-                self._engine = Engine(self._job)
-            return self._engine.run(material, None, should_stop)
+            if self._worker is None:
+                self._worker = ModelWorker(self._job)
+            return self._worker.run(material, None, should_stop)
 
     def close(self) -> None:
         # Never wait in the worker's event loop; a task that still runs takes the model with it when it ends.
         if self._lock.acquire(blocking=False):
-            if self._engine is not None:
-                self._engine.close()
-                self._engine = None
+            if self._worker is not None:
+                self._worker.close()
+                self._worker = None
             self._lock.release()
 
 

@@ -17,13 +17,13 @@ from .items import Item
 from .job import Job, fingerprint
 from .outcome import Failure
 from .runner import READERS, WINDOW, Finished, Read, ReadAhead, Watcher
-from .worker import Engine
+from .worker import ModelWorker
 
 
 class LocalRunner:
     """One model on this machine.
 
-    Raises what Engine raises.
+    Raises what ModelWorker raises.
     """
 
     def __init__(self, job: Job, *, readers: int = READERS) -> None:
@@ -33,21 +33,21 @@ class LocalRunner:
         self._numbers = itertools.count()
         self._ready: list[tuple[int, int, Read]] = []
         self.fingerprint = fingerprint(job.model.path)
-        self.engine = Engine(job, on_load=lambda plan: self._watcher.say(plan))
-        self.model_name = self.engine.name
+        self.worker = ModelWorker(job, on_load=lambda plan: self._watcher.say(plan))
+        self.model_name = self.worker.name
 
     def run(self, items: Sequence[Item], watcher: Watcher, should_stop: ShouldStop) -> Iterator[Finished]:
         self._watcher = watcher
-        if self.engine.warning:
-            watcher.say(f"warning: {self.engine.warning}")
+        if self.worker.warning:
+            watcher.say(f"warning: {self.worker.warning}")
         # A context for several isn't worth its memory for one.
-        self.engine.slots = min(self.engine.slots, len(items))
+        self.worker.slots = min(self.worker.slots, len(items))
         # Short ones first: results come early, the context grows at most a few times, and similar lengths share a group size.
         ordered = sorted(items, key=lambda item: item.size)
         with ReadAhead(ordered, self._job.limits, should_stop, readers=self._readers) as ahead:
             while not should_stop():
                 yield from self._fetch(ahead)
-                if not self._ready and not self.engine.side_by_side:
+                if not self._ready and not self.worker.side_by_side:
                     return
                 try:
                     done = self._advance(should_stop)
@@ -57,29 +57,29 @@ class LocalRunner:
 
     def _fetch(self, ahead: ReadAhead) -> Iterator[Finished]:
         """What has been read by now; waits only when there is nothing else to do. Items that can't be read are done."""
-        while len(self._ready) < WINDOW and (got := ahead.next(block=not self._ready and not self.engine.side_by_side)):
+        while len(self._ready) < WINDOW and (got := ahead.next(block=not self._ready and not self.worker.side_by_side)):
             if isinstance(got.material, Failure):
                 yield Finished(got.item, got.material, seconds=got.seconds)
             else:
                 # The number keeps the order of equals, and documents can't be compared.
-                heappush(self._ready, (self.engine.need(got.material), next(self._numbers), got))
+                heappush(self._ready, (self.worker.need(got.material), next(self._numbers), got))
 
     def _advance(self, should_stop: ShouldStop) -> list[Finished]:
         """A piece of work: the next item if there is a place for it, else a token of those under way."""
-        engine, watcher = self.engine, self._watcher
-        if not engine.side_by_side:
-            engine.make_room(max(self._ready)[0])
-        joins = bool(self._ready) and engine.takes(self._ready[0][0])
-        if engine.side_by_side and not joins:
-            return engine.side_by_side.step()
+        worker, watcher = self.worker, self._watcher
+        if not worker.side_by_side:
+            worker.make_room(max(self._ready)[0])
+        joins = bool(self._ready) and worker.takes(self._ready[0][0])
+        if worker.side_by_side and not joins:
+            return worker.side_by_side.step()
         tokens, _, read = heappop(self._ready)
         watcher.begin(read.item, tokens)
-        if joins and engine.side_by_side is not None:
-            return engine.side_by_side.begin(read, watcher.progress, should_stop)
+        if joins and worker.side_by_side is not None:
+            return worker.side_by_side.begin(read, watcher.progress, should_stop)
         started = time.monotonic()
         assert not isinstance(read.material, Failure)
-        outcome = engine.run(read.material, watcher.progress, should_stop)
+        outcome = worker.run(read.material, watcher.progress, should_stop)
         return [Finished(read.item, outcome, read.title, read.seconds + time.monotonic() - started)]
 
     def close(self) -> None:
-        self.engine.close()
+        self.worker.close()

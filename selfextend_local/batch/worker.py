@@ -32,10 +32,10 @@ SLOTS = 8
 where the slots aren't always taken. docs/batch.md has what was measured."""
 
 SLOT_TOKENS = 2048
-"""The longest of them, answer included. Of longer ones nearly all the time is prefill, which company doesn't speed up."""
+"""The longest of them, answer included. Of longer ones nearly all the time is prefill, which slots don't speed up."""
 
 
-class Engine:
+class ModelWorker:
     """The local model of a job.
 
     Args:
@@ -43,7 +43,7 @@ class Engine:
 
     Attributes:
         slots: the most items side by side.
-        company: those that are, once some were.
+        side_by_side: the slots, once they are open.
 
     Raises ModelNotFound, ModelError, LibraryError, GroupAttentionError, MemoryBudgetError.
     """
@@ -111,7 +111,7 @@ class Engine:
         return carry_out(self._model, self._job, material, progress, should_stop)
 
     def takes(self, tokens: int) -> bool:
-        """Whether an item of that many tokens may join the company of others. The model must be loaded."""
+        """Whether an item of that many tokens may be answered beside others. The model must be loaded."""
         if self.side_by_side is None and self.slots > 1 and tokens <= SLOT_TOKENS:
             self._open_slots()
         return self.side_by_side is not None and self.side_by_side.takes(tokens)

@@ -126,7 +126,7 @@ class ContextPlan:
     def describe(self) -> str:
         """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
         chosen from the memory at hand."""
-        group = self.group_attention.words + (", tuned" if self.tuned else "")
+        group = self.group_attention.label + (", tuned" if self.tuned else "")
         size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
         return ", ".join((f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}", *self.reasons))
 

@@ -59,7 +59,7 @@ class Trial:
 
     @property
     def setting(self) -> str:
-        return self.ga.words if self.ga.enabled else "plain"
+        return self.ga.label if self.ga.enabled else "plain"
 
     @property
     def passed(self) -> bool:

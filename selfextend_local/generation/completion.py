@@ -79,15 +79,15 @@ class LocalModel:
 
     def __init__(self, llm: SelfExtendLlama, memo: TokenMemo | None = None) -> None:
         self._llm = llm
-        self._prompts = Prompts(ModelVocabulary(llm), memo or TokenMemo())
-        self.warning = self._prompts.warning
+        self.prompts = Prompts(ModelVocabulary(llm), memo or TokenMemo())
+        self.warning = self.prompts.warning
 
     @property
     def capacity(self) -> int:
         return self._llm.capacity
 
     def count(self, text: str) -> int:
-        return self._prompts.count(text)
+        return self.prompts.count(text)
 
     def size(self, prompt: Prompt) -> int:
         return len(self.tokens(prompt))
@@ -112,13 +112,13 @@ class LocalModel:
 
     def tokens(self, prompt: Prompt) -> list[int]:
         """The prompt as the model reads it."""
-        return self._prompts.tokens([self._prompts.message(role, text) for role, text in prompt.messages])
+        return self.prompts.tokens([self.prompts.message(role, text) for role, text in prompt.messages])
 
     def writing(self, sampling: Sampling, n_prompt: int, capacity: int) -> Writing:
         """An answer to a prompt of `n_prompt` tokens, yet to be drawn. Raises ContextOverflow."""
         if n_prompt >= capacity:
             raise ContextOverflow(f"The prompt has {n_prompt:,} tokens and the context holds {capacity:,}.", n_prompt, capacity)
-        return Writing(self._llm, self._prompts, sampling, capacity - n_prompt)
+        return Writing(self._llm, self.prompts, sampling, capacity - n_prompt)
 
     def shared(self, prompt: Prompt, tokens: list[int]) -> list[int]:
         """The tokens that every prompt with the same beginning starts with."""

@@ -1,7 +1,7 @@
 """Several prompts answered side by side by one model: read one after the other, then written a token each at a time.
 
 Each has a KV cache of its own, and every step computes all slots, taken or not: so kernels and cells are the same whatever
-the others are, and an answer doesn't depend on its company. Only the plain model: group attention needs one cache for all.
+the others are, and an answer doesn't depend on the others. Only the plain model: group attention needs one cache for all.
 Must not know documents, files or the terminal.
 """
 

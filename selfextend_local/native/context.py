@@ -130,7 +130,7 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
     if status is not Status.OK:
         error, reason = REFUSALS[status]
         advice = "Take another --ga-mode" if ga.recall else "Use ga_n=1 with this model"
-        raise error(f"Group attention ({ga.words}) was refused: {reason}. {advice}.")
+        raise error(f"Group attention ({ga.label}) was refused: {reason}. {advice}.")
 
 
 def set_attention_temperature(context: Any, c: float) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from selfextend_cli import doctor
 from selfextend_cli.chat import command
 from selfextend_cli.main import COMMANDS, group
-from selfextend_cli.terminal import console
+from selfextend_cli.terminal import output
 
 pytestmark = pytest.mark.process
 
@@ -102,10 +102,10 @@ def test_every_flag_has_a_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_model_text_cannot_drive_the_terminal() -> None:
-    assert console.visible("a\x1b[2Jb\rc\nd\te\x07") == "a\\x1b[2Jb\\rc\nd\te\\x07"
-    assert console.visible("a\u202eb\x9b1m") == "a\\u202eb\\x9b1m"
+    assert output.visible("a\x1b[2Jb\rc\nd\te\x07") == "a\\x1b[2Jb\\rc\nd\te\\x07"
+    assert output.visible("a\u202eb\x9b1m") == "a\\u202eb\\x9b1m"
     for text in ("naïve 中文 🙂", "12\u00a0km", "全角\u3000空白", "\U0001f469\u200d\U0001f4bb"):
-        assert console.visible(text) == text
+        assert output.visible(text) == text
 
 
 @pytest.mark.native

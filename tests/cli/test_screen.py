@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfextend_cli.terminal.console import progress_line
 from selfextend_cli.terminal.markdown import finished
+from selfextend_cli.terminal.progress import progress_line
 from support.scripted_model import THINKING_TEMPLATE, make_scripted_model
 from support.terminal import Terminal
 

@@ -1,24 +1,13 @@
-"""What a person sees: progress on stderr, the answer on stdout, and Ctrl-C.
-
-Knows terminals. It knows no models and no documents.
-"""
+"""How far a work is: a bar with speed and time left on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
-import io
-import os
-import shutil
-import signal
 import sys
-import textwrap
 import time
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, TextIO
 
-import click
+from .output import columns, is_dumb, say
 
 try:
     import termios
@@ -26,56 +15,11 @@ except ImportError:  # Windows
     termios = None  # type: ignore[assignment]
 
 Update = Callable[[int, int], None]
-
 _SECONDS_BETWEEN_LINES = 5.0
 _SECONDS_BEFORE_A_BAR = 0.5
 _SLOW_TOTAL = 1000
 _SECONDS_BETWEEN_TICKS = 0.5
 _INTERVALS_BEFORE_A_TREND = 5
-
-
-def say(text: str) -> None:
-    """Lines on stderr, wrapped between words on a terminal."""
-    click.echo(_wrapped(visible(text)), err=True)
-
-
-def _wrapped(text: str) -> str:
-    if not sys.stderr.isatty():
-        return text
-    width = max(20, columns() - 1)
-    return "\n".join(line if len(line) <= width else _filled(line, width) for line in text.split("\n"))
-
-
-def _filled(line: str, width: int) -> str:
-    indent = line[: len(line) - len(line.lstrip())]
-    return textwrap.fill(line.strip(), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
-                         break_on_hyphens=False)  # fmt: skip
-
-
-def say_dim(text: str) -> None:
-    """A line on stderr that matters less: dim where that can be shown."""
-    shown = _wrapped(visible(text))
-    click.echo(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, err=True)
-
-
-def say_drawn(line: str) -> None:
-    """A line on stderr that we have drawn ourselves, colours and all."""
-    click.echo(line, err=True, color=True)
-
-
-def columns() -> int:
-    """Width of the terminal."""
-    return shutil.get_terminal_size().columns
-
-
-def draws(stream: TextIO) -> bool:
-    """Whether `stream` is a terminal that takes colours and cursor movements, and whose user wants them."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and not is_dumb()
-
-
-def is_dumb() -> bool:
-    """Whether the terminal is one that only prints; Windows names none, and its terminals can draw."""
-    return os.environ.get("TERM", "" if os.name == "posix" else "windows") in ("", "dumb")
 
 
 def unseen(done: int, total: int) -> None:
@@ -239,68 +183,3 @@ def _lines(label: str, unit: str) -> Update:
             say(f"{label}: {done:,} of {total:,} {unit}" + (f", {left:,.0f} s left" if left is not None else ""))
 
     return update
-
-
-_DIRECTION_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def visible(text: str) -> str:
-    """`text` with what drives a terminal shown instead of obeyed: control characters, escape sequences, changes of the
-    writing direction. Line breaks and tabs stay."""
-    return "".join(c if c in "\n\t" or not _drives(c) else c.encode("unicode_escape").decode() for c in text)
-
-
-def _drives(c: str) -> bool:
-    return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _DIRECTION_OVERRIDES
-
-
-def harmless_streams() -> None:
-    """Characters that stdout or stderr can't encode become question marks instead of ending the program."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def write_answer(piece: str) -> None:
-    """A piece of the answer on stdout, harmless to a terminal."""
-    sys.stdout.write(visible(piece) if sys.stdout.isatty() else piece)
-    sys.stdout.flush()
-
-
-class StopOnInterrupt:
-    """While active, the first Ctrl-C asks the work to stop; a second one before it has stopped leaves with 130.
-
-    Within another one it starts as that one stands: what was stopped before it began doesn't begin.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
-
-    def __enter__(self) -> StopOnInterrupt:
-        self.requested = False
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
-        outer = getattr(self._previous, "__self__", None)
-        self.requested |= isinstance(outer, StopOnInterrupt) and outer.requested
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-    def __call__(self) -> bool:
-        return self.requested
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt here, even in a program that a shell started in the background, deaf to it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -12,7 +12,7 @@ from support.tiny_models import TinyModel
 from selfextend_local.batch.defaults import BATCH
 from selfextend_local.batch.job import Job, Limits, ModelSettings
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.worker import Engine
+from selfextend_local.batch.worker import ModelWorker
 from selfextend_local.documents import Document, Page
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
@@ -34,8 +34,8 @@ def llm(tiny_model: TinyModel, request: pytest.FixtureRequest) -> Iterator[SelfE
     llm.close()
 
 
-def engine(model: Path, instruction: Instruction, **limits: float) -> Engine:
-    return Engine(Job(instruction, ModelSettings(model, replace(BATCH, n_ctx=512, threads=1)), Limits(**limits)))  # type: ignore[arg-type]
+def engine(model: Path, instruction: Instruction, **limits: float) -> ModelWorker:
+    return ModelWorker(Job(instruction, ModelSettings(model, replace(BATCH, n_ctx=512, threads=1)), Limits(**limits)))  # type: ignore[arg-type]
 
 
 def test_an_answer_does_not_depend_on_what_was_read_before(llm: SelfExtendLlama) -> None:
@@ -90,7 +90,7 @@ def test_a_stop_during_the_answer_drops_it(llm: SelfExtendLlama) -> None:
 def test_the_context_grows_with_the_documents_and_the_rest_is_read_in_parts(tiny_model: TinyModel) -> None:
     plans: list[str] = []
     job = Job(Instruction(max_tokens=8), ModelSettings(tiny_model("gqa"), replace(BATCH, n_ctx=3072, threads=1)))
-    e = Engine(job, on_load=plans.append)
+    e = ModelWorker(job, on_load=plans.append)
     short, long = document("word " * 20), document("word " * 500)
     assert e.need(short) < 2048 < e.need(long) < e.largest
     for each in (short, short, long):
