@@ -143,6 +143,7 @@ class SelfExtendLlama(Llama):
         self._step_s = 0.0
         self._grows_at = 0
         self._held = _UNKNOWN  # the tokens whose keys, and no others, are in the cache
+        self._keeps_all_keys = native.keeps_all_keys(self._model.model)
         self._decoder = native.Decoder(self.ctx)
         self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
         self._token_bos = self.token_bos()
@@ -261,11 +262,11 @@ class SelfExtendLlama(Llama):
     def eval(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens behind those in the cache, in micro-batches. See `prefill` for what it raises."""
         pending = np.asarray(tokens, dtype=np.intc)
-        total = len(pending)
         self._settle()
-        self._check_length(self.n_tokens + total)
+        self._check_length(self.n_tokens + len(pending))
+        pending = np.concatenate([self._lost(), pending])
+        total = len(pending)
         self._grow(max(self.n_tokens + total, self._expected))
-        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
         done = 0
         if self._progress:
             self._progress(0, total)
@@ -286,8 +287,11 @@ class SelfExtendLlama(Llama):
     def _evaluate(self, chunk: npt.NDArray[np.intc]) -> None:
         start, end = self.n_tokens, self.n_tokens + len(chunk)
         self._held = _UNKNOWN
+        copy = native.copy_recurrent_state(self.ctx) if start and self._stop and not self._keeps_all_keys else b""
         status = self._decoder.many(chunk, start, every_logit=self._logits_all)
         if status is not native.DecodeStatus.OK:
+            if copy:
+                native.restore_recurrent_state(self.ctx, copy)
             raise self._failed(status)
         self.input_ids[start:end] = chunk
         if self._logits_all:
@@ -318,8 +322,17 @@ class SelfExtendLlama(Llama):
         self._requires_eval = False
         self._held = end
 
+    def _lost(self) -> npt.NDArray[np.intc]:
+        """The tokens that must be read again: none, or all where the memory can't drop what an unfinished micro-batch left in it."""
+        if self._held == self.n_tokens or native.drop_positions(self.ctx, int(self.n_tokens)):
+            return np.empty(0, dtype=np.intc)
+        kept = self.cached_tokens()
+        self.reset()  # type: ignore[no-untyped-call]
+        return kept
+
     def _failed(self, status: native.DecodeStatus) -> SelfExtendError:
         self._requires_eval = True
+        self._lost()  # what is held is what n_tokens says, also for who saves it
         if status is native.DecodeStatus.ABORTED:
             return self._interrupted()
         return native.decode_error(status, self.n_tokens, self.plan.n_ctx)
@@ -387,7 +400,7 @@ class SelfExtendLlama(Llama):
         """Whether the cache can be cut back to an earlier token. Not with recurrent layers, nor with sliding-window layers
         that keep their window only."""
         full_window = self.info.sliding_window == 0 or bool(self.context_params.swa_full)
-        return full_window and native.keeps_all_keys(self._model.model)
+        return full_window and self._keeps_all_keys
 
     def takes_group_attention(self, ga: GroupAttention, n_tokens: int) -> bool:
         """Whether keys that were read with `ga` may serve a text of `n_tokens`. See Grouping.accepts."""
@@ -418,7 +431,6 @@ class SelfExtendLlama(Llama):
 
     def state_bytes(self) -> int:
         """Bytes of what the cache holds: keys, values, positions."""
-        self._ctx.kv_cache_seq_rm(-1, self.n_tokens, -1)  # what an interrupted micro-batch may have left
         return native.state_bytes(self.ctx)
 
     def save_state_file(self, path: Path, header: bytes) -> None:
@@ -528,7 +540,7 @@ class SelfExtendLlama(Llama):
     def _truncate(self, length: int) -> int:
         if length == self.n_tokens:
             return length
-        if length < 1 or not self._ctx.kv_cache_seq_rm(-1, length, -1):
+        if length < 1 or not native.drop_positions(self.ctx, length):
             self.reset()  # type: ignore[no-untyped-call]
             return 0
         self.n_tokens = length
@@ -540,4 +552,5 @@ class SelfExtendLlama(Llama):
         return self._ga.batch(int(self.n_tokens), size) if self._ga.enabled else size
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(f"Stopped after {self.n_tokens:,} tokens; they are kept.", int(self.n_tokens))
+        kept = "they are kept" if self.n_tokens else "nothing is kept"
+        return Interrupted(f"Stopped after {self.n_tokens:,} tokens; {kept}.", int(self.n_tokens))

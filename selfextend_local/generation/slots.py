@@ -92,16 +92,19 @@ class Slots:
         """Bring a sequence to exactly `prefix` if it or another one begins with it; else to nothing."""
         source = next((i for i in (slot, *range(len(self._prefixes))) if self._prefixes[i] == prefix), None)
         self._prefixes[slot] = []
-        if prefix and source is not None and self._llm.can_roll_back:
-            if source != slot:
-                self._sequences.forget(slot, 0)
-                self._sequences.copy(source, slot)
-            if self._sequences.forget(slot, len(prefix)):
-                self._lengths[slot] = len(prefix)
-                return True
+        kept = bool(prefix) and source is not None and self._llm.can_roll_back and self._brought(source, slot)
+        if kept and self._sequences.forget(slot, len(prefix)):
+            self._lengths[slot] = len(prefix)
+            return True
         self._sequences.forget(slot, 0)
         self._lengths[slot] = 0
         return False
+
+    def _brought(self, source: int, slot: int) -> bool:
+        if source == slot:
+            return True
+        self._sequences.forget(slot, 0)
+        return self._sequences.copy(source, slot)
 
     def _read(
         self, slot: int, tokens: Sequence[int], start: int, total: int, progress: Progress | None, should_stop: ShouldStop | None

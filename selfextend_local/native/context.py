@@ -158,6 +158,23 @@ def drop_positions(context: Any, first: int) -> bool:
     return bool(bindings().llama_memory_seq_rm(bindings().llama_get_memory(context), 0, first, -1))
 
 
+def copy_recurrent_state(context: Any) -> bytes:
+    """What the recurrent layers hold of sequence 0, and nothing of the keys."""
+    llama_cpp = bindings()
+    part = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+    size = llama_cpp.llama_state_seq_get_size_ext(context, 0, part)
+    copy = (ctypes.c_uint8 * size)()
+    return bytes(copy[: llama_cpp.llama_state_seq_get_data_ext(context, copy, size, 0, part)])
+
+
+def restore_recurrent_state(context: Any, copy: bytes) -> bool:
+    """Put a `copy_recurrent_state` back; False if the context doesn't take it."""
+    llama_cpp = bindings()
+    data = (ctypes.c_uint8 * len(copy)).from_buffer_copy(copy)
+    part = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+    return bool(llama_cpp.llama_state_seq_set_data_ext(context, data, len(copy), 0, part) == len(copy))
+
+
 def add_to_positions(context: Any, seq: int, first: int, end: int, delta: int) -> None:
     """Move the keys at positions first ... end - 1 by `delta`: llama_memory_seq_add. Raises ModelUnsupported."""
     _move_positions("llama_memory_seq_add", context, seq, first, end, delta)

@@ -169,9 +169,11 @@ class Sequences:
         """Drop a sequence from position `first` on; False if this memory can't drop a part."""
         return bool(self._api.llama_memory_seq_rm(self._memory, sequence, first, -1))
 
-    def copy(self, source: int, target: int) -> None:
-        """Have an empty sequence hold what `source` holds."""
+    def copy(self, source: int, target: int) -> bool:
+        """Have an empty sequence hold what `source` holds; False if this memory can't."""
         self._api.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        last = self._api.llama_memory_seq_pos_max
+        return bool(last(self._memory, target) == last(self._memory, source))
 
     def close(self) -> None:
         self._api.llama_free(self.context)

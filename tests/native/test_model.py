@@ -290,6 +290,42 @@ def test_generating_stops_between_tokens_and_within_slow_ones(extended: SelfExte
     assert kept <= 20 + asked
 
 
+@pytest.mark.parametrize("kind", ["gqa", "swa", "hybrid", "recurrent"])
+def test_what_was_read_before_a_stop_within_a_micro_batch_is_kept_and_goes_on(tiny_model: Tiny, kind: str) -> None:
+    if GPU_LAYERS:
+        pytest.skip("only the CPU backend asks the abort callback")
+    options = {"ga_n": 1, "n_ctx": 128} if kind == "recurrent" else {"n_ctx": 1024}
+    llm, whole = (SelfExtendLlama(tiny_model(kind), logits_all=True, **options) for _ in range(2))
+    llm.prefill(tokens(40), expect=110)
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted) as stopped:
+        llm.prefill(tokens(110), expect=110, should_stop=lambda: next(asked) > 20)
+    assert stopped.value.n_done == llm.n_tokens == 40
+    assert llm.prefill(tokens(110), expect=110).n_reused == 40
+    whole.prefill(tokens(40), expect=110)
+    whole.prefill(tokens(110), expect=110)
+    assert np.array_equal(llm.scores[109], whole.scores[109])
+    llm.close()
+    whole.close()
+
+
+def test_what_a_memory_refuses_to_drop_is_read_again(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a hybrid memory does with what an unfinished micro-batch left, if the state before it can't be put back."""
+    llm = SelfExtendLlama(tiny_model("hybrid"), n_ctx=1024)
+    llm.prefill(tokens(200))
+    monkeypatch.setattr("selfextend_local.native.restore_recurrent_state", lambda *_: False)
+    asked = iter(range(1000))
+    with pytest.raises(Interrupted, match="nothing is kept") as stopped:
+        llm.prefill(tokens(600), should_stop=lambda: next(asked) > 20)
+    assert stopped.value.n_done == llm.n_tokens == 0
+    assert llm.prefill(tokens(600)).n_evaluated == 600
+    llm._held = -1
+    monkeypatch.setattr("selfextend_local.native.drop_positions", lambda *_: False)
+    assert llm.prefill(tokens(610)).n_evaluated == 10
+    assert llm.n_tokens == 610
+    llm.close()
+
+
 def test_a_plan_that_was_made_is_used(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     with ModelPeek(tiny_model("gqa")) as peek:
         plan = peek.plan(Settings(need_tokens=300))
