@@ -23,6 +23,7 @@ from .chat_template import (
     Role,
     TemplateRefused,
 )
+from .markers import Markers
 from .thinking import opens_thought
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ NO_TEMPLATE = (
 )
 
 _SHORT = 1000  # characters that are tokenised faster than looked up
+_CONVERSATIONS: tuple[tuple[Role, ...], ...] = (("system", "user", "assistant", "user"), ("user", "assistant", "user"), ("user",))
 _END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -130,6 +132,7 @@ class Prompts:
         self.warning = None if source else NO_TEMPLATE
         self._template = ChatTemplate(source or PLAIN_TEMPLATE)
         self._takes_system = self._check_system()
+        self._markers = Markers([source or PLAIN_TEMPLATE, *self._written()], self._forged)
         self.stop_tokens, self.stop_texts = self._stops()
         self.opens_thought = self._opens_thought()
 
@@ -140,8 +143,25 @@ class Prompts:
 
     def _content(self, text: str) -> Sequence[int]:
         if self._memo is None:
-            return self._tokenize(text, special=False, first=False)
-        return self._memo.tokens(text, lambda: self._tokenize(text, special=False, first=False))
+            return self._plain(text)
+        return self._memo.tokens(text, lambda: self._plain(text))
+
+    def _plain(self, text: str) -> list[int]:
+        parts = self._markers.cut(text)
+        return [token for part in parts for token in self._tokenize(part, special=False, first=False)]
+
+    def _forged(self, mark: str) -> int:
+        plain = self._tokenize(mark, special=False, first=False)
+        return len(plain) if plain == self._tokenize(mark, special=True, first=False) else 0
+
+    def _written(self) -> list[str]:
+        """What the template writes around contents."""
+        for roles in _CONVERSATIONS:
+            try:
+                return ["".join(piece for piece in self._template.pieces(roles) if isinstance(piece, str))]
+            except TemplateRefused:
+                continue
+        return []
 
     def count(self, text: str) -> int:
         """Tokens of `text` as content."""
