@@ -24,7 +24,7 @@ def print_results(found: Sequence[Group]) -> None:
 
     from selfextend_local.evaluation.tasks import TASKS
 
-    out = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    out = Console(highlight=False, markup=False, color_system=None, width=None if sys.stdout.isatty() else 160)
     for key in dict.fromkeys((g.name, g.model, g.kv_type) for g in found):
         held = [g for g in found if (g.name, g.model, g.kv_type) == key]
         part = f", {held[0].part}" if held[0].part else ""
@@ -141,4 +141,4 @@ def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
             f"{t['found']} of {t['asked']}{stopped}",
             f"{t['seconds']:.1f}",
         )
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
+    Console(highlight=False, markup=False, color_system=None, width=None if sys.stdout.isatty() else 120).print(table)

@@ -32,6 +32,7 @@ def copy(text: str) -> str:
     data = text.encode("utf-8", "replace")
     if len(data) > MOST_BYTES:
         raise CommandError(f"The answer is too long for the terminal's clipboard ({len(data):,} bytes). Take /export FILE.")
-    sys.stdout.write(f"\x1b]52;c;{base64.b64encode(data).decode()}\x07")
-    sys.stdout.flush()
+    terminal = output.drawing(sys.stdout)
+    terminal.write(f"\x1b]52;c;{base64.b64encode(data).decode()}\x07")
+    terminal.flush()
     return f"Sent to the terminal's clipboard ({len(text):,} characters). If it isn't there, the terminal doesn't allow it (OSC 52)."

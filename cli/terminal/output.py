@@ -1,4 +1,8 @@
-"""What is printed: the answer on stdout, all else on stderr, and nothing that drives the terminal."""
+"""What is printed: the answer on stdout, all else on stderr, and nothing that drives the terminal.
+
+Whatever writes to a terminal passes the gate that `harmless_streams` puts there: ours, click's, a library's log, a traceback. What we
+draw ourselves goes around it, to `drawing(stream)`; its words are made `visible` one by one. tests/test_terminal_gate.py lists who draws.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from typing import TextIO
+from collections.abc import Iterable
+from typing import Any, TextIO, cast
 
 import click
 
@@ -34,12 +39,12 @@ def _filled(line: str, width: int) -> str:
 def say_dim(text: str) -> None:
     """A line on stderr that matters less: dim where that can be shown."""
     shown = _wrapped(visible(text))
-    click.echo(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, err=True)
+    print(f"\x1b[2m{shown}\x1b[22m" if draws(sys.stderr) else shown, file=drawing(sys.stderr), flush=True)
 
 
 def say_drawn(line: str) -> None:
     """A line on stderr that we have drawn ourselves, colours and all."""
-    click.echo(line, err=True, color=True)
+    print(line, file=drawing(sys.stderr), flush=True)
 
 
 def columns() -> int:
@@ -70,11 +75,40 @@ def _drives(c: str) -> bool:
     return unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _DIRECTION_OVERRIDES
 
 
+class Gate:
+    """A terminal for text of anybody: what would drive it is shown."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self.terminal = terminal
+
+    def write(self, text: str) -> int:
+        if not isinstance(text, str):  # by this click tells a stream of text from one of bytes
+            raise TypeError(f"a terminal takes text, not {type(text).__name__}")
+        self.terminal.write(visible(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.terminal, name)
+
+
+def drawing(stream: TextIO) -> TextIO:
+    """The terminal behind the gate, for what we draw. The words in it must be `visible`."""
+    return stream.terminal if isinstance(stream, Gate) else stream
+
+
 def harmless_streams() -> None:
-    """Characters that stdout or stderr can't encode become question marks instead of ending the program."""
+    """Characters that stdout or stderr can't encode become question marks instead of ending the program, and terminals get a gate."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    if sys.stdout.isatty():
+        sys.stdout = cast(TextIO, Gate(sys.stdout))
+    if sys.stderr.isatty():
+        sys.stderr = cast(TextIO, Gate(sys.stderr))
 
 
 def write_answer(piece: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .output import columns, is_dumb, say
+from .output import columns, drawing, is_dumb, say, visible
 
 try:
     import termios
@@ -124,8 +124,9 @@ class Bar:
 
 def _draw(line: str) -> None:
     # The cursor stays at the line's beginning: a window that gets narrower then still erases all of it.
-    sys.stderr.write(f"\r\x1b[J{line}\r" if not is_dumb() else f"\r{line}")
-    sys.stderr.flush()
+    terminal = drawing(sys.stderr)
+    terminal.write(f"\r\x1b[J{visible(line)}\r" if not is_dumb() else f"\r{visible(line)}")
+    terminal.flush()
 
 
 def progress_line(

@@ -135,7 +135,7 @@ class _Painter:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+        self._console = Console(file=output.drawing(sys.stdout), highlight=False, markup=False, emoji=False)
         self._first = True
         self._put("\x1b[?25l")
 
@@ -189,8 +189,9 @@ class _Painter:
 
     @staticmethod
     def _put(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        terminal = output.drawing(sys.stdout)
+        terminal.write(text)
+        terminal.flush()
 
 
 def _trimmed(lines: list[list[Segment]]) -> list[list[Segment]]:
@@ -212,6 +213,12 @@ def _trimmed(lines: list[list[Segment]]) -> list[list[Segment]]:
     return kept
 
 
+def _draw(text: str) -> None:
+    terminal = output.drawing(sys.stderr)
+    terminal.write(text)
+    terminal.flush()
+
+
 class _DimThoughts:
     """Thoughts as they come, dimmed."""
 
@@ -220,13 +227,11 @@ class _DimThoughts:
 
     def write(self, text: str) -> None:
         self._open = True
-        sys.stderr.write("\x1b[2m" + output.visible(text) + "\x1b[22m")
-        sys.stderr.flush()
+        _draw("\x1b[2m" + output.visible(text) + "\x1b[22m")
 
     def close(self) -> None:
         if self._open:
-            sys.stderr.write("\n\n")
-            sys.stderr.flush()
+            _draw("\n\n")
             self._open = False
 
 
@@ -234,14 +239,12 @@ class _PlainThoughts(_DimThoughts):
     """Thoughts as they come, between two lines that say so."""
 
     def write(self, text: str) -> None:
-        sys.stderr.write(("" if self._open else "(thinking)\n") + output.visible(text))
-        sys.stderr.flush()
+        _draw(("" if self._open else "(thinking)\n") + output.visible(text))
         self._open = True
 
     def close(self) -> None:
         if self._open:
-            sys.stderr.write("\n(end of thinking)\n")
-            sys.stderr.flush()
+            _draw("\n(end of thinking)\n")
             self._open = False
 
 
@@ -255,12 +258,10 @@ class _HiddenThoughts(_DimThoughts):
     def write(self, text: str) -> None:
         self._words += text.count(" ")
         if sys.stderr.isatty():
-            sys.stderr.write(f"\rThinking, {self._words:,} words")
-            sys.stderr.flush()
+            _draw(f"\rThinking, {self._words:,} words")
             self._open = True
 
     def close(self) -> None:
         if self._open:
-            sys.stderr.write("\r" + " " * len(f"Thinking, {self._words:,} words") + "\r")
-            sys.stderr.flush()
+            _draw("\r" + " " * len(f"Thinking, {self._words:,} words") + "\r")
             self._open = False
