@@ -59,6 +59,7 @@ from .model import (
     sliding_window,
     tokenize,
     trained_window,
+    try_grammar,
 )
 
 __all__ = [
@@ -105,4 +106,5 @@ __all__ = [
     "state_bytes",
     "tokenize",
     "trained_window",
+    "try_grammar",
 ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import struct
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -124,6 +127,57 @@ def grammar_compiles(rules: str) -> bool:
     if sampler:
         llama_cpp.llama_sampler_free(sampler)
     return bool(sampler)
+
+
+def try_grammar(rules: str, choose: Callable[[list[int]], int], most: int) -> None:
+    """Draw up to `most` characters by a GBNF grammar, each by `choose` from those that it allows. Raises ValueError if it allows none."""
+    llama_cpp = bindings()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bytes.gguf"
+        path.write_bytes(_vocabulary_of_bytes())
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    sampler = llama_cpp.llama_sampler_init_grammar(vocab, rules.encode(), b"root")
+    size = _FIRST_BYTE + 256
+    data = (llama_cpp.llama_token_data * size)()
+    for _ in range(most):
+        for token in range(size):
+            data[token].id, data[token].logit = token, 0.0
+        candidates = llama_cpp.llama_token_data_array(data=data, size=size, selected=-1, sorted=False)
+        llama_cpp.llama_sampler_apply(sampler, ctypes.byref(candidates))
+        allowed = [data[i].id for i in range(candidates.size) if data[i].logit > float("-inf")]
+        if not allowed:
+            raise ValueError("it comes to a place where no character is allowed")
+        going_on = [token for token in allowed if token >= _FIRST_BYTE]
+        if not going_on:
+            break
+        llama_cpp.llama_sampler_accept(sampler, choose(going_on))
+    llama_cpp.llama_sampler_free(sampler)
+    llama_cpp.llama_model_free(model)
+
+
+_FIRST_BYTE = 3
+
+
+def _vocabulary_of_bytes() -> bytes:
+    """A GGUF file of nothing but a vocabulary: three special tokens, then each byte."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    kinds = [2, 3, 3, *[6] * 256]  # unknown, control, byte
+    count = struct.pack("<Q", len(tokens))
+    entries = [
+        text("general.architecture") + struct.pack("<I", 8) + text("llama"),
+        text("tokenizer.ggml.model") + struct.pack("<I", 8) + text("llama"),
+        text("tokenizer.ggml.tokens") + struct.pack("<II", 9, 8) + count + b"".join(map(text, tokens)),
+        text("tokenizer.ggml.scores") + struct.pack("<II", 9, 6) + count + struct.pack(f"<{len(tokens)}f", *[0.0] * len(tokens)),
+        text("tokenizer.ggml.token_type") + struct.pack("<II", 9, 5) + count + struct.pack(f"<{len(tokens)}i", *kinds),
+    ]
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries)
 
 
 class Pieces(dict[int, bytes]):

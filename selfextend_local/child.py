@@ -1,0 +1,186 @@
+"""A child process for what may hang, grow or crash: each request has limits of time and memory, and an end of it is an answer.
+
+`Child` is the parent's side; `python -m selfextend_local.child MODULE:FUNCTION MIB SECONDS` the child's: a request on each line of its
+stdin, an answer on each line of its stdout, in JSON. It knows neither models nor templates.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+_POLL_S = 0.1
+_START_S = 600.0
+_READY = b"ready\n"
+_LAST_WORDS = 2_000  # bytes of stderr that are kept of a child that crashed
+
+
+class ChildFailed(Exception):
+    """The child didn't answer. `reason` is one of "time", "memory", "crash", "stopped"; `words` the last that a crash said."""
+
+    def __init__(self, reason: str, words: str = "") -> None:
+        super().__init__(reason, words)
+        self.reason = reason
+        self.words = words
+
+
+class Child:
+    """One child that answers requests with `MODULE:FUNCTION`; started when it is needed, and anew when one has ended it.
+
+    seconds: for a request. mib: of memory; without an effect on macOS and Windows.
+    """
+
+    def __init__(self, function: str, *, seconds: float, mib: int) -> None:
+        self._function, self._seconds, self._mib = function, seconds, mib
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115 (as long as the child)
+        self._lock = threading.Lock()
+
+    def ask(self, request: object, should_stop: Callable[[], bool] | None = None) -> Any:
+        """The answer, a value of JSON. Raises ChildFailed; ValueError with the words of an error that the function raised."""
+        with self._lock:
+            line = self._answer(json.dumps(request).encode() + b"\n", should_stop)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        return answer["value"]
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def _answer(self, request: bytes, should_stop: Callable[[], bool] | None) -> bytes:
+        fresh = self._process is None or self._process.poll() is not None
+        if fresh:
+            self.close()
+            self._start()
+        assert self._process is not None and self._process.stdin is not None
+        with suppress(OSError):  # it has died; the end of its answers will say so
+            self._process.stdin.write(request)
+            self._process.stdin.flush()
+        deadline = time.monotonic() + (_START_S if fresh else self._seconds)
+        while True:
+            try:
+                line = self._answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                if should_stop is not None and should_stop():
+                    self.close()
+                    raise ChildFailed("stopped") from None
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise ChildFailed("time") from None
+                continue
+            if line == _READY:
+                deadline = time.monotonic() + self._seconds
+            elif line.endswith(b"\n"):
+                return line
+            else:
+                code = self._end()
+                raise ChildFailed("memory" if code == _OUT_OF_MEMORY else "crash", self._last_words())
+
+    def _start(self) -> None:
+        self._words.truncate(0)
+        self._words.seek(0)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, self._function, str(self._mib), str(self._seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._words,
+            # Nothing in the working folder may be imported in place of a library.
+            env=os.environ | {"PYTHONSAFEPATH": "1", "GGML_NO_BACKTRACE": "1"},
+            start_new_session=True,
+        )
+        self._answers = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(self._process, self._answers), daemon=True).start()
+
+    def _end(self) -> int:
+        assert self._process is not None
+        process, self._process = self._process, None
+        if process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.close()
+        return process.wait()
+
+    def _last_words(self) -> str:
+        size = self._words.seek(0, os.SEEK_END)
+        self._words.seek(max(0, size - _LAST_WORDS))
+        return self._words.read().decode("utf-8", "replace").strip()
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.close()
+
+
+def _pump(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[bytes]) -> None:
+    assert process.stdout is not None
+    with process.stdout:
+        while True:
+            line = process.stdout.readline()
+            answers.put(line)
+            if not line.endswith(b"\n"):
+                return
+
+
+_OUT_OF_MEMORY = 77
+_GRACE_S = 5
+
+
+def _limit(mib: int) -> None:
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+    except (ImportError, ValueError, OSError):
+        return
+
+
+def _loaded(name: str) -> Callable[[Any], Any]:
+    module, _, function = name.partition(":")
+    found: Callable[[Any], Any] = getattr(import_module(module), function)
+    return found
+
+
+def _answered(function: Callable[[Any], Any], request: bytes) -> bytes:
+    try:
+        return json.dumps({"value": function(json.loads(request))}).encode()
+    except MemoryError:
+        os._exit(_OUT_OF_MEMORY)
+    except Exception as error:  # It handles what nobody vouches for: whatever goes wrong is the answer.
+        return json.dumps({"error": f"{type(error).__name__}: {error}"[:2_000]}).encode()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    if hasattr(signal, "SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    function = _loaded(sys.argv[1])
+    _limit(int(sys.argv[2]))
+    answers.write(_READY)
+    answers.flush()
+    # Should the parent be killed, nobody else would end a child that hangs.
+    alarm = getattr(signal, "alarm", lambda seconds: None)
+    for line in sys.stdin.buffer:
+        alarm(int(float(sys.argv[3])) + _GRACE_S)
+        answers.write(_answered(function, line) + b"\n")
+        alarm(0)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
