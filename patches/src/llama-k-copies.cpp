@@ -5,10 +5,14 @@
 #include "ggml-alloc.h"
 #include "ggml-backend.h"
 
+#include <atomic>
 #include <new>
 
+static std::atomic<uint64_t> last_serial;
+
 llama_k_copies::llama_k_copies(
-        const layers & keys, ggml_type type, uint64_t n_keys, uint32_t n_seq_max, uint32_t n_cells, bool no_alloc) : no_alloc(no_alloc) {
+        const layers & keys, ggml_type type, uint64_t n_keys, uint32_t n_seq_max, uint32_t n_cells, bool no_alloc) :
+    serial(++last_serial), n_keys(n_keys), no_alloc(no_alloc) {
     by_cell = n_keys*n_seq_max >= n_cells;
     n_slots = by_cell ? n_cells : n_keys;
 

@@ -35,11 +35,16 @@ struct llama_k_copies {
         return by_cell ? cell : seq_id*n_slots + pos % n_slots;
     }
 
-    bool holds(uint64_t n_keys) const {
-        return by_cell || n_slots >= n_keys;
+    bool holds(uint64_t n) const {
+        return by_cell || n_slots >= n;
     }
 
     void breakdown(std::map<ggml_backend_buffer_type_t, size_t> & sizes) const;
+
+    // never given twice, unlike an address
+    const uint64_t serial;
+
+    const uint64_t n_keys; // that were asked for
 
     uint32_t n_slots = 0; // of each sequence
     bool     by_cell = false;

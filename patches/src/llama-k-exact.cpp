@@ -10,7 +10,7 @@ namespace {
 
 class llm_graph_input_k_exact : public llm_graph_input_i {
 public:
-    explicit llm_graph_input_k_exact(llama_kv_keys & keys) : keys(keys) {}
+    explicit llm_graph_input_k_exact(llama_kv_keys & keys) : keys(keys), serial(keys.exact_serial()) {}
 
     void set_input(const llama_ubatch * ubatch) override {
         std::vector<int64_t> data;
@@ -21,10 +21,12 @@ public:
     }
 
     bool can_reuse(const llm_graph_params & params) override {
-        return slots->ne[0] == params.ubatch.n_tokens;
+        return slots->ne[0] == params.ubatch.n_tokens && serial == keys.exact_serial();
     }
 
     llama_kv_keys & keys;
+
+    const uint64_t serial; // of the copies that the graph writes to
 
     ggml_tensor * slots = nullptr; // I64 [n_tokens]
 };

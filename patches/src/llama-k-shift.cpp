@@ -210,9 +210,11 @@ bool llama_k_shifts::run(llama_context & lctx, const llama_kv_keys & keys, const
         }
     }
 
-    const auto first = rows.in_place ? rows.rows.front() : -1;
+    const auto first  = rows.in_place ? rows.rows.front() : -1;
+    const auto source = rows.source ? rows.source->serial : 0;
+    const auto keep   = rows.keep   ? rows.keep->serial   : 0;
 
-    if (ks.n_rows != rows.rows.size() || ks.source != rows.source || ks.keep != rows.keep || ks.first != first) {
+    if (ks.n_rows != rows.rows.size() || ks.source != source || ks.keep != keep || ks.first != first) {
         ks.n_rows = 0;
         ks.res->reset();
 
@@ -225,8 +227,8 @@ bool llama_k_shifts::run(llama_context & lctx, const llama_kv_keys & keys, const
         }
 
         ks.n_rows = rows.rows.size();
-        ks.source = rows.source;
-        ks.keep   = rows.keep;
+        ks.source = source;
+        ks.keep   = keep;
         ks.first  = first;
     }
 
@@ -253,14 +255,6 @@ bool llama_k_shifts::run(llama_context & lctx, const llama_kv_keys & keys, const
     }
 
     return true;
-}
-
-void llama_k_shifts::drop(llama_context & lctx, const llama_kv_cache & kv) {
-    const auto it = lctx.k_shifts.shifts.find(&kv);
-
-    if (it != lctx.k_shifts.shifts.end()) {
-        it->second.n_rows = 0;
-    }
 }
 
 size_t llama_k_shifts::memory(ggml_backend_t backend) const {

@@ -45,8 +45,9 @@ struct llama_k_shift {
     size_t  n_rows = 0;
     int32_t first  = -1;
 
-    const llama_k_copies * source = nullptr;
-    const llama_k_copies * keep   = nullptr;
+    // the serials of the copies that it reads and writes, 0 = none
+    uint64_t source = 0;
+    uint64_t keep   = 0;
 
     // fill an input of the graph. it lies where it is read, so the device is told in order instead of waited for
     void set(ggml_tensor * dst, const std::vector<int32_t> & src) const;
@@ -63,9 +64,6 @@ struct llama_k_shifts {
     // rotate these rows
     // again: nothing else has been computed since the last ones
     static bool run(llama_context & lctx, const llama_kv_keys & keys, const llama_k_shift_rows & rows, bool again);
-
-    // forget a cache's graph, before copies that it reads are freed
-    static void drop(llama_context & lctx, const llama_kv_cache & kv);
 
     // the size of the compute buffers
     size_t memory(ggml_backend_t backend) const;

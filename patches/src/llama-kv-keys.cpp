@@ -15,9 +15,15 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <stdexcept>
 
 // no border is known: compare every key of the sequence with its wanted rotation
 static constexpr llama_pos BORDER_UNKNOWN = -1;
+
+// the slot, if it still holds the copy of this key
+static int32_t find_copy(const llama_k_copies * copies, int32_t slot, uint64_t id) {
+    return copies && slot >= 0 && copies->slots[slot].id == id ? slot : -1;
+}
 
 std::shared_ptr<llama_kv_keys> llama_kv_keys_make(llama_kv_cache & kv) {
     return std::make_shared<llama_kv_keys>(kv);
@@ -87,11 +93,224 @@ bool llama_kv_keys::restored(const std::vector<llama_seq_id> & strm, const std::
 
     rots.clear();
 
-    known.assign(LLAMA_MAX_SEQ, { BORDER_UNKNOWN });
+    known.resize(LLAMA_MAX_SEQ);
+
+    for (const uint32_t cell : cells[0]) {
+        if (kv.v_cells[strm[0]].seq_count(cell) == 1) {
+            known[kv.v_cells[strm[0]].seq_get(cell)] = { BORDER_UNKNOWN };
+        } else {
+            known.assign(LLAMA_MAX_SEQ, { BORDER_UNKNOWN });
+        }
+    }
 
     if (group_attn.enabled() && (has_shared_cells() || has_images())) {
         LLAMA_LOG_ERROR("%s: under group attention sequences can't share cells, nor hold images\n", __func__);
         return false;
+    }
+
+    return true;
+}
+
+// a copy of the i-th cell of a state
+struct copy_note {
+    uint32_t  i;
+    llama_pos rot;
+};
+
+// call with stretches of slots that lie side by side: first, count
+template <typename F>
+static void for_stretches(const std::vector<int32_t> & slots, F && f) {
+    for (size_t first = 0, last = 0; first < slots.size(); first = last) {
+        for (last = first + 1; last < slots.size() && slots[last] == slots[last - 1] + 1; ++last) {}
+
+        f(slots[first], last - first);
+    }
+}
+
+void llama_kv_keys::write_copies(
+        llama_io_write_i & io, uint32_t strm, const std::vector<std::pair<uint32_t, uint32_t>> & ranges, llama_state_seq_flags flags) const {
+    const auto & cells = kv.v_cells[strm];
+
+    // tensors of different types can't be restored on the device
+    const bool with_copies = !(flags & LLAMA_STATE_SEQ_FLAGS_ON_DEVICE);
+
+    std::map<llama_seq_id, llama_group_attn::borders> borders;
+
+    for (const auto * copies : { exact.get(), kept.get() }) {
+        std::vector<copy_note> notes;
+        std::vector<int32_t>   slots;
+
+        uint32_t i = 0;
+
+        for (const auto & [first, last] : ranges) {
+            for (uint32_t cell = first; cell < last; ++cell, ++i) {
+                if (cells.seq_count(cell) != 1) {
+                    continue;
+                }
+
+                const auto seq = cells.seq_get(cell);
+
+                if (!known.empty() && known[seq][0] != BORDER_UNKNOWN) {
+                    borders[seq] = known[seq];
+                }
+
+                const key & k = keys[(size_t) strm*kv.get_size() + cell];
+
+                const int32_t slot = find_copy(copies, copies == exact.get() ? k.exact : k.kept, k.id);
+
+                if (with_copies && slot >= 0) {
+                    notes.push_back({ i, copies->slots[slot].rot });
+                    slots.push_back(slot);
+                }
+            }
+        }
+
+        const uint64_t n_keys = copies ? copies->n_keys : 0;
+        const uint32_t n      = notes.size();
+
+        io.write(&n_keys, sizeof(n_keys));
+        io.write(&n,      sizeof(n));
+
+        if (n == 0) {
+            continue;
+        }
+
+        io.write(notes.data(), n*sizeof(copy_note));
+
+        for (ggml_tensor * k : copies->k) {
+
+            const uint64_t row = k ? k->nb[1] : 0;
+
+            io.write(&row, sizeof(row));
+
+            if (k) {
+                for_stretches(slots, [&](size_t slot, size_t count) { io.write_tensor(k, slot*row, count*row); });
+            }
+        }
+    }
+
+    const uint32_t n_borders = borders.size();
+
+    io.write(&n_borders, sizeof(n_borders));
+
+    for (const auto & [seq, value] : borders) {
+        io.write(&seq, sizeof(seq));
+        io.write(value.data(), sizeof(value));
+    }
+}
+
+void llama_kv_keys::read_copies(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & restored, llama_seq_id seq_id) {
+    const auto & cells = kv.v_cells[strm];
+
+    for (auto * place : { &exact, &kept }) {
+        const bool is_exact = place == &exact;
+
+        uint64_t n_keys;
+        uint32_t n;
+
+        io.read(&n_keys, sizeof(n_keys));
+        io.read(&n,      sizeof(n));
+
+        if (n > restored.size()) {
+            throw std::runtime_error("a state has more copies of keys than keys");
+        }
+
+        std::vector<copy_note> notes(n);
+
+        n_keys = std::min<uint64_t>(n_keys, kv.get_size());
+
+        // exact copies are written by the graphs of micro-batches, so they can't come out of nothing: set group attention before
+        if (n_keys > 0 && (is_exact ? *place && !(*place)->holds(n_keys) : group_attn.enabled() && !(*place && (*place)->holds(n_keys)))) {
+            *place = make_copies(is_exact ? GGML_TYPE_F16 : GGML_TYPE_COUNT, n_keys);
+        }
+
+        if (n == 0) {
+            continue;
+        }
+
+        io.read(notes.data(), n*sizeof(copy_note));
+
+        auto * copies = place->get();
+
+        std::vector<int32_t> slots;
+
+        for (uint32_t j = 0; j < n; ++j) {
+            const auto & note = notes[j];
+
+            if (note.i >= restored.size() || (j > 0 && note.i <= notes[j - 1].i) || cells.seq_count(restored[note.i]) != 1) {
+                throw std::runtime_error("a state has copies of no key");
+            }
+
+            if (copies) {
+                const uint32_t cell = restored[note.i];
+
+                key & k = at(strm, cell);
+
+                const int32_t slot = copies->slot_of(cells.seq_get(cell), cells.pos_get(cell), cell);
+
+                (is_exact ? k.exact : k.kept) = slot;
+
+                copies->slots[slot] = { k.id, note.rot };
+                slots.push_back(slot);
+            }
+        }
+
+        std::vector<uint8_t> ignored;
+
+        for (size_t il = 0; il < kv.layers.size(); ++il) {
+            ggml_tensor * k = copies ? copies->k[il] : nullptr;
+
+            uint64_t row;
+
+            io.read(&row, sizeof(row));
+
+            if (copies && row != (k ? k->nb[1] : 0)) {
+                throw std::runtime_error("the copies of keys in a state have another size");
+            }
+
+            if (k) {
+                for_stretches(slots, [&](size_t slot, size_t count) { io.read_tensor(k, slot*row, count*row); });
+            } else {
+                ignored.resize(row);
+
+                for (uint32_t j = 0; j < n; ++j) {
+                    io.read(ignored.data(), row);
+                }
+            }
+        }
+    }
+
+    uint32_t n_borders;
+
+    io.read(&n_borders, sizeof(n_borders));
+
+    for (uint32_t j = 0; j < n_borders; ++j) {
+        llama_seq_id seq;
+
+        llama_group_attn::borders borders;
+
+        io.read(&seq, sizeof(seq));
+        io.read(borders.data(), sizeof(borders));
+
+        seq = seq_id >= 0 ? seq_id : seq;
+
+        if (seq >= 0 && seq < LLAMA_MAX_SEQ && are_borders(seq, borders)) {
+            known[seq] = borders;
+        }
+    }
+}
+
+bool llama_kv_keys::are_borders(llama_seq_id seq_id, const llama_group_attn::borders & borders) const {
+    if (!group_attn.enabled() || *std::min_element(borders.begin(), borders.end()) < 0) {
+        return false;
+    }
+
+    const auto strm = kv.seq_to_stream[seq_id];
+
+    for (const auto & [pos, cell] : kv.v_cells[strm].seq_pos_get(seq_id)) {
+        if (keys[(size_t) strm*kv.get_size() + cell].rot != group_attn.rotation(pos, borders)) {
+            return false;
+        }
     }
 
     return true;
@@ -143,11 +362,6 @@ bool llama_kv_keys::shift(llama_context * lctx) {
     return run(lctx, moves, 0);
 }
 
-// the slot, if it still holds the copy of this key
-static int32_t find_copy(const llama_k_copies * copies, int32_t slot, uint64_t id) {
-    return copies && slot >= 0 && copies->slots[slot].id == id ? slot : -1;
-}
-
 bool llama_kv_keys::run(llama_context * lctx, std::vector<move> & moves, uint64_t n_keep) {
     if (moves.empty()) {
         return true;
@@ -177,7 +391,6 @@ bool llama_kv_keys::run(llama_context * lctx, std::vector<move> & moves, uint64_
         // growing frees the copies there are: their keys go on from what they have become
         if (!kept || !kept->holds(n_keep)) {
             lctx->synchronize();
-            llama_k_shifts::drop(*lctx, kv);
 
             ways[PLAIN].insert(ways[PLAIN].end(), ways[KEPT].begin(), ways[KEPT].end());
             ways[KEPT].clear();
@@ -421,11 +634,20 @@ std::unique_ptr<llama_k_copies> llama_kv_keys::make_copies(ggml_type type, uint6
 }
 
 bool llama_kv_keys::reserve_copies(llama_context * lctx, const llama_group_attn & value) {
-    if (!value.enabled() || !is_quantized() || !has_rope()) {
+    if (!value.enabled() || !has_rope()) {
         return false;
     }
 
     const uint64_t n_exact = n_kept(value, 0);
+
+    if (!is_quantized()) {
+        // what a plan counts: they are made when a border first moves back
+        if (kv.hparams.no_alloc) {
+            kept = make_copies(GGML_TYPE_COUNT, n_exact);
+        }
+        return false;
+    }
+
     const uint64_t n_far   = n_kept(value, value.n_levels - 1);
 
     const bool grow = !exact || !exact->holds(n_exact);
@@ -433,7 +655,6 @@ bool llama_kv_keys::reserve_copies(llama_context * lctx, const llama_group_attn 
     if (grow || (value.n_levels > 1 && (!kept || !kept->holds(n_far)))) {
         // what is freed may be in use
         lctx->synchronize();
-        llama_k_shifts::drop(*lctx, kv);
 
         // keys that lie before the ring of exact copies move too
         if (value.n_levels > 1) {

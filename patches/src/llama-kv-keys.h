@@ -42,11 +42,11 @@ struct llama_kv_keys {
     void copied(uint32_t src, uint32_t dst);
 
     //
-    // states: each cell's rotation stands behind its position
+    // states: each cell's rotation stands behind its position, and the copies of its key behind keys and values
     //
 
-    // marks a state that holds them, so that this library and the stock one refuse each other's states
-    static constexpr uint32_t STATE_TAG = 0x53450000; // "SE"
+    // marks a state that holds them, so that this library, the ones before it and the stock one refuse each other's states
+    static constexpr uint32_t STATE_TAG = 0x53452000; // "SE", version 2
 
     void write(llama_io_write_i & io, uint32_t strm, uint32_t cell) const;
 
@@ -54,6 +54,14 @@ struct llama_kv_keys {
 
     // these cells were restored, with the rotations that were read last. false: they can't be used as they are
     bool restored(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells);
+
+    // the copies of the keys in these ranges of cells, and the borders that they are rotated for. with both, a context that was
+    // restored moves its keys from the same values as the one that was saved: it goes on bit for bit
+    void write_copies(
+            llama_io_write_i & io, uint32_t strm, const std::vector<std::pair<uint32_t, uint32_t>> & ranges, llama_state_seq_flags flags) const;
+
+    // call with the cells that were restored. seq_id: what they were restored as, -1 = as they were. throws std::runtime_error
+    void read_copies(llama_io_read_i & io, uint32_t strm, const std::vector<uint32_t> & cells, llama_seq_id seq_id);
 
     //
     // moves
@@ -108,7 +116,8 @@ struct llama_kv_keys {
     // room for the copies that this scheme wants. returns true if graphs have to be built anew
     bool reserve_copies(llama_context * lctx, const llama_group_attn & value);
 
-    bool has_exact() const { return exact != nullptr; }
+    // changes with the tensors of the exact copies, 0 = there are none
+    uint64_t exact_serial() const { return exact ? exact->serial : 0; }
 
     // the slots of the exact copies of the keys that were written last
     void claim_exact(const llama_ubatch & ubatch, std::vector<int64_t> & slots);
@@ -154,6 +163,9 @@ private:
     uint64_t n_kept(const llama_group_attn & value, int32_t level) const;
 
     std::unique_ptr<llama_k_copies> make_copies(ggml_type type, uint64_t n_keys) const;
+
+    // are all keys of a sequence rotated as these borders want them?
+    bool are_borders(llama_seq_id seq_id, const llama_group_attn::borders & borders) const;
 
     std::vector<key> keys; // by row
 

@@ -396,8 +396,8 @@ def plain_and_grouped(bench: Bench) -> Iterator[Row]:
 
 
 def decode_by_flash_attention(bench: Bench) -> Iterator[Row]:
-    """A token decoded at depth with group attention through our kernel, against the plain model without flash attention, and, where
-    there is a stock library, through ggml's kernel."""
+    """A token decoded at depth with group attention through our kernel, against the plain model without flash attention, and plain
+    through ours against ggml's kernel: of a stock library where there is one, else of this one."""
     loops = {kv_type: Loop(bench.open(bench.tokens + 512, kv_type)) for kv_type in ("f16", "q8_0")}
     for loop in loops.values():
         loop.llm.pin_group_attention(GroupAttention(4, 512, 512))
@@ -408,7 +408,7 @@ def decode_by_flash_attention(bench: Bench) -> Iterator[Row]:
         detail = f"{1000 * took[kv_type]:.1f} against {1000 * took['none']:.1f} ms"
         name = f"decode time at {bench.tokens:,} tokens, {kv_type} cache, n=4, against n=1, f16, without flash attention"
         yield Row(name, took[kv_type] / took["none"], 0.95, False, detail)
-    for kv_type in loops if bench.plain_library else ():
+    for kv_type in loops:
         rounds = [[float(_elsewhere(bench, who, _DECODE.format(kv_type=kv_type))) for who in ("ours", "ggml's")] for _ in range(2)]
         ours, theirs = (min(times) for times in zip(*rounds, strict=True))
         detail = f"{1000 * ours:.1f} against {1000 * theirs:.1f} ms"
@@ -498,8 +498,9 @@ print(speed._in_turns({{"": speed.Loop(llm)}}, tokens, bench.tokens, 1)[1][""])
 
 
 def _elsewhere(bench: Bench, who: str, program: str) -> str:
-    """What a program prints in a process of its own, with the stock library unless it is ours."""
+    """What a program prints in a process of its own, with the stock library unless it is ours, or with ggml's kernels."""
     ours = who == "ours"
     names = f"from pathlib import *\nfrom selfextend_local.evaluation import speed\nBench = speed.Bench\nbench, ours = {bench!r}, {ours}\n"
     env = os.environ | ({"LLAMA_CPP_LIB_PATH": str(bench.plain_library)} if bench.plain_library and not ours else {})
+    env |= {"GGML_CPU_OWN_KERNELS": "0"} if who == "ggml's" else {}
     return subprocess.run([sys.executable, "-c", names + program], capture_output=True, text=True, check=True, env=env).stdout

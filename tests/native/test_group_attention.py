@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -478,12 +479,62 @@ def test_refuses_states_that_are_cut_or_damaged(tiny_model: TinyModel, whole: bo
         assert_close(engine.decode(text()), expected)
 
 
-# The stock library beside it: SELFEXTEND_STOCK_LIB names the folder of its libllama
+W, R, N_LAYER, STATE_VERSION = 32, 16, 2, 2
+
+
+def copies_at(state: bytes, n: int) -> int:
+    """Where the note of the exact copies stands in a state: for how many keys there is room, how many copies follow, and the first."""
+    head = struct.pack("<QII", W + 2 * R, n, 0)
+    assert state.count(head) == 1
+    return state.index(head)
+
+
+@pytest.mark.parametrize("damage", ["more copies than keys", "of no key", "twice", "of another size", "cut", "of the version before"])
+def test_refuses_states_whose_copies_are_damaged(tiny_model: TinyModel, damage: str) -> None:
+    n_tokens = W + R  # all have a copy
+    with Engine(tiny_model("gqa"), type_k="q8_0", type_v="f16", flash_attn=True) as engine:
+        assert engine.set_group_attn(4, W, R) == 0
+        engine.decode(text()[:n_tokens])
+        state = engine.save(0)
+        expected = engine.decode(text()[n_tokens:], pos0=n_tokens)
+        place = copies_at(state, n_tokens)
+        notes, rows = place + 12, place + 12 + 8 * n_tokens
+        tag = struct.pack("<I", 0x53450000 | STATE_VERSION << 12 | 1)
+        assert tag in state
+        broken = {
+            "more copies than keys": lambda s: s[: place + 8] + struct.pack("<I", 2**32 - 1) + s[notes:],
+            "of no key": lambda s: s[: rows - 8] + struct.pack("<I", 2**32 - 1) + s[rows - 4 :],
+            "twice": lambda s: s[:notes] + struct.pack("<I", 1) + s[notes + 4 :],
+            "of another size": lambda s: s[:rows] + struct.pack("<Q", 2**40) + s[rows + 8 :],
+            "cut": lambda s: s[: rows + 100],
+            "of the version before": lambda s: s.replace(tag, struct.pack("<I", 0x53450001), 1),
+        }[damage]
+        engine.clear()
+        assert engine.load(broken(state), 0) == 0
+        engine.clear()
+        assert engine.load(state, 0) == len(state)
+        assert np.array_equal(engine.decode(text()[n_tokens:], pos0=n_tokens), expected)
+
+
+@pytest.mark.parametrize("kv_type", ["q8_0", "q4_0"])
+def test_a_sequence_goes_on_as_another_one_bit_for_bit(tiny_model: TinyModel, kv_type: str) -> None:
+    cut = 100
+    with Engine(tiny_model("gqa"), type_k=kv_type, type_v="f16", flash_attn=True, n_seq_max=2, n_ctx=512) as engine:
+        assert engine.set_group_attn(4, W, R) == 0
+        engine.decode(text()[:cut])
+        state = engine.save(0)
+        expected = engine.decode(text()[cut:], pos0=cut)
+        engine.clear()
+        assert engine.load(state, 1) == len(state)
+        assert np.array_equal(engine.decode(text()[cut:], pos0=cut, seq=1), expected)
+
+
+# The stock library beside it: SELFEXTEND_STOCK_LIB names the folder of its libllama, built for the same CPU (patches/README.md)
 
 STOCK = os.environ.get("SELFEXTEND_STOCK_LIB")
 CACHES = [("f32", False), ("f16", False), ("f16", True), ("q8_0", True), ("q4_0", True)]
 STOCK_SCRIPT = f"""
-import sys
+import os, sys
 from pathlib import Path
 import numpy as np
 from support.driver import Engine
@@ -494,6 +545,12 @@ for model in map(Path, sys.argv[2:]):
     for cache_type, flash_attn in {CACHES!r}:
         with Engine(model, type_k=cache_type, type_v=cache_type, flash_attn=flash_attn, n_ubatch=64) as engine:
             np.save(folder / f"{{model.stem}}-{{cache_type}}-{{flash_attn}}.npy", engine.decode(tokens, batches=[90, 1, 29]))
+            if os.environ.get("GGML_CPU_OWN_KERNELS"):
+                engine.clear()
+                assert engine.set_group_attn(1, 32, 16) == 0
+                np.save(folder / f"{{model.stem}}-{{cache_type}}-{{flash_attn}}-set.npy", engine.decode(tokens, batches=[90, 1, 29]))
+    if os.environ.get("GGML_CPU_OWN_KERNELS"):
+        continue
     with Engine(model) as engine:
         engine.decode(tokens)
         (folder / f"{{model.stem}}.whole").write_bytes(engine.save())
@@ -517,25 +574,49 @@ def stock(tiny_model: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
             engine.decode(text())
             (folder / f"{tiny_model(kind).stem}.our-whole").write_bytes(engine.save())
             (folder / f"{tiny_model(kind).stem}.our-sequence").write_bytes(engine.save(0))
-    tests = str(Path(__file__).resolve().parents[1])
-    python_path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"PYTHONPATH": python_path, "LLAMA_CPP_LIB_PATH": STOCK, "GGML_NO_BACKTRACE": "1"}
-    command = [sys.executable, "-c", STOCK_SCRIPT, str(folder), *map(str, models)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_stock_script(folder, models, {"LLAMA_CPP_LIB_PATH": STOCK})
     return folder
 
 
+def run_stock_script(folder: Path, models: list[Path], environment: dict[str, str]) -> None:
+    tests = str(Path(__file__).resolve().parents[1])
+    python_path = os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", STOCK_SCRIPT, str(folder), *map(str, models)]
+    done = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": python_path, "GGML_NO_BACKTRACE": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def without_our_kernels(stock: Path, tiny_model: TinyModel) -> Path:
+    """What this library computes with ggml's kernels, in a process of its own."""
+    ours = stock / "ours"
+    ours.mkdir()
+    np.save(ours / "tokens.npy", text())
+    run_stock_script(ours, [tiny_model(kind) for kind in REFERENCE_KINDS + REFUSED_KINDS], {"GGML_CPU_OWN_KERNELS": "0"})
+    return ours
+
+
 @pytest.mark.parametrize("kind", REFERENCE_KINDS + REFUSED_KINDS)
-def test_without_groups_it_is_the_stock_library_bit_for_bit(tiny_model: TinyModel, stock: Path, kind: str) -> None:
+def test_without_groups_it_is_the_stock_library_bit_for_bit(
+    tiny_model: TinyModel, stock: Path, without_our_kernels: Path, kind: str
+) -> None:
+    """But for our kernels for CPUs: without them, or where they have nothing to do."""
     path = tiny_model(kind)
     for cache_type, flash_attn in CACHES:
-        expected = np.load(stock / f"{path.stem}-{cache_type}-{flash_attn}.npy")
-        with Engine(path, type_k=cache_type, type_v=cache_type, flash_attn=flash_attn, n_ubatch=64) as engine:
-            assert np.array_equal(engine.decode(text(), batches=[90, 1, 29]), expected), cache_type
-            engine.clear()
-            assert engine.set_group_attn(1, 32, 16) == 0
-            assert np.array_equal(engine.decode(text(), batches=[90, 1, 29]), expected), cache_type
+        name = f"{path.stem}-{cache_type}-{flash_attn}"
+        expected = np.load(stock / f"{name}.npy")
+        for file in (f"{name}.npy", f"{name}-set.npy"):
+            assert np.array_equal(np.load(without_our_kernels / file), expected), file
+        if not flash_attn:
+            with Engine(path, type_k=cache_type, type_v=cache_type, flash_attn=flash_attn, n_ubatch=64) as engine:
+                assert np.array_equal(engine.decode(text(), batches=[90, 1, 29]), expected), name
 
 
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -58,13 +59,17 @@ def test_k_shift_under_yarn_keeps_magnitudes(tiny_model: TinyModel, n_shifts: in
     assert np.abs(got - expected).max() < F32_BOUND
 
 
-def cached_keys(engine: Engine, n_cells: int, row_bytes: int, n_layer: int = 2) -> np.ndarray:
-    """K of a sequence [layer, cell, byte], read from the end of its state: per layer a type (4 bytes), a row size (8) and the rows;
-    K and V are of the same type and size here. The head of the state is left alone, since the patches add to it."""
-    section = 12 + n_cells * row_bytes
-    state = np.frombuffer(engine.save(0), dtype=np.uint8)[-2 * n_layer * section :]
-    keys = state[: n_layer * section].reshape(n_layer, section)
-    assert (keys[:, 4:12].copy().view(np.uint64) == row_bytes).all()
+GGML_TYPES = {"q8_0": 8, "q4_0": 2}
+
+
+def cached_keys(engine: Engine, cache_type: str, n_cells: int, row_bytes: int, n_layer: int = 2) -> np.ndarray:
+    """K of a sequence [layer, cell, byte]: in its state a type (4 bytes), a row size (8) and the rows for each layer, where K begins
+    behind the layout of V (4) and the number of layers (4). What the patches add stands before and behind."""
+    section, state = 12 + n_cells * row_bytes, engine.save(0)
+    head = struct.pack("<IIiQ", 0, n_layer, GGML_TYPES[cache_type], row_bytes)
+    assert state.count(head) == 1
+    start = state.index(head) + 8
+    keys = np.frombuffer(state, dtype=np.uint8)[start : start + n_layer * section].reshape(n_layer, section)
     return keys[:, 12:].reshape(n_layer, n_cells, row_bytes)
 
 
@@ -83,14 +88,14 @@ def test_k_shift_touches_only_cells_that_move(tiny_model: TinyModel, cache_type:
         cache: dict[str, Any] = {"type_k": cache_type, "type_v": cache_type, "flash_attn": True}
         with Engine(tiny_model("gqa"), n_ctx=n_ctx, on_node=count, **cache) as engine:
             engine.decode(tokens)
-            before = cached_keys(engine, len(tokens), row_bytes)
+            before = cached_keys(engine, cache_type, len(tokens), row_bytes)
             engine.seq_rm(0, start - moved, start)
             engine.seq_add(0, start, -1, -moved)
             rotated[0] = 0
             engine.decode(tokens[:1])
             rotated_by_size[n_ctx] = rotated[0]
             engine.seq_rm(0, len(tokens) - moved)
-            after = cached_keys(engine, len(tokens) - moved, row_bytes)
+            after = cached_keys(engine, cache_type, len(tokens) - moved, row_bytes)
         stay, gone = start - moved, start
         assert (after[:, :stay] == before[:, :stay]).all()
         assert (after[:, stay:] != before[:, gone:]).any(axis=2).all(), "a cell that should move did not"

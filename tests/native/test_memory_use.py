@@ -65,9 +65,10 @@ def test_simulated_memory_is_what_the_context_takes(tiny_model: Callable[[str], 
         assert use.weights == pytest.approx(weights, rel=0.01)
 
 
-@pytest.mark.parametrize(("kv_type", "copies"), [("f16", 0), ("q8_0", 64), ("q4_0", 64)])
-def test_exact_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_type: str, copies: int) -> None:
-    """w + 2r keys in f16, beside a cache that would lose by moving them."""
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
+def test_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_type: str) -> None:
+    """w + 2r keys in f16: of a quantised cache as they were computed, of an f16 one as they are before a border moves back."""
+    copies = 64
     model = native.open_model_without_weights(tiny_model("gqa"))
     sizes = []
     try:

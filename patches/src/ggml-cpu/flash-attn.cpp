@@ -1,5 +1,6 @@
 #include "flash-attn.h"
 
+#include "own-kernels.h"
 #include "simd-gemm.h"
 
 // The kernels are written in ggml's vectors of a fixed length.
@@ -243,7 +244,7 @@ bool supports(const ggml_tensor * dst) {
 #else
     const bool even = v->ne[0] % 8 == 0;
 #endif
-    return even && max_bias == 0.0f && q->type == GGML_TYPE_F32 && unpacks(k) && unpacks(v) && k->ne[0] <= MAX_HEAD
+    return own_kernels() && even && max_bias == 0.0f && q->type == GGML_TYPE_F32 && unpacks(k) && unpacks(v) && k->ne[0] <= MAX_HEAD
         && v->ne[0] <= MAX_HEAD && (!mask || (mask->type == GGML_TYPE_F16 && mask->ne[2] == 1));
 }
 

@@ -2,6 +2,7 @@
 
 #include "ggml-cpu-impl.h"
 #include "ggml-impl.h"
+#include "own-kernels.h"
 #include "quants.h"
 #include "simd-mappings.h"
 
@@ -54,7 +55,7 @@ int bits_of(ggml_type type) {
 bool supports(const ggml_tensor * dst) {
     const ggml_tensor * w = dst->src[0];
     const ggml_tensor * x = dst->src[1];
-    return bits_of(w->type) && x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && x->ne[1] >= MIN_TOKENS
+    return own_kernels() && bits_of(w->type) && x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float) && x->ne[1] >= MIN_TOKENS
         && ggml_nrows(x) == x->ne[1] && ggml_nrows(w) == w->ne[1];
 }
 
