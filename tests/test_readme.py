@@ -153,7 +153,7 @@ def test_modules_exist() -> None:
 
 
 def test_variables_exist() -> None:
-    folders = [ROOT / name for name in ("selfextend_local", "cli", "patches")]
+    folders = [ROOT / name for name in ("selfextend_local", "cli", "patches", "tests")]
     sources = [path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py")]
     named = {name for page in PAGES for name in re.findall(r"SELFEXTEND_[A-Z_]+", text(page))}
     by_flag = {name for name in named if name.startswith("SELFEXTEND_CHAT_")}
