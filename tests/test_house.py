@@ -21,7 +21,7 @@ CODE = [path for folder in ("selfextend_local", "cli") for path in sorted((ROOT 
 
 def _lint_imports(folder: Path) -> tuple[int, str]:
     program = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))"
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"}
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 

@@ -62,7 +62,7 @@ def lines_by_direction(glyphs: Glyphs, width: float, height: float) -> dict[int,
     found: dict[int, list[Line]] = {}
     for way in np.unique(ways):
         mine = seen[ways == way]
-        boxes = _framed(glyphs.boxes, int(way), width, height)
+        boxes = framed(glyphs.boxes, int(way), width, height)
         rightwards = bool((((codes[mine] >= 0x590) & (codes[mine] < 0x900)) | ((codes[mine] >= 0xFB1D) & (codes[mine] < 0xFEFD))).any())
         runs = list(_runs_from_right(codes, boxes, mine)) if rightwards else list(_runs(codes, boxes, mine))
         found[int(way)] = _merged(runs)
@@ -109,7 +109,7 @@ def _sideways(boxes: Any, size: Any) -> Any:
     return np.concatenate(([False], beside)) | np.concatenate((beside, [False]))
 
 
-def _framed(boxes: Any, way: int, width: float, height: float) -> Any:
+def framed(boxes: Any, way: int, width: float, height: float) -> Any:
     """Boxes as left, right, top, bottom in the frame of a line that runs this way."""
     x0, y1, x1, y0 = boxes.T
     if way == UP:
@@ -278,6 +278,11 @@ def _misplaced(chars: Sequence[str]) -> int:
             wrong += depth == 0
             depth = max(0, depth - 1)
     return wrong + depth
+
+
+def is_from_right(text: str) -> bool:
+    """Whether most of `text` is letters that run from the right."""
+    return sum("\u0590" <= c < "\u0900" or "\ufb1d" <= c < "\ufefd" for c in text) * 2 > len(text)
 
 
 def majority(lines: dict[int, list[Line]]) -> int:

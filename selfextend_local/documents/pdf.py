@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
@@ -26,7 +27,7 @@ import numpy as np
 
 from selfextend_local.documents import widgets
 from selfextend_local.documents.columns import in_reading_order
-from selfextend_local.documents.glyphs import DOWN, SLANTED, UP, UPRIGHT, VERTICAL, Glyphs, lines_by_direction, majority
+from selfextend_local.documents.glyphs import DOWN, SLANTED, UP, UPRIGHT, VERTICAL, Glyphs, is_from_right, lines_by_direction, majority
 from selfextend_local.documents.hidden_layers import without_hidden_layers
 from selfextend_local.documents.layout import Line, RawPage, page_from_text
 from selfextend_local.errors import (
@@ -60,7 +61,7 @@ _NEXT_STEP: dict[type[DocumentError], str] = {
     "e.g. qpdf in.pdf out.pdf",
 }
 
-_DRAWN_SCALE = 200 / 72  # dots a point; recognition gains little beyond 200 a inch
+_DRAWN_DOTS = 200  # an inch; recognition gains little beyond
 logging.getLogger("pypdfium2").setLevel(logging.ERROR)  # warns of XFA forms, which we name ourselves
 logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # repeats what a file says, escape codes included
 
@@ -124,20 +125,31 @@ def page_images(path: Path, numbers: Iterable[int], *, data: bytes | None = None
 
     Raises DocumentDamaged if a page can't be drawn.
     """
-    pdfium = import_module("pypdfium2")
     for number in numbers:
         # Opened anew for each page, so that the lock isn't held while the caller looks at the picture.
-        with _PDFIUM_LOCK:
-            document = _opened(pdfium, path, data)
-            try:
-                page = document[number - 1]
-                scale = min(_DRAWN_SCALE, _DRAWN_MOST / max(*page.get_size(), 1.0))
-                pixels = page.render(scale=scale).to_numpy().copy()
-            except pdfium.PdfiumError as error:
-                raise error_for(path, 6) from error
-            finally:
-                document.close()
-        yield PageImage(number, pixels, scale)
+        with opened_pdf(path, data) as (_, document):
+            image = drawn(document[number - 1], number, _DRAWN_DOTS)
+        yield image
+
+
+@contextmanager
+def opened_pdf(path: Path, data: bytes | None = None) -> Iterator[tuple[Any, Any]]:
+    """pypdfium2 and the document, for one thread at a time; its errors are DocumentErrors."""
+    pdfium = import_module("pypdfium2")
+    with _PDFIUM_LOCK:
+        document = _opened(pdfium, path, data)
+        try:
+            yield pdfium, document
+        except pdfium.PdfiumError as error:
+            raise error_for(path, 6) from error
+        finally:
+            document.close()
+
+
+def drawn(page: Any, number: int, dots: float) -> PageImage:
+    """A page of pypdfium2 as a picture of so many dots an inch, or fewer if it is very large."""
+    scale = min(dots / 72, _DRAWN_MOST / max(*page.get_size(), 1.0))
+    return PageImage(number, page.render(scale=scale).to_numpy()[:, :, :3].copy(), scale)
 
 
 def _opened(pdfium: Any, path: Path, data: bytes | None) -> Any:
@@ -192,7 +204,7 @@ def _pdfium_page(pdfium: Any, document: Any, index: int) -> RawPage:
         notes = tuple(widgets.sticky_notes(pdfium.raw, page))
         textpage = page.get_textpage()
         try:
-            glyphs = _glyphs(pdfium, textpage, left, bottom, width, height)
+            glyphs = glyphs_of(pdfium, textpage, left, bottom, width, height)
         finally:
             textpage.close()
     finally:
@@ -210,9 +222,7 @@ def _laid_out(found: dict[int, list[Line]], width: float, height: float, label: 
     pages: dict[int, RawPage] = {}
     for way, lines in found.items():
         sides = (height, width) if way in (UP, DOWN, VERTICAL) else (width, height)
-        letters = sum("\u0590" <= c < "\u0900" or "\ufb1d" <= c < "\ufefd" for x in lines for c in x.text)
-        from_right = letters * 2 > sum(len(x.text) for x in lines)
-        if from_right:  # seen in a mirror, such a page is like any other
+        if is_from_right("".join(x.text for x in lines)):  # seen in a mirror, such a page is like any other
             lines = [replace(x, left=sides[0] - x.right, right=sides[0] - x.left) for x in lines]
         pages[way] = RawPage(tuple(in_reading_order(lines)), *sides, label, measured=True)
     body = pages.pop(main, RawPage((), width, height, label, measured=True))
@@ -230,7 +240,7 @@ def _slanted_text(lines: list[Line], body: RawPage) -> tuple[tuple[str, ...], tu
     return (), (page_from_text(text, body.label),)
 
 
-def _glyphs(pdfium: Any, textpage: Any, left: float, bottom: float, width: float, height: float) -> Glyphs:
+def glyphs_of(pdfium: Any, textpage: Any, left: float, bottom: float, width: float, height: float) -> Glyphs:
     """The characters within the visible part of the page, by calls that PDFium answers straight into arrays."""
     calls = _calls(pdfium)
     count = max(textpage.count_chars(), 0)
