@@ -38,7 +38,7 @@ class ChildFailed(Exception):
 class Child:
     """One child that answers requests with `MODULE:FUNCTION`; started when it is needed, and anew when one has ended it.
 
-    seconds: for a request. mib: of memory; without an effect on macOS and Windows.
+    seconds: for a request. mib: of memory, 0 = without a limit; without an effect on macOS and Windows.
     """
 
     def __init__(self, function: str, *, seconds: float, mib: int) -> None:
@@ -144,7 +144,8 @@ def _limit(mib: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+        if mib:
+            resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
     except (ImportError, ValueError, OSError):
         return
 

@@ -133,7 +133,7 @@ class SelfExtendLlama(Llama):
                 verbose=verbose,
                 **dict(type_k=type_, type_v=type_) | batch,
             )
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:  # assertions of llama-cpp-python
             raise ModelError(f"{model_path} can't be loaded: {native.native_reason() or error}.") from error
         self._ga = PLAIN
         self._grouping = Grouping(self._settings, self.plan.n_ctx_train, self.info.sliding_window, self.plan.capacity)
@@ -384,6 +384,13 @@ class SelfExtendLlama(Llama):
             yield from generator
         finally:
             self._stop = None
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """As Llama.tokenize, which makes room for as many tokens as the trained window has in each call, and ends the process on words
+        of 48,000 letters."""
+        if type(self.tokenizer_).__name__ != "LlamaTokenizer":  # one that the caller gave
+            return list(super().tokenize(text, add_bos, special))
+        return native.tokenize(self._model.model, text, special, add_special=add_bos)
 
     def detokenize(self, tokens: list[int], prev_tokens: list[int] | None = None, special: bool = False) -> bytes:
         """As Llama.detokenize, which garbles tokens of more than 32 bytes."""

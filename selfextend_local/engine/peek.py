@@ -15,6 +15,7 @@ from selfextend_local import native
 from selfextend_local.errors import ModelError, ModelNotFound
 from selfextend_local.positions import MICRO_BATCH, GroupAttention
 
+from . import opening
 from .machine import free_memory
 from .plan import ContextPlan, Settings, Shape, Use, group_attention_for, make_plan
 from .tuned import with_profile
@@ -43,6 +44,7 @@ class ModelPeek:
         path = Path(model_path)
         if not path.is_file():
             raise ModelNotFound(f"There is no model file {path}. Name a GGUF file with --model.")
+        opening.check(path)
         self._model: Any = native.open_model_without_weights(path, 0)
         metadata = native.metadata(self._model)
         self.info = ModelInfo(

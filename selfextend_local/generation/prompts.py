@@ -37,6 +37,7 @@ NO_TEMPLATE = (
 
 _SHORT = 1000  # characters that are tokenised faster than looked up
 _CONVERSATIONS: tuple[tuple[Role, ...], ...] = (("system", "user", "assistant", "user"), ("user", "assistant", "user"), ("user",))
+_LARGEST_ID = 2**31 - 1  # of what llama.cpp calls a token
 _END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -279,7 +280,7 @@ class Prompts:
 
     def _id(self, key: str) -> int | None:
         value = self._vocabulary.metadata.get(f"tokenizer.ggml.{key}")
-        return int(value) if value is not None else None
+        return int(value) if value is not None and value.isdecimal() and int(value) <= _LARGEST_ID else None
 
 
 def _trimmed(parts: Sequence[str]) -> list[str]:

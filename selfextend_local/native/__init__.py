@@ -60,6 +60,7 @@ from .model import (
     tokenize,
     trained_window,
     try_grammar,
+    try_model,
 )
 
 __all__ = [
@@ -107,4 +108,5 @@ __all__ = [
     "tokenize",
     "trained_window",
     "try_grammar",
+    "try_model",
 ]

@@ -69,6 +69,23 @@ def open_model_without_weights(path: Path, gpu_layers: int = -1) -> Any:
     return model
 
 
+def try_model(path: Path) -> None:
+    """Load a model with its weights, on the CPU, and evaluate one token."""
+    llama_cpp = bindings()
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers, params.use_extra_bufts = 0, False
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        return
+    options = llama_cpp.llama_context_default_params()
+    options.n_ctx = options.n_batch = options.n_ubatch = 64
+    context = llama_cpp.llama_init_from_model(model, options)
+    if context:
+        llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(0), 1))
+        llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+
+
 def free_model(model: Any) -> None:
     bindings().llama_model_free(model)
 
@@ -88,18 +105,24 @@ def sliding_window(model: Any) -> int:
     return int(bindings().llama_model_n_swa(model))
 
 
-def tokenize(model: Any, text: str, special: bool) -> list[int]:
-    """Token ids of a text, without BOS; with `special`, text that looks like a control token becomes one.
+def tokenize(model: Any, text: str | bytes, special: bool, *, add_special: bool = False) -> list[int]:
+    """Token ids of a text; with `special`, text that looks like a control token becomes one; with `add_special`, BOS and EOS are added
+    as the vocabulary wants them.
 
     Runs of thousands of letters (or spaces, digits, marks) without a break are cut: the library splits a text with regular
     expressions that call themselves for each character, and ends the process on a run of 48,000 letters.
     """
     llama_cpp = bindings()
     vocab = llama_cpp.llama_model_get_vocab(model)
-    if llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE and _LONG_RUN.search(text):
-        cut = _LONG_RUN.sub(lambda run: _CUT.sub("\\g<0>\0", run[0]), text)
-        return [token for part in cut.split("\0") for token in _tokenize(llama_cpp, vocab, part, special)]
-    return _tokenize(llama_cpp, vocab, text, special)
+    raw = text.encode("utf-8", "replace") if isinstance(text, str) else text
+    if len(raw) >= _LONGEST_RUN and llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE:
+        characters = raw.decode("utf-8", "surrogateescape")
+        if _LONG_RUN.search(characters):
+            cut = _LONG_RUN.sub(lambda run: _CUT.sub("\\g<0>\0", run[0]), characters)
+            parts = [part.encode("utf-8", "surrogateescape") for part in cut.split("\0")]
+            first = _tokenize(llama_cpp, vocab, parts[0], special, add_special)
+            return first + [token for part in parts[1:] for token in _tokenize(llama_cpp, vocab, part, special, False)]
+    return _tokenize(llama_cpp, vocab, raw, special, add_special)
 
 
 _LONGEST_RUN = 2_000  # characters; the expressions take some 200 bytes of stack for each
@@ -108,14 +131,13 @@ _LONG_RUN = re.compile("|".join(f"{kind}{{{_LONGEST_RUN},}}" for kind in _KINDS)
 _CUT = re.compile(rf".{{{_LONGEST_RUN}}}", re.DOTALL)
 
 
-def _tokenize(llama_cpp: Any, vocab: Any, text: str, special: bool) -> list[int]:
-    raw = text.encode("utf-8", "replace")
+def _tokenize(llama_cpp: Any, vocab: Any, raw: bytes, special: bool, add_special: bool) -> list[int]:
     room = len(raw) + 8
     tokens = (llama_cpp.llama_token * room)()
-    count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, room, False, special)
+    count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, room, add_special, special)
     if count < 0:
         tokens = (llama_cpp.llama_token * -count)()
-        count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, -count, False, special)
+        count = llama_cpp.llama_tokenize(vocab, raw, len(raw), tokens, -count, add_special, special)
     return list(tokens[:count])
 
 

@@ -29,6 +29,11 @@ def state_folder() -> Path:
     return (chosen(CACHE_VARIABLE) or _usual(user_cache_path)) / "sessions"
 
 
+def model_folder() -> Path:
+    """Where it is remembered which model files have been opened. It can be deleted at any time."""
+    return state_folder().with_name("models")
+
+
 def chat_folder() -> Path:
     """Where chats lie: beside the user's data, since a cache may be emptied and a chat can't be made again."""
     from platformdirs import user_data_path
