@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from selfextend_local.batch.defaults import BATCH
+from selfextend_local.batch.job import Job, ModelSettings
 from selfextend_local.batch.outcome import Failure, Result, from_line
 from selfextend_local.batch.results import results_file
+from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import BatchError
 from selfextend_local.storage.results import ResultsFile
-from selfextend_local.summarize import Part, Summary, Usage
+from selfextend_local.summarize import Instruction, Part, Summary, Usage
 
 SUMMARY = Summary("Das ist\nes.", "parts", (Part("1", "4", "notes"),), 9, Usage(100, 20, 7, 1.5, 0.25), "stop", 4, 1024, "progressive")
 
@@ -47,6 +52,16 @@ def test_lines_are_openai_s_and_come_back_as_they_were() -> None:
     for given in (result("a.pdf"), failed):
         back = from_line(given.to_line())
         assert (back.custom_id, back.key, back.outcome, back.seconds) == (given.custom_id, given.key, given.outcome, 2.5)
+
+
+@pytest.mark.parametrize("changed", [{"ga_temperature": 0.3}, {"ga_mode": "recall", "ga_recall": 4096}, {"ga_n": 4}, {"kv_type": "q8_0"}])
+def test_a_result_stands_for_its_settings_only(changed: dict[str, Any]) -> None:
+    def key(settings: Settings) -> str:
+        return Job(Instruction(), ModelSettings(Path("m"), settings)).key("input", "model")
+
+    assert key(replace(BATCH, **changed)) != key(BATCH)
+    assert key(replace(BATCH, ga_mode="recall", ga_recall=2048)) != key(replace(BATCH, ga_mode="recall", ga_recall=4096))
+    assert key(replace(BATCH, ga_temperature=0.0)) == key(BATCH)
 
 
 def test_what_was_appended_is_known_to_the_next_run(tmp_path: Path) -> None:

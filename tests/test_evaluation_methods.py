@@ -67,6 +67,16 @@ def test_grouping_methods_come_once_for_each_size_and_window() -> None:
     assert (ga.n, ga.w) == (8, 512)
 
 
+def test_attention_temperature_is_a_column_of_its_own() -> None:
+    found = methods(["plain", "selfextend", "upstream"], [8], [None], temperatures=[0.0, 0.3])
+    assert [method.label for method in found] == ["plain", "selfextend n=8 c=0", "selfextend n=8 c=0.3", "upstream n=8"]
+    assert [method.setup(16_384, SMOL).temperature for method in found] == [0.0, 0.0, 0.3, 0.0]
+    tuned = replace(SMOL, tuned=Settings(ga_w=512, ga_fraction=0.6, ga_temperature=0.2, tuned=True))
+    assert Method("selfextend").setup(16_384, tuned).temperature == 0.2
+    assert Method("selfextend", ga_temperature=0.0).setup(16_384, tuned).temperature == 0.0
+    assert Method("plain").setup(16_384, tuned).temperature == 0.0
+
+
 def test_auto_is_what_was_tuned_unless_the_user_says_otherwise() -> None:
     tuned = Rotary(8192, 1e5, 64, tuned=Settings(ga_w=512, ga_fraction=0.6))
     ga = Method("selfextend").setup(16_384, tuned).group_attention

@@ -46,6 +46,23 @@ def test_the_setting_works_at_the_target_and_auto_takes_it(share: float, target:
     assert found.fraction <= share + 0.15
 
 
+def test_temperatures_are_tried_with_each_setting_and_the_one_that_works_is_kept(tmp_path: Path, profiles: Path) -> None:
+    words = Words()
+    say = finds_up_to(1.0)
+
+    def sharpened(prompt: str, setup: Setup, n_tokens: int) -> str:
+        works = setup.temperature == 0.3 or not setup.group_attention.enabled
+        return say(prompt, setup, n_tokens) if works else ""  # type: ignore[operator,no-any-return]
+
+    made, asked = ScriptedReaders(Scripted(words, sharpened)), subject(words, WINDOW)
+    results = Results(tmp_path / "t.jsonl")
+    found = tune(asked, made, results, 16_384, budget_seconds=600, temperatures=(0.0, 0.3))
+    assert found.verified and found.temperature == 0.3
+    assert [(t.temperature, t.passed) for t in found.trials[-2:]] == [(0.0, False), (0.3, True)]
+    assert found.setting.endswith(", c=0.3")
+    assert {row["config"].get("ga_temperature") for row in results.rows} == {None, 0.3}
+
+
 def test_within_the_reliable_part_nothing_is_grouped(tmp_path: Path) -> None:
     found = tuned(0.7, 2000, tmp_path)
     assert found.verified and not found.ga.enabled
@@ -144,6 +161,10 @@ def test_auto_obeys_the_profile_and_the_user_wins(profiles: Path) -> None:
     assert with_profile(Settings(), model) == Settings()
     save_profile(model, profile())
     assert with_profile(Settings(), model) == Settings(ga_w=512, ga_fraction=0.6, ga_mode="two-level", tuned=True)
+    save_profile(model, profile(ga_temperature=0.3))
+    assert with_profile(Settings(), model).ga_temperature == 0.3
+    assert with_profile(Settings(ga_temperature=0.0), model).ga_temperature == 0.0
+    save_profile(model, profile())
     assert with_profile(Settings(ga_w=2048), model) == Settings(ga_w=2048, ga_fraction=0.6, ga_mode="two-level", tuned=True)
     assert with_profile(Settings(ga_fraction=0.2), model) == Settings(ga_w=512, ga_fraction=0.2, ga_mode="two-level", tuned=True)
     for given in (Settings(ga_n=4), Settings(ga_w=1024, ga_fraction=0.5), Settings(ga_mode="progressive")):
@@ -159,7 +180,10 @@ def test_the_plan_says_that_it_was_tuned(profiles: Path) -> None:
     assert made.group_attention == group_attention_for(settings, 16_000, 8192)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model": "m"}', json.dumps(profile(ga_fraction=3.0).__dict__)])
+WRONG = [json.dumps(profile(**one).__dict__) for one in ({"ga_fraction": 3.0}, {"ga_temperature": 11.0})]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": "m"}', *WRONG])
 def test_a_damaged_profile_is_an_error_that_names_it(profiles: Path, content: str) -> None:
     model = model_file(profiles)
     path = save_profile(model, profile())

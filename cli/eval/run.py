@@ -16,7 +16,7 @@ import click
 from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
 
 from ..errors import EXIT_INTERRUPTED
-from ..flags.engine import GROUP_MODES, GROUP_MODES_HELP, gpu_layers, threads
+from ..flags.engine import GROUP_MODES, GROUP_MODES_HELP, TEMPERATURE_HELP, gpu_layers, threads
 from ..flags.types import ListOf
 from ..terminal import interrupts, output, progress
 
@@ -39,6 +39,17 @@ def number(text: str) -> int:
 
 def size(text: str) -> int | str:
     return "auto" if text == "auto" else number(text)
+
+
+def temperature(text: str) -> float:
+    """An attention temperature."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise ValueError(f"{text!r} is no number from 0 to 10")
+    return value
 
 
 def read_length(text: str) -> int | float:
@@ -74,6 +85,7 @@ class Options:
     ga_n: tuple[Any, ...]
     ga_w: tuple[int, ...] | None
     ga_mode: tuple[Any, ...]
+    ga_temperature: tuple[float, ...] | None
     kv_type: tuple[str, ...]
     threads: int | None
     gpu_layers: Any
@@ -112,6 +124,7 @@ _SHARED = (
         show_default=True,
         help=f"Of {', '.join(GROUP_MODES)}. {GROUP_MODES_HELP}",
     ),
+    click.option("--ga-temperature", type=ListOf("C", temperature), help=f"{TEMPERATURE_HELP} Default: as in chat."),
     click.option("--kv-type", type=ListOf("TYPES", one_of(AUTO_KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     threads,
     gpu_layers,
@@ -144,7 +157,7 @@ def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
     if options.plot:
         check_plot(options.plot)
     path = model_or_default(options.model)
-    columns = methods(options.methods, options.ga_n, options.ga_w or (None,), options.ga_mode)
+    columns = methods(options.methods, options.ga_n, options.ga_w or (None,), options.ga_mode, options.ga_temperature or (None,))
     with ModelPeek(path) as peek:
         trained = peek.info.n_ctx_train
         made = task(trained) if callable(task) else task

@@ -16,7 +16,9 @@ from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
 
 from ..errors import EXIT_ERROR, EXIT_INTERRUPTED, boundary
 from ..flags import engine
+from ..flags.types import ListOf
 from ..terminal import interrupts, output, progress
+from .run import temperature
 
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 @click.option("--target-tokens", type=click.IntRange(1), required=True, metavar="N", help="The length that you want to read.")
 @click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, metavar="M")
 @click.option("--kv-type", type=click.Choice(AUTO_KV_TYPES), default="f16", show_default=True)
+@click.option("--ga-temperature", type=ListOf("C", temperature), default="0", show_default=True,
+              help=f"{engine.TEMPERATURE_HELP} All of a list are tried with each setting.")  # fmt: skip
 @engine.threads
 @engine.gpu_layers
 @click.option("--dry-run", is_flag=True, help="Show what was found, keep nothing for later chats.")
@@ -39,6 +43,7 @@ def command(
     target_tokens: int,
     budget_minutes: float,
     kv_type: str,
+    ga_temperature: tuple[float, ...],
     threads: int | None,
     gpu_layers: Any,
     dry_run: bool,
@@ -54,7 +59,7 @@ def command(
     Examples:
       selfextend tune --target-tokens 16384
       selfextend tune --model mistral.gguf --target-tokens 65536 --budget-minutes 60 --gpu-layers -1
-      selfextend tune --target-tokens 16384 --dry-run --json
+      selfextend tune --target-tokens 16384 --ga-temperature 0,0.3 --dry-run --json
       selfextend tune --target-tokens 16384 --forget
 
     Exit codes: 0 found, 1 nothing worked (the best is shown, and not kept), 2 wrong usage, 130 interrupted; run it again to go on.
@@ -84,6 +89,7 @@ def command(
                     results,
                     target_tokens,
                     budget_seconds=60 * budget_minutes,
+                    temperatures=ga_temperature,
                     report=_say_trial,
                     progress=update,
                     should_stop=stop,
@@ -121,7 +127,10 @@ def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path:
     evidence += [
         f"{t.stage}: {t.setting}, {t.length:,} tokens: {t.found} of {t.asked} found" for t in tuning.trials
     ]
-    profile = Profile(peek.info.name, tuning.fraction, tuning.ga.w, target, date.today().isoformat(), tuple(evidence), tuning.ga.mode)
+    today = date.today().isoformat()
+    profile = Profile(
+        peek.info.name, tuning.fraction, tuning.ga.w, target, today, tuple(evidence), tuning.ga.mode, tuning.temperature
+    )  # fmt: skip
     return save_profile(path, profile)
 
 
@@ -134,6 +143,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
             "ga_w": tuning.ga.w,
             "ga_mode": tuning.ga.mode,
             "ga_fraction": tuning.fraction,
+            "ga_temperature": tuning.temperature,
             "target_tokens": target,
             "verified": tuning.verified,
             "reason": tuning.reason,
@@ -146,7 +156,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
 
     print_trials(describe(tuning.trials))
     word = "works" if tuning.verified else "is the best guess, NOT seen to work"
-    setting = tuning.ga.label if tuning.ga.enabled else "The plain model"
+    setting = tuning.setting if tuning.ga.enabled else "The plain model"
     click.echo(f"{setting} {word} at {target:,} tokens; the model is relied on for {tuning.fraction:.1%} of")
     click.echo(f"its window. Why: {tuning.reason}.")
     if kept:

@@ -20,6 +20,7 @@ GROUP_MODES_HELP = (
     "progressive: the farther, the larger the group. recall: far text is fetched as it is needed. "
     "auto: as tuned, else progressive with --ga-n auto."
 )
+TEMPERATURE_HELP = "Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L)."
 KV_TYPES = click.Choice(["auto", *AUTO_KV_TYPES])
 
 _KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
@@ -42,8 +43,8 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
         click.option("--ga-n", type=POSITIVE_OR_AUTO, default=USUAL.ga_n, show_default=True, help="Group size of SelfExtend."),
         click.option("--ga-w", type=click.IntRange(1), metavar="TOKENS", help="Neighbour window. Default: 1/8 of the trained one."),
         click.option("--ga-mode", type=click.Choice(GROUP_MODES), default=USUAL.ga_mode, show_default=True, help=GROUP_MODES_HELP),
-        click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10), default=USUAL.ga_temperature, show_default=True,
-                     help="Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L)."),  # fmt: skip
+        click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10),
+                     help=f"{TEMPERATURE_HELP} Default: as tuned, else 0."),  # fmt: skip
         click.option("--ga-recall", type=click.IntRange(1), metavar="TOKENS",
                      help="Far tokens that are fetched.  [default with --ga-mode recall: 2048]"),  # fmt: skip
         kv_type(default_kv_type),

@@ -53,7 +53,10 @@ class Job:
         """The identity of a result: a hash of the input, the instruction, the model and the settings that matter."""
         model = self.model.settings
         group = (model.ga_n, model.ga_w, model.ga_mode)
-        parts = [LAYOUT, input_digest, _said(self.instruction), fingerprint, *group, model.kv_type, model.n_ctx]
+        # Named only where they are set, so that results from before there was a flag still stand.
+        unusual = {"ga_temperature": model.ga_temperature, "ga_recall": model.ga_recall}
+        more = [{name: value for name, value in unusual.items() if value}] if any(unusual.values()) else []
+        parts = [LAYOUT, input_digest, _said(self.instruction), fingerprint, *group, model.kv_type, model.n_ctx, *more]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -43,6 +43,11 @@ _UNKNOWN = -1
 SECONDS_WITHOUT_POLL = 0.05
 """While single tokens take less than this, asking between them is soon enough to stop; polling within them would cost."""
 
+NO_IMAGES = (
+    "SelfExtendLlama reads text only. What an image leaves in the KV cache can't be grouped, found again or saved: "
+    "take llama_cpp.Llama for images."
+)
+
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) at the start and after each micro-batch."""
 
@@ -56,10 +61,6 @@ class Prefill:
     n_evaluated: int
     seconds: float
 
-    @property
-    def tokens_per_second(self) -> float:
-        return self.n_evaluated / self.seconds if self.seconds > 0 else 0.0
-
 
 class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
@@ -71,7 +72,8 @@ class SelfExtendLlama(Llama):
         an automatic n and two-level with an n that is given.
         "recall": of the far text, each step attends to the `ga_recall` tokens (None = 2,048) that its queries look at most.
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
-    ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off. Part of what a saved state is of.
+    ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0. Part of
+        what a saved state is of.
     need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
         windows if the memory allows.
     kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
@@ -81,6 +83,8 @@ class SelfExtendLlama(Llama):
     plan: what `ModelPeek.plan` made of the same settings; None = made here.
 
     being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
+
+    chat_handler: one for images is refused, as are messages that hold images: text only.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
@@ -94,7 +98,7 @@ class SelfExtendLlama(Llama):
         ga_w: int | None = None,
         ga_fraction: float | None = None,
         ga_mode: GroupMode = "auto",
-        ga_temperature: float = 0.0,
+        ga_temperature: float | None = None,
         ga_recall: int | None = None,
         need_tokens: int | None = None,
         n_ctx: int | None = None,
@@ -110,7 +114,20 @@ class SelfExtendLlama(Llama):
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
-        asked = Settings(ga_n, ga_w, ga_fraction, n_ctx or None, need_tokens, kv_type, n_gpu_layers, ga_mode=ga_mode, ga_recall=ga_recall)
+        if getattr(llama_kwargs.get("chat_handler"), "clip_model_path", None):
+            raise ModelUnsupported(f"chat_handler: {NO_IMAGES}")
+        asked = Settings(
+            ga_n,
+            ga_w,
+            ga_fraction,
+            n_ctx or None,
+            need_tokens,
+            kv_type,
+            n_gpu_layers,
+            ga_mode=ga_mode,
+            ga_temperature=ga_temperature,
+            ga_recall=ga_recall,
+        )
         with ModelPeek(model_path) as peek:
             self.info = peek.info
             self._settings = with_profile(asked, peek.info.path)
@@ -148,9 +165,8 @@ class SelfExtendLlama(Llama):
         self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
         self._token_bos = self.token_bos()
         self._check_support()
-        self._ga_temperature = ga_temperature
         try:
-            native.set_attention_temperature(self.ctx, ga_temperature)
+            self.set_attention_temperature(self._settings.ga_temperature or 0.0)
         except SelfExtendError:
             self.close()
             raise
@@ -482,6 +498,15 @@ class SelfExtendLlama(Llama):
         self._check_length(length + 1)
         return super().create_completion(prompt, *args, **kwargs)
 
+    def create_chat_completion(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
+        """As Llama.create_chat_completion. Raises ModelUnsupported for images and sound, ContextOverflow if the prompt doesn't fit."""
+        for message in messages:
+            content = message.get("content")
+            kinds = {part.get("type", "text") for part in content} - {"text", "refusal"} if isinstance(content, list) else set()
+            if kinds:
+                raise ModelUnsupported(f"A message holds {', '.join(sorted(kinds))}: {NO_IMAGES}")
+        return super().create_chat_completion(messages, *args, **kwargs)
+
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.plan.capacity:
             raise self._grouping.overflow(n_tokens)
@@ -493,6 +518,14 @@ class SelfExtendLlama(Llama):
         """
         self._set_group_attention(ga)
         self._grouping = replace(self._grouping, pinned=ga)
+
+    def set_attention_temperature(self, c: float) -> None:
+        """Use this attention temperature from now on, for experiments: see `ga_temperature`. Keys in the cache stay as they are.
+
+        Raises GroupAttentionError or ModelUnsupported if the context refuses it.
+        """
+        native.set_attention_temperature(self.ctx, c)
+        self._ga_temperature = c
 
     def group_attention_for(self, n_tokens: int) -> GroupAttention:
         """The (n, w, r) that a text of `n_tokens` is read with."""

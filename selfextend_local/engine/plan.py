@@ -39,7 +39,7 @@ class Settings:
     `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is as in
-    `SelfExtendLlama`. `tuned`: a profile of this model filled in what the user left open.
+    `SelfExtendLlama`, None means as tuned, else 0. `tuned`: a profile of this model filled in what the user left open.
     """
 
     ga_n: GroupSize = "auto"
@@ -52,7 +52,7 @@ class Settings:
     tuned: bool = False
     ga_mode: GroupMode = "auto"
     threads: int | None = None
-    ga_temperature: float = 0.0
+    ga_temperature: float | None = None
     ga_recall: int | None = None
 
     @property

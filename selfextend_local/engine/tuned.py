@@ -21,7 +21,8 @@ from .plan import Settings
 
 @dataclass(frozen=True)
 class Profile:
-    """`ga_fraction`: share of the trained window that the model uses well; `ga_w`: neighbour window in tokens.
+    """`ga_fraction`: share of the trained window that the model uses well; `ga_w`: neighbour window in tokens; `ga_temperature`:
+    attention temperature, 0 = off.
 
     `evidence`: what was measured for it, in sentences, at `target_tokens`.
     """
@@ -33,6 +34,7 @@ class Profile:
     created: str
     evidence: tuple[str, ...] = ()
     ga_mode: GroupForm = "two-level"
+    ga_temperature: float = 0.0
 
 
 def profile_path(model: Path) -> Path:
@@ -47,7 +49,8 @@ def load_profile(model: Path) -> Profile | None:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
-        if not (0 < found.ga_fraction <= 1 and found.ga_w >= 1 and found.ga_mode in get_args(GroupForm)):
+        in_range = 0 < found.ga_fraction <= 1 and found.ga_w >= 1 and 0 <= found.ga_temperature <= 10
+        if not (in_range and found.ga_mode in get_args(GroupForm)):
             raise ValueError("its figures are out of range")
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
@@ -82,5 +85,6 @@ def with_profile(settings: Settings, model: Path) -> Settings:
         ga_w=profile.ga_w if settings.ga_w is None else settings.ga_w,
         ga_fraction=profile.ga_fraction if settings.ga_fraction is None else settings.ga_fraction,
         ga_mode=profile.ga_mode,
+        ga_temperature=profile.ga_temperature or None if settings.ga_temperature is None else settings.ga_temperature,
         tuned=True,
     )

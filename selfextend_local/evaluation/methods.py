@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 from selfextend_local.engine.plan import GroupMode, GroupSize, Settings, group_attention_for
 from selfextend_local.positions import PLAIN, GroupAttention
@@ -56,11 +57,13 @@ class Rotary:
 
 @dataclass(frozen=True)
 class Setup:
-    """A method at one length. `context`: keyword arguments of llama_cpp.Llama; `upstream`: drive its schedule."""
+    """A method at one length. `context`: keyword arguments of llama_cpp.Llama; `upstream`: drive its schedule; `temperature`: of
+    attention, 0 = off."""
 
     group_attention: GroupAttention = PLAIN
     upstream: bool = False
     context: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,21 @@ class Method:
     ga_w: int | None = None
     ga_fraction: float | None = None
     ga_mode: GroupMode = "auto"
+    ga_temperature: float | None = None
 
     @property
     def label(self) -> str:
-        """Such as "selfextend auto" or "upstream n=8 w=1024"."""
+        """Such as "selfextend auto", "selfextend auto c=0.3" or "upstream n=8 w=1024"."""
         if self.name not in ("selfextend", "upstream"):
             return self.name
+        given = "" if self.ga_w is None else f" w={self.ga_w}"
+        given += "" if self.ga_temperature is None else f" c={self.ga_temperature:g}"
         if self.ga_mode == "recall":
-            return "recall" + ("" if self.ga_w is None else f" w={self.ga_w}")
+            return "recall" + given
         size = "auto" if self.ga_n == "auto" else f"n={self.ga_n}"
         # Without a word: what the automatic choice takes, and two levels where n is given.
         mode = f" {self.ga_mode}" if self.ga_mode == "progressive" or (self.ga_mode == "two-level" and self.ga_n == "auto") else ""
-        return f"{self.name}{mode} {size}" + ("" if self.ga_w is None else f" w={self.ga_w}")
+        return f"{self.name}{mode} {size}{given}"
 
     def label_for(self, rotary: Rotary) -> str:
         """The label, and whether a profile of the model decides what it means."""
@@ -108,7 +114,8 @@ class Method:
             )
             ga = group_attention_for(settings, length, rotary.window, rotary.sliding_window)
             if self.name == "selfextend":
-                return Setup(ga)
+                c = tuned.ga_temperature if self.ga_temperature is None else self.ga_temperature
+                return Setup(ga, temperature=c or 0.0)
             # Its blocks of w positions are divided by n.
             return Setup(replace(ga, w=-(-ga.w // ga.n) * ga.n) if ga.enabled else ga, upstream=ga.enabled)
         if stretch == 1.0 or self.name == "plain":
@@ -123,14 +130,20 @@ class Method:
 
 
 def methods(
-    names: Sequence[str], sizes: Sequence[GroupSize], neighbours: Sequence[int | None], modes: Sequence[GroupMode] = ("auto",)
+    names: Sequence[str],
+    sizes: Sequence[GroupSize],
+    neighbours: Sequence[int | None],
+    modes: Sequence[GroupMode] = ("auto",),
+    temperatures: Sequence[float | None] = (None,),
 ) -> list[Method]:
-    """The columns for `names`, the two grouping ones once for each size and neighbour window, ours for each mode too."""
+    """The columns for `names`, the two grouping ones once for each size and neighbour window, ours for each mode and temperature too."""
     found = []
     for name in names:
-        if name in ("selfextend", "upstream"):
-            own: Sequence[GroupMode] = modes if name == "selfextend" else ("auto",)
-            found += [Method(name, n, w, ga_mode=mode) for mode in own for n in sizes for w in neighbours]
+        if name == "selfextend":
+            every = product(modes, sizes, neighbours, temperatures)
+            found += [Method(name, n, w, ga_mode=mode, ga_temperature=c) for mode, n, w, c in every]
+        elif name == "upstream":
+            found += [Method(name, n, w) for n in sizes for w in neighbours]
         else:
             found.append(Method(name))
     return found

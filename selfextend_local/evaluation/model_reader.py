@@ -51,6 +51,7 @@ class ModelReader:
 
     def __init__(self, llm: SelfExtendLlama, *, should_stop: Callable[[], bool] | None = None) -> None:
         self._llm, self._should_stop = llm, should_stop
+        llm.set_attention_temperature(0.0)  # as no setup, whatever was tuned
         self._decoder = native.Decoder(llm.ctx)
         self._setup = Setup()
         self._known: list[int] = []
@@ -64,6 +65,7 @@ class ModelReader:
             self._setup = setup
             self.forget()
             self._llm.pin_group_attention(Setup().group_attention if setup.upstream else setup.group_attention)
+            self._llm.set_attention_temperature(setup.temperature)
 
     def forget(self) -> None:
         """Empty the cache."""

@@ -73,6 +73,7 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
         **subject.record,
         "method": method.label_for(subject.rotary),
         "ga": _group_attention(ga) if ga.enabled else None,
+        **({"ga_temperature": setup.temperature} if setup.temperature else {}),
         "context": dict(setup.context),
         "length": length,
         **task.config(),

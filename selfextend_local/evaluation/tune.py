@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 from selfextend_local.errors import SelfExtendError
@@ -56,10 +57,12 @@ class Trial:
     planned: int
     seconds: float
     window: int
+    temperature: float = 0.0
 
     @property
     def setting(self) -> str:
-        return self.ga.label if self.ga.enabled else "plain"
+        """In words."""
+        return setting_in_words(self.ga, self.temperature)
 
     @property
     def passed(self) -> bool:
@@ -80,6 +83,17 @@ class Tuning:
     verified: bool
     trials: tuple[Trial, ...]
     reason: str
+    temperature: float = 0.0
+
+    @property
+    def setting(self) -> str:
+        """In words."""
+        return setting_in_words(self.ga, self.temperature)
+
+
+def setting_in_words(ga: GroupAttention, temperature: float) -> str:
+    """Such as "n=8, w=1024, c=0.3", or "plain"."""
+    return (ga.label if ga.enabled else "plain") + (f", c={temperature:g}" if temperature else "")
 
 
 class _OutOfTime(Exception):
@@ -126,7 +140,7 @@ class _Probe:
                 break
         seconds = time.monotonic() - started
         ga = planned[0].setup.group_attention
-        trial = Trial(stage, ga, length, found, asked, len(planned), seconds, self.subject.rotary.window)
+        trial = Trial(stage, ga, length, found, asked, len(planned), seconds, self.subject.rotary.window, planned[0].setup.temperature)
         self.trials += (trial,)
         self.report(trial)
         return trial
@@ -151,11 +165,12 @@ def tune(
     target: int,
     *,
     budget_seconds: float,
+    temperatures: Sequence[float] = (0.0,),
     report: Callable[[Trial], None] = lambda trial: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tuning:
-    """The fraction of the window to rely on, and the group attention for `target` tokens.
+    """The fraction of the window to rely on, and the group attention for `target` tokens, each tried with all `temperatures`.
 
     Raises TuneError, Interrupted. What was measured lies in `results` and isn't measured again.
     """
@@ -165,7 +180,7 @@ def tune(
         fraction, why = _fraction(probe)
     except _OutOfTime:
         raise TuneError("The budget ended inside the trained window. Give more --budget-minutes.") from None
-    return _at_target(probe, target, fraction, why)
+    return _at_target(probe, target, fraction, why, temperatures)
 
 
 def _fraction(probe: _Probe) -> tuple[float, str]:
@@ -234,23 +249,23 @@ def _in_order(target: int, rotary: Rotary, fraction: float) -> Iterator[tuple[fl
             yield fraction, ga
 
 
-def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
+def _at_target(probe: _Probe, target: int, fraction: float, why: str, temperatures: Sequence[float]) -> Tuning:
     rotary = probe.subject.rotary
     if target <= fraction * rotary.window:
         plain = GroupAttention(n=1, w=default_neighbours(rotary.window, rotary.sliding_window))
         return Tuning(fraction, plain, True, probe.trials, f"{why}, which {target:,} tokens fit")
-    best: tuple[float, float, GroupAttention] | None = None
+    best: tuple[float, float, GroupAttention, float] | None = None
     try:
-        for usable, ga in _in_order(target, rotary, fraction):
-            method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode)
+        for (usable, ga), c in product(_in_order(target, rotary, fraction), temperatures):
+            method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode, ga_temperature=c or None)
             trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
             if trial.passed:
                 failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
                 halfway = (trial.share + min(failed)) / 2 if failed else 1.0
-                return Tuning(_fraction_for(ga, target, rotary, min(usable, halfway)), ga, True, probe.trials, why)
+                return Tuning(_fraction_for(ga, target, rotary, min(usable, halfway)), ga, True, probe.trials, why, c)
             score = trial.found / trial.planned
             if best is None or score > best[0]:
-                best = (score, usable, ga)
+                best = (score, usable, ga, c)
         reason = f"{why}; at {target:,} tokens nothing found all of them"
     except _OutOfTime:
         reason = f"{why}; the budget ended before a setting was seen to work at {target:,} tokens"
@@ -258,8 +273,8 @@ def _at_target(probe: _Probe, target: int, fraction: float, why: str) -> Tuning:
         options = candidates(target, rotary, fraction)
         if not options:
             raise TuneError(f"No group size up to {MAX_GROUP_SIZE} reads {target:,} tokens within {fraction:.0%} of the window.")
-        best = (0.0, fraction, options[0])
-    return Tuning(_fraction_for(best[2], target, rotary, best[1]), best[2], False, probe.trials, reason)
+        best = (0.0, fraction, options[0], temperatures[0])
+    return Tuning(_fraction_for(best[2], target, rotary, best[1]), best[2], False, probe.trials, reason, best[3])
 
 
 def _fraction_for(ga: GroupAttention, target: int, rotary: Rotary, usable: float) -> float:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from support import architectures, reference
-from support.driver import Engine
+from support.driver import Engine, library
 from support.logits import assert_close, text
 from support.reference import Reference
 from support.tiny_models import N_EMBD, TinyModel
 
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.errors import ModelUnsupported
+
 pytestmark = pytest.mark.native
 
 SCHEME = (4, 32, 16)
+ROPE_KIND = -4
+IMAGE: dict[str, Any] = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]}
 POOLING = {"mean": 1, "cls": 2, "last": 3}
 
 
@@ -106,3 +114,55 @@ def test_a_draft_that_reads_its_targets_keys(tmp_path: Path) -> None:
         assert target.set_group_attn(1, *SCHEME[1:]) == 0
         target.decode(tokens[:1])
         assert draft(tmp_path / "draft.gguf", target) == 0
+
+
+def decode_image(engine: Engine, first: int, side: int) -> int:
+    """What llama_decode says to an image of side x side vectors of noise at one place of the text, as M-RoPE numbers them."""
+    n = side * side
+    batch = engine._api.llama_batch_init(n, N_EMBD, 1)
+    vectors = np.random.default_rng(1).standard_normal(n * N_EMBD).astype(np.float32)
+    ctypes.memmove(batch.embd, vectors.ctypes.data, vectors.nbytes)
+    place, row, column = np.full(n, first), first + np.arange(n) // side, first + np.arange(n) % side
+    positions = np.concatenate([place, row, column, np.zeros(n)]).astype(np.int32)
+    pointer = ctypes.POINTER(ctypes.c_int32)
+    own = ctypes.cast(batch.pos, ctypes.c_void_p).value
+    batch.pos = positions.ctypes.data_as(pointer)
+    batch.n_tokens = n
+    for index in range(n):
+        batch.n_seq_id[index], batch.logits[index] = 1, 0
+        batch.seq_id[index][0] = 0
+    try:
+        return int(engine._api.llama_decode(engine._ctx, batch))
+    finally:
+        batch.pos = ctypes.cast(own, pointer)
+        engine._api.llama_batch_free(batch)
+
+
+def test_an_image_in_a_model_with_mrope(tiny_model: TinyModel) -> None:
+    """Under groups its batch is refused; where one is in the cache, groups are."""
+    path = tiny_model("mrope")
+    expected = Reference(path).logits(text(120), reference.stepped_distance(120, *SCHEME))
+    with Engine(path) as engine:
+        assert engine.set_group_attn(*SCHEME) == 0
+        assert_close(engine.decode(text(120)[:60]), expected[:60])
+        with library().errors() as said:
+            assert decode_image(engine, 60, 3) != 0
+        assert "reads text only" in " ".join(said)
+        assert_close(engine.decode(text(120)[60:]), expected[60:])  # nothing has changed
+        engine.clear()
+        assert engine.set_group_attn(1, *SCHEME[1:]) == 0
+        engine.decode(text(120)[:20])
+        assert decode_image(engine, 20, 3) == 0
+        with library().errors() as said:
+            assert engine.set_group_attn(*SCHEME) == ROPE_KIND
+        assert "holds an image" in " ".join(said)
+
+
+@pytest.mark.parametrize("kind", ["mrope", "gqa"])
+def test_images_in_the_class(tiny_model: TinyModel, kind: str) -> None:
+    with pytest.raises(ModelUnsupported, match="chat_handler: SelfExtendLlama reads text only"):
+        SelfExtendLlama(tiny_model(kind), n_ctx=512, chat_handler=SimpleNamespace(clip_model_path="mmproj.gguf"))
+    with closing(SelfExtendLlama(tiny_model(kind), ga_n=4, ga_w=32, n_ctx=256)) as llm:
+        with pytest.raises(ModelUnsupported, match="A message holds image_url: SelfExtendLlama reads text only"):
+            llm.create_chat_completion([{"role": "system", "content": "Be brief."}, IMAGE])
+        assert llm.n_tokens == 0
