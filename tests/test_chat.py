@@ -49,6 +49,9 @@ class FakeLlama:
     capacity: int = 10_000
     interrupt_prefill: bool = False
 
+    def n_vocab(self) -> int:
+        return 1 << 20
+
     def __post_init__(self) -> None:
         self.cache: list[int] = []
         self.prompts: list[list[int]] = []

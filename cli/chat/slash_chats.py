@@ -5,6 +5,7 @@ Knows the history. Registered by being imported.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from selfextend_local.errors import CommandError
@@ -53,7 +54,7 @@ def _sessions(talk: Talk, rest: str) -> None:
 def _export(talk: Talk, rest: str) -> None:
     if not rest:
         raise CommandError("Type a file: /export chat.md.")
-    path = Path(rest).expanduser()
+    path = Path(os.path.expanduser(rest))
     if path.suffix.lower() not in (".md", ".markdown", ".json"):
         raise CommandError(f"{path.name}: the ending says which form, .md or .json.")
     if path.exists():

@@ -5,6 +5,7 @@ Knows the workspace and the documents package. Registered by being imported.
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def _paths(text: str) -> list[str]:
     onto the window comes quoted)."""
     if text == "-":
         raise CommandError("stdin is where you type: name a file.")
-    if Path(text).expanduser().exists():
+    if Path(os.path.expanduser(text)).exists():
         return [text]
     try:
         return shlex.split(text) or [text]

@@ -6,6 +6,7 @@ Must not know where items come from, where results go, nor how the model is load
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,8 @@ from selfextend_local.summarize import Summary, document_prompt, pages_read, rea
 Material = Document | dict[str, Any]
 """What an item holds when it is read: a document, or the body of a chat request."""
 
+_MOST_TOKENS = 1 << 31  # more than any context holds
+_SEED_BITS = (1 << 32) - 1  # what a sampler takes
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
@@ -58,6 +61,8 @@ def prompt_of(body: dict[str, Any]) -> tuple[Prompt, Sampling]:
 def _sampling(body: dict[str, Any]) -> Sampling:
     schema = None
     form = body.get("response_format") or {}
+    if not isinstance(form, dict):
+        raise SelfExtendError("response_format is no object: correct it.")
     if form.get("type") == "json_schema":
         schema = json.dumps(form["json_schema"]["schema"])
     elif form.get("type") == "json_object":
@@ -65,14 +70,20 @@ def _sampling(body: dict[str, Any]) -> Sampling:
     try:
         return replace(
             LONG_ANSWERS,
-            max_tokens=max(1, int(body.get("max_completion_tokens") or body.get("max_tokens") or 512)),
+            max_tokens=min(max(1, int(body.get("max_completion_tokens") or body.get("max_tokens") or 512)), _MOST_TOKENS),
             schema=schema,
-            temperature=float(body.get("temperature") or 0.0),
-            top_p=float(body.get("top_p") or 0.95),
-            seed=int(body.get("seed") or 0),
+            temperature=_finite(body.get("temperature") or 0.0),
+            top_p=_finite(body.get("top_p") or 0.95),
+            seed=int(body.get("seed") or 0) & _SEED_BITS,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise SelfExtendError(f"A setting of the request is no number ({error}): correct it.") from error
+
+
+def _finite(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{value}")
+    return number
 
 
 def carry_out(

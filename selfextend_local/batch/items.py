@@ -81,7 +81,7 @@ def from_paths(names: Iterable[str | os.PathLike[str]], *, leave_out: Collection
 
 
 def _expanded(name: str) -> Iterator[tuple[Path, bool]]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         found = _documents_in(path)
         if not found:
@@ -143,8 +143,8 @@ def _request(line: str, number: int) -> Item:
     name = f"line-{number}"
     try:
         request = json.loads(line)
-    except json.JSONDecodeError as error:
-        reason = f"{error.msg}, column {error.colno}"
+    except (ValueError, RecursionError) as error:
+        reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Item(name, problem=Failure("invalid_json_line", f"Line {number} is no JSON ({reason}): {line[:60]!r}"))
     if not isinstance(request, dict):
         return Item(name, problem=Failure("invalid_request", f"Line {number} is no JSON object."))

@@ -39,7 +39,8 @@ def markdown_name(custom_id: str) -> str:
     plain = re.sub(r"[^\w.\- ]+", "_", custom_id).strip("._ ") or "item"
     if plain == custom_id and len(plain) <= 120:
         return f"{plain}.md"
-    return f"{plain[-120:]}-{hashlib.sha256(custom_id.encode()).hexdigest()[:8]}.md"
+    digest = hashlib.sha256(custom_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{plain[-120:]}-{digest[:8]}.md"
 
 
 def _body(summary: Summary) -> str:
@@ -60,11 +61,16 @@ def as_table(results: Iterable[Result], form: Table) -> str:
     rows = [_row(result) for result in results]
     if form == "csv":
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([COLUMNS, *rows])
+        csv.writer(out, lineterminator="\n").writerows([COLUMNS, *([_no_formula(cell) for cell in row] for row in rows)])
         return out.getvalue()
     lines = ["| document | summary |", "| --- | --- |"]
     lines += [f"| {_cell(row[1] or row[0])} | {_cell(row[2]) or f'**failed**: {_cell(row[-1])}'} |" for row in rows]
     return "\n".join(lines) + "\n"
+
+
+def _no_formula(cell: str) -> str:
+    # Spreadsheets carry out what begins so, and a document or a model may have written it; the quote makes it text.
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _row(result: Result) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from selfextend_local.engine.plan import MEMORY_SHARE
-from selfextend_local.errors import MemoryBudgetError, ModelError, SelfExtendError
+from selfextend_local.errors import MemoryBudgetError, ModelError
 from selfextend_local.generation.completion import LocalModel, Progress, Prompt, ShouldStop
 from selfextend_local.generation.prompts import PeekVocabulary, Prompts, TokenMemo
 from selfextend_local.summarize import Summary
@@ -73,7 +73,7 @@ class ModelWorker:
 
     def need(self, material: Material) -> int:
         """Tokens that the context would have to hold to read this item whole. Needs no weights."""
-        with suppress(SelfExtendError, AttributeError, KeyError, TypeError):  # carry_out will say what is wrong
+        with suppress(Exception):  # carry_out will say what is wrong
             prompt, sampling = whole_prompt(self._job, material)
             return self._sizes.size(prompt) + sampling.max_tokens
         return 1

@@ -170,7 +170,8 @@ class Chat:
 
     def resume(self, history: Sequence[Turn]) -> None:
         """Go on from these turns, in place of those so far."""
-        self._turns = list(history)
+        known = self._llm.n_vocab()
+        self._turns = [turn if max(turn.tokens, default=0) < known else self.translated(turn) for turn in history]
         self._first = None
 
     def translated(self, turn: Turn) -> Turn:

@@ -5,6 +5,7 @@ Knows records and stores. A disk that refuses is a warning to the workspace's li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,7 +141,7 @@ def read_again(record: ChatRecord, settings: ChatSettings, listener: Listener) -
 def _reference(source: Source) -> DocumentReference:
     if source.origin == "-":
         return DocumentReference("-", "", source.whole.title, source.whole.page_count)
-    path = Path(source.origin).expanduser().resolve()
+    path = Path(os.path.expanduser(source.origin)).resolve()
     return DocumentReference(str(path), source.sha256, source.whole.title, source.whole.page_count)
 
 

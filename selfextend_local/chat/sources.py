@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def read_source(
         whole = load_document(origin, progress=moved, ocr=ocr, keep_headers=keep_headers)
         if stop():  # a text is read in one go, and reports no pages
             raise Interrupted(f"Stopped while reading {name}.", 0)
-    source = Source(origin, whole, pages, "" if origin == "-" else _sha256(Path(origin).expanduser()))
+    source = Source(origin, whole, pages, "" if origin == "-" else _sha256(Path(os.path.expanduser(origin))))
     for warning in source.document.warnings:
         told.say(f"warning: {name}: {warning}")
     return source

@@ -131,7 +131,7 @@ def _standard_input() -> _Source:
 def _readable_file(source: str | os.PathLike[str]) -> Path:
     """`source` as a path that can be opened and holds at least one byte."""
     given = os.fspath(source)
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):

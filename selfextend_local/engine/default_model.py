@@ -30,7 +30,7 @@ def find_default_model() -> Path | None:
     """
     chosen = os.environ.get(DEFAULT_MODEL_VARIABLE)
     if chosen:
-        path = Path(chosen).expanduser()
+        path = Path(os.path.expanduser(chosen))
         if not path.is_file():
             raise ModelNotFound(
                 f"{DEFAULT_MODEL_VARIABLE} names {path}, which is not a file: "

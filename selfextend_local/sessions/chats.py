@@ -129,13 +129,15 @@ class ChatStore:
         """The chat of that name. Raises SessionError if there is none, or its file is damaged or newer than this program."""
         path = self._path(name)
         try:
+            if path.exists() and not path.is_file():
+                raise SessionError(f"{path} is no file. Remove it: selfextend sessions rm {name}")
             return _from_json(path.read_text(encoding="utf-8"), name)
         except FileNotFoundError as error:
             known = ", ".join(r.name for r in self.list()[:8]) or "none yet"
             raise SessionError(f"There is no chat named {name!r}. Saved chats: {known}.") from error
         except OSError as error:
             raise SessionError(f"{path} can't be read ({error.strerror or error}).") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise SessionError(f"{path} is damaged ({_reason(error)}). Mend it, or remove it: selfextend sessions rm {name}") from error
 
     def last(self) -> ChatRecord | None:
@@ -189,7 +191,8 @@ class ChatStore:
 
     def _files(self) -> Sequence[Path]:
         with suppress(OSError):
-            return sorted(p for p in self.root.glob("*.json") if _NAME.match(p.stem) and not p.name.startswith("."))
+            # A pipe would keep whoever opens it.
+            return sorted(p for p in self.root.glob("*.json") if _NAME.match(p.stem) and not p.name.startswith(".") and p.is_file())
         return []
 
     def _tidy(self) -> None:
@@ -221,7 +224,31 @@ def _from_json(text: str, name: str) -> ChatRecord:
     messages = [ChatMessage(m["role"], m["text"], tuple(map(int, m["tokens"].split()))) for m in data.pop("messages")]
     documents = [DocumentReference(**d) for d in data.pop("documents")]
     # The file's name counts, so that a chat can be renamed by renaming its file.
-    return ChatRecord(**{**data, "name": name, "messages": tuple(messages), "documents": tuple(documents)})
+    record = ChatRecord(**{**data, "name": name, "messages": tuple(messages), "documents": tuple(documents)})
+    _check(record)
+    return record
+
+
+_OF_SETTINGS = (str, int, float, bool, type(None))
+
+
+def _check(record: ChatRecord) -> None:
+    """Raises ValueError where a value isn't what the program writes."""
+    texts = [record.model_path, record.model_identity, record.created, record.updated]
+    texts += [value for d in record.documents for value in (d.path, d.sha256, d.title)] + [m.text for m in record.messages]
+    if not all(isinstance(value, str) and "\0" not in value for value in texts if value is not record.system):
+        raise ValueError("a text in it is none")
+    if not isinstance(record.system, (str, type(None))) or not all(isinstance(d.pages, int) for d in record.documents):
+        raise ValueError("its system prompt is no text, or a document's pages are no number")
+    if not all(0 <= token < 2**31 for m in record.messages for token in m.tokens):
+        raise ValueError("a token in it is none")
+    if not isinstance(record.settings, dict):
+        raise ValueError("its settings are no object")
+    pages = record.settings.get("pages", [])
+    if not isinstance(pages, list) or not all(isinstance(value, (str, type(None))) for value in pages):
+        raise ValueError("its pages are no list of texts")
+    if not all(isinstance(value, _OF_SETTINGS) for name, value in record.settings.items() if name != "pages"):
+        raise ValueError("a setting in it is neither a text nor a number")
 
 
 def _reason(error: Exception) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -200,7 +201,9 @@ class StateCache:
             for path in self.root.iterdir():
                 if _NAME.match(path.name):
                     with suppress(OSError):
-                        found.append((path, path.stat()))
+                        status = path.stat()
+                        if stat.S_ISREG(status.st_mode):  # a pipe would keep whoever opens it
+                            found.append((path, status))
         return found
 
     def _read(self, path: Path) -> Entry | None:

@@ -65,7 +65,7 @@ def config_file() -> Path:
 def chosen(variable: str) -> Path | None:
     """What a variable names; None if it is unset or empty."""
     named = os.environ.get(variable)
-    return Path(named).expanduser() if named else None
+    return Path(os.path.expanduser(named)) if named else None
 
 
 def _usual(folder: Callable[..., Path]) -> Path:

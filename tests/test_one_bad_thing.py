@@ -1,0 +1,139 @@
+"""One bad line, name, chat file or pipe costs itself alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfextend_local.batch.answering import prompt_of
+from selfextend_local.batch.items import from_paths, from_requests
+from selfextend_local.batch.outcome import Failure, Result
+from selfextend_local.batch.tables import as_table, markdown_name
+from selfextend_local.documents import load_document
+from selfextend_local.errors import DocumentError, SelfExtendError, SessionError
+from selfextend_local.sessions import ChatStore, StateCache
+
+GOOD = {"custom_id": "good", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}
+
+LINES = {
+    "deep": "[" * 100_000,
+    "deep objects": '{"a":' * 100_000,
+    "long number": '{"custom_id": ' + "9" * 10_000 + "}",
+    "half": '{"custom_id": "a"',
+    "a surrogate": '{"custom_id": "\\ud800", "method": 1}',
+    "nothing": "null",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_bad_line_is_a_failure_and_the_next_one_an_item(name: str) -> None:
+    bad, good = from_requests([LINES[name], json.dumps(GOOD)])
+    assert isinstance(bad.problem, Failure) and len(bad.problem.message) < 300
+    assert good.body == GOOD["body"] and good.problem is None
+    assert len({bad.digest(), good.digest()}) == 2
+
+
+@pytest.mark.parametrize("setting", ["max_tokens", "max_completion_tokens", "seed", "temperature", "top_p"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "x", [], {}, [1], 10**400, -(10**400), -1, 1e300], ids=str)
+def test_a_bad_number_is_said(setting: str, value: Any) -> None:
+    try:
+        _, sampling = prompt_of({"messages": GOOD["body"]["messages"], setting: value})  # type: ignore[index]
+    except SelfExtendError as error:
+        assert "no number" in str(error)
+    else:
+        assert 1 <= sampling.max_tokens <= 1 << 31 and 0 <= sampling.seed < 1 << 32
+
+
+@pytest.mark.parametrize("value", ["x", 5, ["json_object"]])
+def test_a_bad_response_format_is_said(value: Any) -> None:
+    with pytest.raises(SelfExtendError, match="response_format"):
+        prompt_of({"messages": GOOD["body"]["messages"], "response_format": value})  # type: ignore[index]
+
+
+def test_a_name_that_is_no_utf8_has_a_file_of_its_own() -> None:
+    names = {markdown_name(name) for name in ("\udcff.txt", "\udcfe.txt", "a.txt", "\ud800", "a\nb", "x" * 300)}
+    assert len(names) == 6
+    assert all(name.encode() and "/" not in name for name in names)
+
+
+def test_cells_are_no_formulas() -> None:
+    result = Result("=1+1", "key", Failure("code", "@SUM(1)"))
+    row = as_table([result], "csv").splitlines()[1]
+    assert row.startswith("'=1+1,")
+    assert as_table([result], "md").count("'") == 0
+
+
+@pytest.mark.parametrize("name", ["~nobody-such/x", "~", "x" * 5000, "a\0b"])
+def test_odd_paths_are_errors_of_ours(name: str) -> None:
+    with pytest.raises(DocumentError):
+        load_document(name)
+
+
+def test_a_home_that_is_nobodys_is_a_name() -> None:
+    assert from_paths(["~nobody-such/x"])[0].custom_id == "~nobody-such/x"
+
+
+# Chats
+
+RECORD: dict[str, Any] = {
+    "schema": 1, "model_path": "/m.gguf", "model_identity": "abc", "name": "x", "created": "2026-01-01T00:00:00+00:00",
+    "updated": "2026-01-01T00:00:00+00:00", "system": None, "settings": {"ga_n": "auto", "pages": ["1-2"]},
+    "documents": [{"path": "/a.txt", "sha256": "0", "title": "t", "pages": 1}],
+    "messages": [{"role": "user", "text": "q", "tokens": ""}, {"role": "assistant", "text": "a", "tokens": "5 6"}],
+}  # fmt: skip
+
+
+def without(name: str) -> dict[str, Any]:
+    return {key: value for key, value in RECORD.items() if key != name}
+
+
+CHATS: dict[str, str] = {
+    "deep": "[" * 100_000,
+    "a number": "5",
+    "null": "null",
+    "empty": "",
+    "long digits": json.dumps(RECORD).replace('"5 6"', f'"{"9" * 5000}"'),
+    "a large token": json.dumps(RECORD).replace('"5 6"', '"4294967296"'),
+    "a negative token": json.dumps(RECORD).replace('"5 6"', '"-1"'),
+    **{f"no {name}": json.dumps(without(name)) for name in ("schema", "updated", "messages", "documents", "model_path")},
+    **{
+        f"{name}: {value!r:.20}": json.dumps({**RECORD, name: value})
+        for name, values in {
+            "settings": ([], "x", 5, {"ga_n": []}, {"ga_n": {"a": 1}}, {"pages": 5}, {"pages": [[]]}, {"pages": "x"}),
+            "system": ([], 5),
+            "model_path": (5, [], "a\0b"),
+            "created": (5,),
+            "documents": (5, [5], [{"path": 5, "sha256": "", "title": "", "pages": 1}], [{"path": "a"}]),
+            "messages": (5, [5], [{"role": "user"}], [{"role": "user", "text": 5, "tokens": ""}]),
+            "unknown": (1,),
+        }.items()
+        for value in values
+    },
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_a_damaged_chat_is_named_and_the_others_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.json").write_text(CHATS[name])
+    (tmp_path / "good.json").write_text(json.dumps(RECORD))
+    store = ChatStore(tmp_path)
+    with pytest.raises(SessionError, match=r"bad\.json is damaged"):
+        store.load("bad")
+    assert [record.name for record in store.list()] == ["good"]
+    assert len(store.notes) == 1
+
+
+def test_what_is_no_file_keeps_nobody(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / f"{'0' * 16}.state")
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "good.json").write_text(json.dumps(RECORD))
+    store = ChatStore(tmp_path)
+    assert [record.name for record in store.list()] == ["good"]
+    with pytest.raises(SessionError, match="is no file"):
+        store.load("pipe")
+    assert StateCache(tmp_path).entries() == []
