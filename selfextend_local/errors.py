@@ -64,8 +64,8 @@ class ModelError(SelfExtendError):
     """A model file could not be used."""
 
 
-class ModelNotFound(ModelError):
-    """No model was named and none is installed, or the named file is not there."""
+class ModelNotFound(ModelError, ValueError):
+    """As llama-cpp-python's, a ValueError. No model was named and none is installed, or the named file is not there."""
 
 
 class ModelUnsupported(ModelError):
@@ -76,8 +76,8 @@ class GroupAttentionError(SelfExtendError):
     """The group size n or the neighbour window w is invalid, or they do not agree."""
 
 
-class ContextOverflow(SelfExtendError):
-    """The prompt has more tokens than the context can hold.
+class ContextOverflow(SelfExtendError, ValueError):
+    """The prompt has more tokens than the context can hold. As llama-cpp-python's, a ValueError.
 
     Attributes:
         n_tokens: length of the prompt, in tokens.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -19,11 +20,19 @@ import numpy.typing as npt
 import psutil
 
 from selfextend_local import native
-from selfextend_local.errors import Interrupted, ModelError, ModelUnsupported, SelfExtendError
+from selfextend_local.errors import (
+    ContextOverflow,
+    GroupAttentionError,
+    Interrupted,
+    ModelError,
+    ModelNotFound,
+    ModelUnsupported,
+    SelfExtendError,
+)
 from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 
 from .grouping import Grouping
-from .peek import ModelPeek
+from .peek import ModelInfo, ModelPeek
 from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings
 from .tuned import with_profile
 
@@ -62,6 +71,41 @@ class Prefill:
     seconds: float
 
 
+_ASKED = ("ga_n", "ga_w", "ga_fraction", "ga_mode", "ga_recall", "n_ctx", "need_tokens", "kv_type")
+_SCALED = (1, 2)  # linear and YaRN of enum llama_rope_scaling_type
+
+
+def _named_type(kv_type: str, options: Mapping[str, Any]) -> str:
+    """The name of a type that was asked for as llama-cpp-python wants it, type_k and type_v, if it is one for both."""
+    if kv_type == "f16" and options.get("type_k") is not None and options.get("type_k") == options.get("type_v"):
+        return next((name for name, number in native.KV_TYPES.items() if number == options["type_k"]), kv_type)
+    return kv_type
+
+
+def _window(info: ModelInfo, options: Mapping[str, Any]) -> int:
+    """The trained window that the caller's options make of the file's, in tokens."""
+    overrides = options.get("kv_overrides") or {}
+    window = int(overrides.get(f"{info.architecture}.context_length", info.n_ctx_train))
+    scale = options.get("rope_freq_scale") or 1.0
+    return int(window / scale) if options.get("rope_scaling_type") in _SCALED and 0 < scale < 1 else window
+
+
+def _plain_where_needed(asked: Settings, peek: ModelPeek, options: Mapping[str, Any]) -> Settings:
+    """Without groups, and with no more than the window, where the model can't have them, the positions are scaled already, or whole
+    texts are pooled."""
+    scaled = options.get("rope_scaling_type") in _SCALED and 0 < (options.get("rope_freq_scale") or 1.0) < 1
+    if scaled and asked.ga_n not in ("auto", 1):
+        raise GroupAttentionError(f"ga_n={asked.ga_n} with scaled positions (rope_scaling_type, rope_freq_scale): take one of the two.")
+    window = peek.info.n_ctx_train
+    if asked.n_ctx == 0:
+        asked = replace(asked, n_ctx=window)
+    pooled = options.get("pooling_type", -1) > 0
+    if asked.ga_n != "auto" or asked.recall or (peek.can_group and not scaled and not pooled):
+        return asked
+    size = window if asked.n_ctx is None and asked.need_tokens is None else asked.n_ctx
+    return replace(asked, ga_n=1, n_ctx=None if size is None else min(size, window))
+
+
 class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
 
@@ -74,8 +118,8 @@ class SelfExtendLlama(Llama):
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0. Part of
         what a saved state is of.
-    need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better. With neither, four trained
-        windows if the memory allows.
+    need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better; 0 = the trained window. With neither,
+        four trained windows if the memory allows. A model without rotary positions gets one at most, and no groups.
     kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
     n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
     flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
@@ -116,23 +160,28 @@ class SelfExtendLlama(Llama):
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         if getattr(llama_kwargs.get("chat_handler"), "clip_model_path", None):
             raise ModelUnsupported(f"chat_handler: {NO_IMAGES}")
+        if not Path(model_path).is_file():
+            raise ModelNotFound(f"Model path does not exist: {model_path}. Name a GGUF file.")  # llama-cpp-python's words
+        if llama_kwargs.get("vocab_only"):
+            self._open_vocabulary(model_path, n_threads=n_threads, verbose=verbose, **llama_kwargs)
+            return
         asked = Settings(
             ga_n,
             ga_w,
             ga_fraction,
-            n_ctx or None,
+            n_ctx,
             need_tokens,
-            kv_type,
+            _named_type(kv_type, llama_kwargs),
             n_gpu_layers,
             ga_mode=ga_mode,
             ga_temperature=ga_temperature,
             ga_recall=ga_recall,
         )
         with ModelPeek(model_path) as peek:
-            self.info = peek.info
-            self._settings = with_profile(asked, peek.info.path)
+            self.info = peek.info = replace(peek.info, n_ctx_train=_window(peek.info, llama_kwargs))
             if peek.info.n_ctx_train < 1:
                 raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
+            self._settings = with_profile(_plain_where_needed(asked, peek, llama_kwargs), peek.info.path)
             self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)
         if self.plan.group_attention.enabled:
             native.require_patched()
@@ -171,6 +220,12 @@ class SelfExtendLlama(Llama):
             self.close()
             raise
 
+    def _open_vocabulary(self, model_path: str | Path, **llama_kwargs: Any) -> None:
+        # Tokens and pieces of a file that may have no weights: there is nothing to plan.
+        super().__init__(str(model_path), **llama_kwargs)
+        self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
+        self._token_bos = self.token_bos()
+
     @classmethod
     def of(
         cls,
@@ -199,6 +254,16 @@ class SelfExtendLlama(Llama):
             load_progress=load_progress,
             **llama_kwargs,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As Llama.__getstate__, and what was asked of this class."""
+        s = self._settings
+        ours = {name: getattr(s, name) for name in _ASKED}
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state |= ours | {"ga_temperature": self._ga_temperature}
+        if s.kv_type != "auto" and s.kv_type in native.KV_TYPES and native.KV_TYPES[s.kv_type] == state["type_k"] == state["type_v"]:
+            del state["type_k"], state["type_v"]
+        return state
 
     @property
     def model_params(self) -> Any:
@@ -481,6 +546,37 @@ class SelfExtendLlama(Llama):
         self.input_ids[: len(tokens)] = tokens
         self.n_tokens = len(tokens)
 
+    def save_state(self) -> Any:
+        """As Llama.save_state; the state says with which group attention it was read."""
+        self._settle()
+        self._lost()
+        state = super().save_state()
+        state.group_attention = self._ga  # type: ignore[attr-defined]
+        return state
+
+    def load_state(self, state: Any) -> None:
+        """As Llama.load_state, with the group attention that the state was read with."""
+        self._settle()
+        self.reset()  # type: ignore[no-untyped-call]
+        native.clear_memory(self.ctx)
+        self._set_group_attention(getattr(state, "group_attention", self.group_attention_for(int(state.n_tokens))))
+        super().load_state(state)
+        self._held, self._grows_at = _UNKNOWN, 0
+
+    def embed(self, input: str | list[str], *args: Any, **kwargs: Any) -> Any:
+        """As Llama.embed; warns of texts beyond the trained window, which are embedded by the plain model."""
+        texts = [input] if isinstance(input, str) else input
+        longest = max((len(self.tokenize(text.encode())) for text in texts), default=0)
+        if longest > self.plan.n_ctx_train:
+            warnings.warn(
+                f"A text of {longest:,} tokens is embedded without groups, beyond the trained window of {self.plan.n_ctx_train:,}: cut it.",
+                stacklevel=2,
+            )
+        embedded = super().embed(input, *args, **kwargs)
+        self.reset()  # type: ignore[no-untyped-call]
+        self._held = _UNKNOWN
+        return embedded
+
     def _settle(self) -> None:
         # What is being saved must not change under the thread that saves it.
         with self.being_saved:
@@ -499,7 +595,13 @@ class SelfExtendLlama(Llama):
         return super().create_completion(prompt, *args, **kwargs)
 
     def create_chat_completion(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
-        """As Llama.create_chat_completion. Raises ModelUnsupported for images and sound, ContextOverflow if the prompt doesn't fit."""
+        """As Llama.create_chat_completion; `response_format` may be OpenAI's {"type": "json_schema", "json_schema": {"schema": …}}.
+
+        Raises ModelUnsupported for images and sound, ContextOverflow if the prompt doesn't fit.
+        """
+        form = kwargs.get("response_format")
+        if isinstance(form, dict) and form.get("type") == "json_schema":
+            kwargs["response_format"] = {"type": "json_object", "schema": form["json_schema"]["schema"]}
         for message in messages:
             content = message.get("content")
             kinds = {part.get("type", "text") for part in content} - {"text", "refusal"} if isinstance(content, list) else set()
@@ -509,7 +611,9 @@ class SelfExtendLlama(Llama):
 
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.plan.capacity:
-            raise self._grouping.overflow(n_tokens)
+            found = self._grouping.overflow(n_tokens)
+            words = f"Requested tokens ({n_tokens}) exceed context window of {self.plan.capacity}"  # others look for llama-cpp-python's
+            raise ContextOverflow(f"{words}: {found}", n_tokens, self.plan.capacity)
 
     def pin_group_attention(self, ga: GroupAttention) -> None:
         """Use this (n, w, r) from now on, whatever the length of the text: for experiments and comparisons.

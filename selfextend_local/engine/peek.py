@@ -57,6 +57,11 @@ class ModelPeek:
             metadata=metadata,
         )
 
+    @property
+    def can_group(self) -> bool:
+        """Whether the model has keys with rotary positions, which group attention moves."""
+        return native.can_group(self._model)
+
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids without BOS. With `special`, text that looks like a control token becomes one."""
         return native.tokenize(self._model, text, special)

@@ -48,6 +48,7 @@ from .library import (
 )
 from .model import (
     Pieces,
+    can_group,
     free_model,
     grammar_compiles,
     keeps_all_keys,
@@ -77,6 +78,7 @@ __all__ = [
     "abort_when",
     "add_to_positions",
     "bindings",
+    "can_group",
     "clear_memory",
     "copy_recurrent_state",
     "decode_error",

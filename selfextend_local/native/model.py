@@ -221,6 +221,12 @@ class Pieces(dict[int, bytes]):
             size = -length
 
 
+def can_group(model: Any) -> bool:
+    """Whether a model has keys with rotary positions, which group attention moves. False for recurrent models, ALiBi, learned positions."""
+    llama_cpp = bindings()
+    return not llama_cpp.llama_model_is_recurrent(model) and llama_cpp.llama_model_rope_type(model) != llama_cpp.LLAMA_ROPE_TYPE_NONE
+
+
 def keeps_all_keys(model: Any) -> bool:
     """False for models with a recurrent part, whose past can't be cut back to an earlier token."""
     llama_cpp = bindings()
