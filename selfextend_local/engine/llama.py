@@ -161,7 +161,8 @@ class SelfExtendLlama(Llama):
         if getattr(llama_kwargs.get("chat_handler"), "clip_model_path", None):
             raise ModelUnsupported(f"chat_handler: {NO_IMAGES}")
         if not Path(model_path).is_file():
-            raise ModelNotFound(f"Model path does not exist: {model_path}. Name a GGUF file.")  # llama-cpp-python's words
+            # The second sentence has llama-cpp-python's words, which others look for.
+            raise ModelNotFound(f"There is no model file {model_path}. Name a GGUF file. Model path does not exist: {model_path}")
         if llama_kwargs.get("vocab_only"):
             self._open_vocabulary(model_path, n_threads=n_threads, verbose=verbose, **llama_kwargs)
             return
