@@ -16,6 +16,7 @@ from selfextend_local.batch.tables import as_table, markdown_name
 from selfextend_local.documents import load_document
 from selfextend_local.errors import DocumentError, SelfExtendError, SessionError
 from selfextend_local.sessions import ChatStore, StateCache
+from selfextend_local.storage.folders import is_ours, make_private
 
 GOOD = {"custom_id": "good", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "hi"}]}}
 
@@ -137,3 +138,18 @@ def test_what_is_no_file_keeps_nobody(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="is no file"):
         store.load("pipe")
     assert StateCache(tmp_path).entries() == []
+
+
+def test_what_belongs_to_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "a" / "sessions"
+    make_private(folder)
+    assert [path.stat().st_mode & 0o777 for path in (folder, folder.parent)] == [0o700, 0o700]
+    mine, other = os.stat(folder), os.stat_result([0o100600, 0, 0, 1, 65534, 65534, 0, 0, 0, 0])
+    assert is_ours(mine) and not is_ours(other)
+    (folder / f"{'0' * 16}.state").write_bytes(b"x" * 200)
+    assert StateCache(folder).total_bytes() == 200
+    monkeypatch.setattr("selfextend_local.storage.folders.is_ours", lambda status: False)
+    monkeypatch.setattr("selfextend_local.sessions.states.is_ours", lambda status: False)
+    assert StateCache(folder).total_bytes() == 0
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        make_private(folder)

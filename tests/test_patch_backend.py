@@ -173,6 +173,19 @@ def orphan(wheel: Path) -> None:
     wheel.with_name(wheel.name + ".sha256").unlink()
 
 
+def test_a_wheel_of_another_user_is_not_installed(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be run, whatever its hash beside it says."""
+    place.build()
+    (kept,) = place.cache.glob("wheels/*/*.whl")
+    assert cache.find_wheel(kept.parent.name) == kept
+    if os.getuid() == 0:
+        os.chown(kept, 65534, 65534)
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: os.stat(kept).st_uid + 1)
+    with pytest.raises(BuildError, match="belongs to another user"):
+        cache.find_wheel(kept.parent.name)
+
+
 @pytest.mark.parametrize("damage", [truncate, alter, orphan])
 def test_a_damaged_wheel_is_built_again(place: Workplace, damage: Callable[[Path], None]) -> None:
     good = place.build().read_bytes()

@@ -29,8 +29,20 @@ def cache_root() -> Path:
 
         root = user_cache_path("selfextend-local", appauthor=False)
     with writable(root):
-        root.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_owner(root)
     return root
+
+
+def _check_owner(path: Path) -> None:
+    """Raises BuildError if somebody else could have put a wheel there: it would be installed, and run."""
+    if not hasattr(os, "getuid"):
+        return
+    status = path.stat()
+    if status.st_uid not in (os.getuid(), 0):
+        raise BuildError(f"the cache folder {path} belongs to another user; set {CACHE_VARIABLE} to a folder of your own.")
+    if status.st_mode & 0o002:
+        path.chmod(status.st_mode & ~0o022)
 
 
 @contextlib.contextmanager
@@ -96,6 +108,8 @@ def _sidecar(wheel: Path) -> Path:
 
 def _is_sound(wheel: Path) -> bool:
     try:
+        for path in (wheel, _sidecar(wheel), wheel.parent, wheel.parent.parent):
+            _check_owner(path)
         wanted = _sidecar(wheel).read_text(encoding="utf-8").split()[:1]
         return wanted == [file_sha256(wheel)] and zipfile.is_zipfile(wheel)
     except (OSError, UnicodeDecodeError):

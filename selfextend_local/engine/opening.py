@@ -15,7 +15,7 @@ from selfextend_local.child import Child, ChildFailed
 from selfextend_local.errors import ModelError, ModelUnsupported
 from selfextend_local.positions import MICRO_BATCH, GroupAttention, fixed
 from selfextend_local.storage.disk import replacing
-from selfextend_local.storage.folders import make_private, model_folder
+from selfextend_local.storage.folders import is_ours, make_private, model_folder
 from selfextend_local.storage.identity import model_identity
 
 SECONDS = 300.0
@@ -43,8 +43,9 @@ def check(path: Path) -> None:
 @cache
 def _check(path: Path, size: int, modified: int) -> None:
     mark = model_folder() / f"{model_identity(path)}-{native.library_version()}-{_TRIAL}"
-    if mark.exists():
-        return
+    with suppress(OSError):
+        if is_ours(mark.stat()):
+            return
     _try(path)
     with suppress(OSError):
         make_private(mark.parent)

@@ -22,7 +22,7 @@ import numpy as np
 
 from selfextend_local.errors import ModelError, SessionError
 from selfextend_local.storage.disk import replacing, sweep
-from selfextend_local.storage.folders import make_private, state_folder
+from selfextend_local.storage.folders import is_ours, make_private, state_folder
 from selfextend_local.storage.identity import model_identity
 
 from .identity import Identity, identity_of
@@ -202,7 +202,8 @@ class StateCache:
                 if _NAME.match(path.name):
                     with suppress(OSError):
                         status = path.stat()
-                        if stat.S_ISREG(status.st_mode):  # a pipe would keep whoever opens it
+                        # A pipe would keep whoever opens it, and a state of somebody else could hold anything.
+                        if stat.S_ISREG(status.st_mode) and is_ours(status):
                             found.append((path, status))
         return found
 

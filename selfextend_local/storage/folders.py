@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -76,5 +77,17 @@ def _usual(folder: Callable[..., Path]) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that only its owner reads, since a session holds the text of documents. Raises OSError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder that only its owner reads, since a session holds the text of documents, and whatever is missing above it.
+
+    Raises OSError, a PermissionError if it is somebody else's.
+    """
+    if not folder.parent.exists():
+        make_private(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not is_ours(folder.stat()):
+        raise PermissionError(errno.EPERM, f"{folder} belongs to another user")
+
+
+def is_ours(status: os.stat_result) -> bool:
+    """Whether nobody but this user and the administrator owns a file or folder; others could have put anything there."""
+    return not hasattr(os, "getuid") or status.st_uid in (os.getuid(), 0)
