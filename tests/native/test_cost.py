@@ -24,6 +24,7 @@ GROUPED = (4, WINDOW, STEP)
 PLAIN = (1, WINDOW, STEP)
 KV_TYPES = ["f16", "q8_0", "q4_0"]
 APART = "f16 apart"
+MODELS = ["gqa", "partial-rotary", "swa", "qkv-bias", "mrope"]
 
 Kind = tuple[str, str, tuple[str, ...]]
 
@@ -57,6 +58,9 @@ class Recorder:
         self._engine.decode(text(n_tokens))
         return list(self._nodes)
 
+    def set_temperature(self, c: float) -> None:
+        assert self._engine.set_temperature(c) == 0
+
     def decode_other(self) -> None:
         """A token of another sequence, whose cell comes between those of this one."""
         self._engine.decode(text(1), seq=1)
@@ -77,19 +81,30 @@ def step_of(path: Path, cache: str) -> list[Node]:
 
 
 @pytest.mark.parametrize("cache", [*KV_TYPES, APART])
-@pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa", "qkv-bias"])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_step_adds_the_documented_operations(tiny_model: TinyModel, model: str, cache: str) -> None:
     assert set(kinds(step_of(tiny_model(model), cache))) == documented("boundary step", cache)
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-@pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa", "qkv-bias"])
+@pytest.mark.parametrize("model", MODELS)
 def test_a_token_without_a_step_costs_what_it_costs_without_groups(tiny_model: TinyModel, model: str, kv_type: str) -> None:
     """But for the exact copies of keys that are quantised coarsely."""
     with Recorder(tiny_model(model), GROUPED, kv_type) as grouped, Recorder(tiny_model(model), PLAIN, kv_type) as plain:
         with_groups, without = kinds(grouped.decode(STEP)), kinds(plain.decode(STEP))
     assert not without - with_groups
     assert set(with_groups - without) == documented("micro-batch", kv_type)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_attention_temperature_adds_the_documented_operations(tiny_model: TinyModel, model: str) -> None:
+    """One in each layer that has no sliding window."""
+    with Recorder(tiny_model(model), GROUPED) as recorder:
+        without = kinds(recorder.decode(STEP))
+        recorder.set_temperature(0.3)
+        added = kinds(recorder.decode(STEP)) - without
+    assert set(added) == documented("temperature", "f16")
+    assert sum(added.values()) in (1, N_LAYER)
 
 
 @pytest.mark.parametrize("cache", [*KV_TYPES, APART])
@@ -164,7 +179,7 @@ def supports(request: pytest.FixtureRequest, sources: dict[str, str], tmp_path_f
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("model", ["gqa", "partial-rotary", "swa"])
+@pytest.mark.parametrize("model", MODELS)
 def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, supports: tuple[str, SupportsOp], model: str) -> None:
     """The tensors of a step as they are, types and layouts, shown to the `supports_op` of each backend."""
     name, can = supports
@@ -181,18 +196,15 @@ def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, suppor
         with Engine(
             tiny_model(model), type_k=kv_type, type_v=kv_type, flash_attn=True, n_ubatch=STEP, n_seq_max=2, on_node=ask
         ) as engine:
-            engine.set_group_attn(*GROUPED)
+            engine.set_temperature(0.3)
             engine.decode(text(WINDOW + STEP))
-            state = engine.save(0)
-            engine.decode(text(1))
-            engine.clear()
-            engine.load(state, 0)  # keeps no exact copies: the step reads the keys themselves
-            engine.decode(text(1))
+            engine.set_group_attn(*GROUPED)
+            engine.decode(text(1))  # there are no exact copies of what was read before: the step reads the keys themselves
             engine.clear()
             engine.decode(text(WINDOW))
             engine.decode(text(1), seq=1)
             engine.decode(text(STEP + 1))
-        rows = {row for cache in (kv_type, f"{kv_type} apart") for row in documented("boundary step", cache)}
+        rows = documented("temperature", kv_type) | {row for cache in (kv_type, f"{kv_type} apart") for row in documented("boundary step", cache)}
         wanted = rows | documented("micro-batch", kv_type) | {("GET_ROWS", "f32", (kv_type, "i32"))}
         assert wanted <= asked | refused
         assert {operation for operation, _, _ in refused} == ({"MUL_MAT"} if "without" in name else set()), kv_type
@@ -224,6 +236,7 @@ def test_backends_can_say_no(supports: tuple[str, SupportsOp]) -> None:
 def test_metal_has_the_kernels(sources: dict[str, str], kv_type: str) -> None:
     """Its supports_op asks neither the type of the indices nor whether there is a kernel: it looks kernels up by these names."""
     kernels = "".join(text for path, text in sources.items() if path.endswith(METAL_KERNELS))
-    names = [f"get_rows_{kv_type}", f"set_rows_f32_i32_{kv_type}", "set_rows_f32_i64_f16", "rope_norm_f32", "rope_neox_f32", "concat_f32"]
+    names = [f"get_rows_{kv_type}", f"set_rows_f32_i32_{kv_type}", "set_rows_f32_i64_f16", "concat_f32"]
+    names += [f"rope_{kind}_{type_}" for kind in ("norm", "neox", "multi") for type_ in ("f16", "f32")]
     missing = [name for name in names if f'[[host_name("kernel_{name}")]]' not in kernels]
     assert not missing

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-OPERATIONS = ("RESHAPE", "VIEW", "GET_ROWS", "MUL_MAT", "ROPE", "SET_ROWS", "CONCAT")
+OPERATIONS = ("RESHAPE", "VIEW", "GET_ROWS", "MUL_MAT", "ROPE", "SET_ROWS", "CONCAT", "MUL")
 """Operations whose cases are cut out; the compiled function refuses all others."""
 
 GGML = "vendor/llama.cpp/ggml"
