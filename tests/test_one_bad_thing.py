@@ -55,6 +55,21 @@ def test_a_bad_response_format_is_said(value: Any) -> None:
         prompt_of({"messages": GOOD["body"]["messages"], "response_format": value})  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"response_format": {"type": "json_schema"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
+        {"response_format": {"type": "json_schema", "json_schema": []}},
+        {"messages": [{"role": ["user"], "content": "x"}]},
+        {"messages": [{"role": {"a": 1}, "content": "x"}]},
+    ],
+)
+def test_a_bad_body_is_said(body: dict[str, Any]) -> None:
+    with pytest.raises(SelfExtendError):
+        prompt_of({"messages": [{"role": "user", "content": "x"}], **body})
+
+
 def test_a_name_that_is_no_utf8_has_a_file_of_its_own() -> None:
     names = {markdown_name(name) for name in ("\udcff.txt", "\udcfe.txt", "a.txt", "\ud800", "a\nb", "x" * 300)}
     assert len(names) == 6

@@ -47,7 +47,7 @@ def prompt_of(body: dict[str, Any]) -> tuple[Prompt, Sampling]:
         role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if isinstance(content, list):
             content = "".join(p["text"] for p in content if isinstance(p, dict) and isinstance(p.get("text"), str)) or None
-        if role not in _ROLES or not isinstance(content, str):
+        if not isinstance(role, str) or role not in _ROLES or not isinstance(content, str):
             raise SelfExtendError("A message has no text, or a role other than system, user and assistant: send text only.")
         messages.append((_ROLES[role], content))
     for unknown in ("tools", "functions"):
@@ -64,7 +64,10 @@ def _sampling(body: dict[str, Any]) -> Sampling:
     if not isinstance(form, dict):
         raise SelfExtendError("response_format is no object: correct it.")
     if form.get("type") == "json_schema":
-        schema = json.dumps(form["json_schema"]["schema"])
+        described = form.get("json_schema")
+        if not isinstance(described, dict) or "schema" not in described:
+            raise SelfExtendError("response_format has no json_schema.schema: give one.")
+        schema = json.dumps(described["schema"])
     elif form.get("type") == "json_object":
         schema = '{"type": "object"}'
     try:
