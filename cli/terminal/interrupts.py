@@ -1,12 +1,75 @@
-"""Ctrl-C: the first asks the work to stop, the second ends the program."""
+"""Ctrl-C: the first asks the work to stop, the second ends the program, also where a library doesn't come back."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+
+class _LastResort:
+    """A thread that ends the program where the main one is in a library that doesn't come back: a grammar of somebody, say.
+
+    Python runs its handlers between its own steps only; which signal came is written to a pipe at once.
+    """
+
+    SECONDS = {signal.SIGINT: 3.0, signal.SIGTERM: 10.0}
+    """Between a second Ctrl-C, or a SIGTERM, and the end, if nothing is heard of the main thread."""
+
+    def __init__(self) -> None:
+        self._pipe: tuple[int, int] | None = None
+        self._heard = 0.0
+
+    def listen(self) -> int:
+        """Watch from now on; what `rest` takes."""
+        if os.name != "posix":
+            return -1
+        if self._pipe is None:
+            self._pipe = os.pipe()
+            os.set_blocking(self._pipe[1], False)
+            threading.Thread(target=self._watch, name="last-resort", daemon=True).start()
+        self.hear()
+        return signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+
+    def rest(self, before: int) -> None:
+        """Watch no longer."""
+        self.hear()
+        if os.name == "posix":
+            signal.set_wakeup_fd(before)
+
+    def hear(self) -> None:
+        """The main thread lives."""
+        self._heard = time.monotonic()
+
+    def _watch(self) -> None:
+        assert self._pipe is not None
+        interrupts, came = 0, 0.0
+        while number := os.read(self._pipe[0], 1):
+            if number[0] not in self.SECONDS:
+                continue
+            interrupts = 0 if self._heard > came else interrupts
+            came = time.monotonic()
+            interrupts += number[0] == signal.SIGINT
+            if number[0] == signal.SIGTERM or interrupts > 1:
+                self._wait(came, self.SECONDS[signal.Signals(number[0])], 128 + number[0])
+
+    def _wait(self, came: float, seconds: float, code: int) -> None:
+        while time.monotonic() < came + seconds:
+            if self._heard > came:
+                return
+            time.sleep(0.05)
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")  # the cursor, if a drawing hid it
+        os._exit(code)
+
+
+_last_resort = _LastResort()
 
 
 class StopOnInterrupt:
@@ -24,12 +87,15 @@ class StopOnInterrupt:
         self._previous = signal.signal(signal.SIGINT, self._on_signal)
         outer = getattr(self._previous, "__self__", None)
         self.requested |= isinstance(outer, StopOnInterrupt) and outer.requested
+        self._watched = _last_resort.listen()
         return self
 
     def __exit__(self, *_: object) -> None:
+        _last_resort.rest(self._watched)
         signal.signal(signal.SIGINT, self._previous)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        _last_resort.hear()
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True

@@ -13,7 +13,7 @@ from typing import Any
 from selfextend_local.child import Child, ChildFailed
 from selfextend_local.errors import SelfExtendError
 
-SECONDS, MIB = 20.0, 4_096
+SECONDS, MIB = 10.0, 4_096
 """What converting a schema and drawing a text by it may take."""
 
 LONGEST = 1 << 20  # characters of a schema
