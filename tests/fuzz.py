@@ -41,6 +41,7 @@ from selfextend_local.sample import report
 from selfextend_local.sample.book import chapter_pdf
 from selfextend_local.sessions import StateCache
 
+os.environ["GGML_NO_BACKTRACE"] = "1"  # a debugger for each assertion
 SECONDS, GIB = 60, 6
 KEPT = Path("build/fuzz")
 NUMBERS = (-1, 0, 1, 2, 3, 7, 31, 63, 64, 65, 127, 255, 256, 511, 512, 513, 1000, 4095, 65_535, 2**20, 2**31 - 1, 2**31, 2**32 - 1)

@@ -7,14 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from selfextend_cli.flags.schema import SchemaFile, parsed
 
 from selfextend_local.batch.answering import prompt_of
 from selfextend_local.batch.items import from_paths, from_requests
 from selfextend_local.batch.outcome import Failure, Result
+from selfextend_local.batch.results import results_file
 from selfextend_local.batch.tables import as_table, markdown_name
 from selfextend_local.documents import load_document
 from selfextend_local.errors import DocumentError, SelfExtendError, SessionError
+from selfextend_local.evaluation.results import Results, ResultsError
+from selfextend_local.evaluation.tasks.qa import read_cases
 from selfextend_local.sessions import ChatStore, StateCache
 from selfextend_local.storage.folders import is_ours, make_private
 
@@ -168,3 +173,18 @@ def test_what_belongs_to_another_user_is_not_used(tmp_path: Path, monkeypatch: p
     assert StateCache(folder).total_bytes() == 0
     with pytest.raises(PermissionError, match="belongs to another user"):
         make_private(folder)
+
+
+def test_json_that_is_nested_deep_is_a_sentence_wherever_it_is_read(tmp_path: Path) -> None:
+    """Python's parser raises RecursionError, which is no ValueError."""
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    with pytest.raises(click.BadParameter, match="is no JSON"):
+        SchemaFile().convert(str(deep), None, None)
+    assert parsed(deep.read_text()) is None
+    with pytest.raises(ResultsError):
+        Results(deep)
+    with pytest.raises(SelfExtendError):
+        results_file(deep).newest()
+    with pytest.raises(SelfExtendError):
+        read_cases(deep)

@@ -29,7 +29,7 @@ class SchemaFile(click.Path):
             schema = json.dumps(json.loads(Path(name).read_text(encoding="utf-8")))
         except OSError as error:
             self.fail(f"{name} can't be read: {error.strerror}.", param, ctx)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.fail(f"{name} is no JSON: {error}", param, ctx)
         try:
             grammar_of(schema)
@@ -42,5 +42,5 @@ def parsed(answer: str) -> Any:
     """The value that an answer spells, None where it was cut."""
     try:
         return json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -52,7 +52,7 @@ def load_profile(model: Path) -> Profile | None:
         in_range = 0 < found.ga_fraction <= 1 and found.ga_w >= 1 and 0 <= found.ga_temperature <= 10
         if not (in_range and found.ga_mode in get_args(GroupForm)):
             raise ValueError("its figures are out of range")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
     return found
 

@@ -57,7 +57,7 @@ def _parse(line: str) -> Row:
     try:
         row: Row = json.loads(line)
         return row if isinstance(row["key"], str) else _parse("")
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError("no result of selfextend eval") from None
 
 

@@ -214,7 +214,7 @@ class StateCache:
             return None
         except OSError:
             return None  # evicted by another process, or not ours to read
-        except (Damaged, ValueError, KeyError, TypeError) as error:
+        except (Damaged, ValueError, KeyError, TypeError, RecursionError) as error:
             self._discard(path, str(error))
             return None
 

@@ -105,7 +105,7 @@ def cases_of_file(path: Path) -> tuple[Case, ...]:
             answers, best = [str(a) for a in held["answers"]], int(held["best"])
             right = answers[best]
             found.append(Case(str(held["question"]), right, tuple(a for a in answers if a is not right), _ASK))
-        except (ValueError, KeyError, TypeError, IndexError):
+        except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError):
             raise TaskError(f'Line {number} of {path} is not of the form {{"question": …, "answers": […], "best": 0}}.') from None
     if not found:
         raise TaskError(f"{path} holds no questions.")

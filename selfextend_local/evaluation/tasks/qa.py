@@ -92,7 +92,7 @@ def read_cases(path: Path) -> tuple[tuple[Case, ...], str]:
             found.append(
                 Case(str(held["context"]), str(held["input"]), (answers,) if isinstance(answers, str) else tuple(map(str, answers)))
             )
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise TaskError(f'Line {number} of {path} is not of the form {{"context": …, "input": …, "answers": […]}}.') from None
     if not found:
         raise TaskError(f"{path} holds no questions.")
