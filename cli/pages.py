@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import boundary
-from .terminal import output, progress
+from .terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.documents.marking import Marked
@@ -44,10 +44,11 @@ def command(document: Path, page: str | None, text: str | None, target: Path | N
         raise click.UsageError("Say which page: add --page 12, or --find TEXT.")
     if target is not None and target.resolve() == document.resolve():
         raise click.UsageError("-o names the document itself: give the picture another name.")
-    from selfextend_local.documents.marking import mark
+    from selfextend_local.documents.reader import mark_page
 
-    with progress.progress(f"Searching {document.name}", "pages", quiet=as_json) as update:
-        found = mark(document.expanduser(), page, text if text is not None else (), progress=update)
+    texts = () if text is None else (text,)
+    with interrupts.StopOnInterrupt() as stop, progress.progress(f"Searching {document.name}", "pages", quiet=as_json) as update:
+        found = mark_page(document.expanduser(), page, texts, progress=update, should_stop=stop)
     if target is None and not as_json:
         target = Path(f"{document.stem}-p{_fit(found.label)}.png")
     if target is not None:

@@ -6,7 +6,11 @@
     │   ├── DocumentEncrypted
     │   ├── DocumentDamaged
     │   ├── DocumentEmpty
-    │   └── DocumentUnsupported
+    │   ├── DocumentUnsupported
+    │   ├── ReaderTimeout
+    │   ├── ReaderOutOfMemory
+    │   ├── ReaderCrashed
+    │   └── ReaderFailed
     ├── LibraryError
     ├── ModelError
     │   ├── ModelNotFound
@@ -54,6 +58,22 @@ class DocumentEmpty(DocumentError):
 
 class DocumentUnsupported(DocumentError):
     """Not a kind of document that we read: a web address, binary data, an image."""
+
+
+class ReaderTimeout(DocumentError):
+    """Reading the document took longer than it may."""
+
+
+class ReaderOutOfMemory(DocumentError):
+    """Reading the document took more memory than it may."""
+
+
+class ReaderCrashed(DocumentError):
+    """The document ended the process that read it."""
+
+
+class ReaderFailed(DocumentError):
+    """An error of ours while reading, which is not the document's fault."""
 
 
 class LibraryError(SelfExtendError):

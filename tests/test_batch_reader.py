@@ -14,12 +14,20 @@ from support.bad_documents import bomb_pdf, damaged_pdf, empty_file, encrypted_p
 
 from selfextend_local.batch.job import Limits
 from selfextend_local.batch.outcome import Failure
-from selfextend_local.batch.reader_process import Reader, read
+from selfextend_local.batch.reading import Reading
 from selfextend_local.documents import Document
 
 pytestmark = pytest.mark.process
 
 posix = pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no limit on memory here")
+
+
+def read(path: Path, limits: Limits, should_stop: Callable[[], bool] | None = None) -> Document | Failure:
+    reading = Reading(limits)
+    try:
+        return reading.read(path, should_stop)
+    finally:
+        reading.close()
 
 
 def test_a_good_document_arrives_as_it_was_read(tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_one_reader_serves_many_and_goes_on_after_each_kind_of_end(tmp_path: Pat
     good.write_text("Good text.")
     before = _pids()
     bad = [hanging_pdf(tmp_path / "hang.pdf"), damaged_pdf(tmp_path / "bad.pdf"), empty_file(tmp_path / "empty.txt")]
-    reader = Reader(Limits(read_s=15))
+    reader = Reading(Limits(read_s=15))
     try:
         for path in bad:
             assert isinstance(reader.read(good), Document)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfextend_local import __version__
+from selfextend_local.chat.settings import ChatSettings
 
 from ..errors import boundary
 from ..flags import config, engine, sampling
@@ -55,6 +56,10 @@ class ChatCommand(click.Command):
 @click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
 @click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
 @click.option("--keep-headers", is_flag=True, help="Leave running heads and page numbers of a PDF on every page.")
+@click.option("--read-timeout", type=click.FloatRange(0, min_open=True), default=ChatSettings.read_timeout, show_default=True,
+              metavar="S", help="Give the reading of a document up after so long without progress.")  # fmt: skip
+@click.option("--read-memory", type=click.IntRange(128), default=ChatSettings.read_memory, show_default=True, metavar="MIB",
+              help="Memory that reading a document may take (Linux).")  # fmt: skip
 @click.option("--overflow", type=click.Choice(["error", "trim", "select", "summarize"]), default="error", show_default=True,
               help="If it doesn't fit: refuse, read the beginning, read what matches the question, or read it in parts.")  # fmt: skip
 @click.option("-p", "--prompt", metavar="QUESTION", help="Ask one question and leave; - reads it from stdin.")
@@ -145,7 +150,7 @@ def _sources(options: Options, record: ChatRecord | None, listener: Listener) ->
     chat = options.chat
     before = [] if record is None else read_again(record, chat, listener)
     return before + [
-        read_source(origin, options.pages_of(i), ocr=chat.ocr, keep_headers=chat.keep_headers, listener=listener)
+        read_source(origin, options.pages_of(i), chat, listener)
         for i, origin in enumerate(options.doc)
     ]
 

@@ -39,7 +39,7 @@ class Options:
         chat = ChatSettings(
             engine=engine.taken(rest),
             sampling=sampling.taken(rest),
-            **{name: rest.pop(name) for name in ("model", "system", "overflow", "cache", "ocr", "keep_headers")},
+            **{f.name: rest.pop(f.name) for f in fields(ChatSettings) if f.name not in ("engine", "sampling")},
         )
         return Options(**rest, chat=chat)
 

@@ -1,7 +1,6 @@
 """Batches: many documents in, a result for each out, nothing lost; on this machine, on many, or over servers.
 
     job, items, outcome          plain values
-    reader_process               a document, read in a process of its own
     worker, slots_worker         one item, or several side by side, with one model
     runner                       many items; local_runner here, dask_runner on Dask workers, http_runner over HTTP
     results, tables              what is written

@@ -11,6 +11,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from .answering import Material
 from .items import Item
 from .job import Job, fingerprint
 from .outcome import Failure, failure
-from .reader_process import read
+from .reading import Reading
 from .runner import READERS, Finished, ReadAhead, Watcher
 from .worker import ModelWorker
 
@@ -96,7 +97,8 @@ def _work(job: Job, slot: str, item: Item, material: Material | None) -> tuple[S
     gone = _dropped(worker)
     found: Material | Failure | None = material
     if found is None and item.path is not None:
-        found = read(item.path, job.limits, gone)
+        with closing(Reading(job.limits)) as reading:
+            found = reading.read(item.path, gone)
     if found is None or isinstance(found, Failure):
         return found or Failure("invalid_request", "There is nothing to do."), "", time.monotonic() - started
     try:

@@ -19,7 +19,7 @@ from selfextend_local.documents import Document
 from selfextend_local.generation.completion import ShouldStop
 from selfextend_local.summarize import Summary
 
-from .reader_process import Reader
+from .reading import Reading
 
 READERS = 2
 WINDOW = 16
@@ -98,7 +98,7 @@ class ReadAhead:
         self._window = window
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
         self._waiting: list[Future[Read]] = []
-        self._idle = [Reader(limits) for _ in range(readers)]
+        self._idle = [Reading(limits) for _ in range(readers)]
 
     def __enter__(self) -> ReadAhead:
         return self

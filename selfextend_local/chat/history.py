@@ -131,7 +131,7 @@ def read_again(record: ChatRecord, settings: ChatSettings, listener: Listener) -
     pages = record.settings.get("pages") or [None] * len(record.documents)
     sources = []
     for reference, wanted in zip(record.documents, pages, strict=False):
-        source = read_source(reference.path, wanted, ocr=settings.ocr, keep_headers=settings.keep_headers, listener=listener)
+        source = read_source(reference.path, wanted, settings, listener)
         if source.sha256 != reference.sha256:
             listener.say(f"warning: {reference.title} has changed since this chat; its answers are about the earlier text.")
         sources.append(source)

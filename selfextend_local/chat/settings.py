@@ -28,6 +28,8 @@ class ChatSettings:
         cache: whether what the model reads is kept on disk, so that it is read once.
         ocr: whether the text of scanned pages is recognised.
         keep_headers: whether running heads and page numbers of a PDF stay on every page.
+        read_timeout: seconds without progress after which the reading of a document is given up.
+        read_memory: MiB that reading a document may take (Linux).
     """
 
     model: Path | None = None
@@ -38,6 +40,8 @@ class ChatSettings:
     cache: bool = True
     ocr: bool = False
     keep_headers: bool = False
+    read_timeout: float = 300.0
+    read_memory: int = 4096
 
     def get(self, name: str) -> Any:
         """The value of a field of these settings, of the engine's or of the sampling's."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfextend_local.documents import Document
-from selfextend_local.errors import Interrupted
 
 from .listener import Listener
+from .settings import ChatSettings
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,17 @@ class Source:
 
 
 def read_source(
-    origin: str, pages: str | None = None, *, ocr: bool = False, keep_headers: bool = False, listener: Listener | None = None
+    origin: str, pages: str | None = None, settings: ChatSettings | None = None, listener: Listener | None = None
 ) -> Source:
-    """Read a document, "-" for stdin, and say what is odd about it. Raises DocumentError, and Interrupted at a stop."""
-    from selfextend_local.documents import load_document
+    """Read a document, "-" for stdin, in a process of its own, and say what is odd about it. Raises DocumentError, and Interrupted at
+    a stop."""
+    from selfextend_local.documents.reader import ReadLimits, read_document
 
-    told = listener or Listener()
+    told, how = listener or Listener(), settings or ChatSettings()
+    limits = ReadLimits(how.read_timeout, how.read_memory)
     name = "stdin" if origin == "-" else Path(origin).name
     with told.stopping() as stop, told.progress(f"Reading {name}", "pages") as update:
-
-        def moved(done: int, total: int) -> None:
-            if stop():
-                raise Interrupted(f"Stopped while reading {name}.", 0)
-            update(done, total)
-
-        whole = load_document(origin, progress=moved, ocr=ocr, keep_headers=keep_headers)
-        if stop():  # a text is read in one go, and reports no pages
-            raise Interrupted(f"Stopped while reading {name}.", 0)
+        whole = read_document(origin, limits, ocr=how.ocr, keep_headers=how.keep_headers, progress=update, should_stop=stop)
     source = Source(origin, whole, pages, "" if origin == "-" else _sha256(Path(os.path.expanduser(origin))))
     for warning in source.document.warnings:
         told.say(f"warning: {name}: {warning}")

@@ -127,7 +127,7 @@ class Workspace:
 
     def read(self, origin: str, pages: str | None = None) -> Source:
         """Read a document for this workspace. Raises DocumentError, Interrupted."""
-        return read_source(origin, pages, ocr=self.settings.ocr, keep_headers=self.settings.keep_headers, listener=self.listener)
+        return read_source(origin, pages, self.settings, self.listener)
 
     def _fit(self, sources: Sequence[Source], question: str = "", turns: Sequence[Turn] = (), more: int = 0) -> Fit:
         """A context for these documents and a conversation of `turns`, or of `more` tokens if that is more. Raises

@@ -23,7 +23,8 @@ _PDF_MAGIC_WITHIN = 1024  # PDF readers allow this much junk before the magic by
 _ZIP_MAGIC = b"PK\x03\x04"
 _OFFICE_MAGIC = b"\xd0\xcf\x11\xe0"
 _EPUB_MIMETYPE = b"mimetypeapplication/epub+zip"
-_HTML_BEGINS = re.compile(r"(?:\s|<!--.*?-->|<\?[^>]*>)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_BEFORE_HTML = re.compile(r"\s+|<!--.*?-->|<\?[^>]*>", re.DOTALL)
+_HTML_TAG = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _HTML_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".xht"})
 _TEXT_SUFFIXES = frozenset({".md", ".markdown", ".rst", ".tex", ".html", ".htm"})
 
@@ -67,7 +68,14 @@ def is_html(path: Path, head: bytes) -> bool:
     """Whether a file that begins with `head`, and isn't binary, is HTML."""
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = head.decode("utf-16" if wide else "latin-1", "ignore").removeprefix(codecs.BOM_UTF8.decode("latin-1"))
-    return path.suffix.lower() in _HTML_SUFFIXES or bool(_HTML_BEGINS.match(text))
+    return path.suffix.lower() in _HTML_SUFFIXES or _begins_html(text)
+
+
+def _begins_html(text: str) -> bool:
+    at = 0
+    while (skipped := _BEFORE_HTML.match(text, at)) is not None:
+        at = skipped.end()
+    return _HTML_TAG.match(text, at) is not None
 
 
 def written_kind(path: Path, head: bytes) -> Kind:

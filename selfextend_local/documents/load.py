@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 STANDARD_INPUT = "-"
+_INPUT_NAME = Path("standard input")
 
 _LARGEST = 256 * 2**20  # bytes of anything but a PDF file
 _LARGEST_HTML = 16 * 2**20
@@ -100,10 +101,17 @@ def load_document(
         DocumentUnsupported: a web address, binary data, a zip bomb, not a regular file; or `ocr` isn't installed.
     """
     if os.fspath(source) == STANDARD_INPUT:
-        file = _standard_input()
-    else:
-        path = _readable_file(source)
-        file = _Source(path, path)
+        return load_bytes(standard_input(), progress=progress, ocr=ocr, keep_headers=keep_headers)
+    path = _readable_file(source)
+    return _loaded(_Source(path, path), progress, ocr, keep_headers)
+
+
+def load_bytes(data: bytes, *, progress: Progress | None = None, ocr: bool = False, keep_headers: bool = False) -> Document:
+    """As `load_document` of standard input that held `data`."""
+    return _loaded(_Source(Path(STANDARD_INPUT), _INPUT_NAME, data), progress, ocr, keep_headers)
+
+
+def _loaded(file: _Source, progress: Progress | None, ocr: bool, keep_headers: bool) -> Document:
     head = file.head()
     if is_pdf(file.name, head):
         return _pdf_document(file, progress, ocr, keep_headers)
@@ -116,16 +124,16 @@ def load_document(
     return _READERS[written_kind(file.name, head)](file, data)
 
 
-def _standard_input() -> _Source:
-    name = Path("standard input")
+def standard_input() -> bytes:
+    """All of standard input. Raises DocumentNotFound, DocumentEmpty, DocumentUnsupported."""
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
         raise DocumentNotFound("Nothing is piped to standard input: use e.g. --doc - < report.txt")
     data = sys.stdin.buffer.read(_LARGEST + 1)
     if len(data) > _LARGEST:
-        raise DocumentUnsupported(f"{name} is larger than {_LARGEST >> 20} MiB: save it to a file and split it")
+        raise DocumentUnsupported(f"{_INPUT_NAME} is larger than {_LARGEST >> 20} MiB: save it to a file and split it")
     if not data:
-        raise DocumentEmpty(f"{name} is empty (0 bytes): did the command before the pipe fail?")
-    return _Source(Path(STANDARD_INPUT), name, data)
+        raise DocumentEmpty(f"{_INPUT_NAME} is empty (0 bytes): did the command before the pipe fail?")
+    return data
 
 
 def _readable_file(source: str | os.PathLike[str]) -> Path:

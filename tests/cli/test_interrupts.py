@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from support.bad_documents import hanging_pdf, label_loop_pdf
 
 pytestmark = [pytest.mark.process, pytest.mark.native]
 
@@ -40,6 +42,20 @@ def test_a_stopped_prefill_goes_on_where_it_was(terminal: Start, long_document: 
     assert answer == "The key is 48213 [page 2]."
     kept = int(re.search(r"\(([\d,]+) kept\)", took)[1].replace(",", ""))
     assert kept >= stopped - 1
+
+
+def test_a_stopped_reading_of_a_document_keeps_the_chat(terminal: Start, tmp_path: Path) -> None:
+    talk = terminal(columns=160)
+    talk.wait_idle()
+    talk.run("Which key? 1")
+    talk.type(f"/doc add {hanging_pdf(tmp_path / 'hang.pdf')}\r")
+    talk.wait(lambda: len(psutil.Process(talk.child.pid).children()) > 0)
+    talk.type(CTRL_C)
+    talk.wait("Stopped while reading")
+    talk.wait_idle()
+    shown = "\n".join(talk.run(f"/doc add {label_loop_pdf(tmp_path / 'loop.pdf')}"))
+    assert "error: " in shown and "made the reader crash" in shown.replace("\n", " ")
+    assert talk.run("Which key? 1")[0] == "The key is 48213 [page 2]."
 
 
 def test_a_stopped_answer_is_kept(terminal: Start) -> None:

@@ -24,6 +24,23 @@ def bomb_pdf(path: Path) -> Path:
     return path
 
 
+def label_loop_pdf(path: Path) -> Path:
+    """One whose table of page labels holds itself: PDFium's stack ends the process."""
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] >>"
+    catalogue = b"<< /Type /Catalog /Pages 2 0 R /PageLabels 4 0 R >>"
+    path.write_bytes(_pdf([catalogue, b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>", page, b"<< /Kids [4 0 R] >>"]))
+    return path
+
+
+def form_loop_pdf(path: Path) -> Path:
+    """One whose page draws a form that draws itself, twice: it takes memory until none is left."""
+    form = b"/Type /XObject /Subtype /Form /BBox [0 0 9 9] /Resources << /XObject << /X 5 0 R >> >>"
+    page = b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R /Resources << /XObject << /X 5 0 R >> >> >>"
+    pages = b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>"
+    path.write_bytes(_pdf([b"<< /Type /Catalog /Pages 2 0 R >>", pages, page, _stream(b"/X Do"), _stream(b"/X Do /X Do", form)]))
+    return path
+
+
 def encrypted_pdf(path: Path) -> Path:
     """A PDF that can't be read without its password."""
     from pypdf import PdfWriter
