@@ -22,7 +22,7 @@ _EDGE_ZONE = 0.14  # of the page's height
 _LARGER_THAN_BODY = 1.12
 _APART = 0.7  # least white space to the body, in line heights
 _NUMBER = re.compile(r"\d+")
-_ROMAN = re.compile(r"(?=[ivxlc])c{0,3}(xc|xl|l?x{0,3})(ix|iv|v?i{0,3})", re.IGNORECASE)
+_ROMAN = re.compile(r"(?=[ivxlc])c{0,3}(xc|xl|l?x{0,3})(ix|iv|v?i{0,3})")  # of folded text; ignoring case would let in the dotless ı
 _ROMAN_VALUES = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 # A page number and nothing else, in the words of many languages: "- 3 -", "Page 3 of 12", "3/12", "第 3 页".
 _PAGE_NUMBER = re.compile(

@@ -184,8 +184,8 @@ def _joints(page: RawPage, margin: float) -> Iterator[str]:
 
 def _alike(lines: Sequence[Line]) -> list[bool]:
     """Which lines are rows of a list, as of a bank statement: several in a row begin with a date or number, or end with an amount."""
-    starts = [_shape(line.text.split(maxsplit=1)[0]) if line.text.strip() else "" for line in lines]
-    ends = ["9" if _AMOUNT.search(line.text.rsplit(maxsplit=1)[-1]) else "" if line.text.strip() else "" for line in lines]
+    starts = [_shape(words[0]) if (words := line.text.split(maxsplit=1)) else "" for line in lines]
+    ends = ["9" if (words := line.text.rsplit(maxsplit=1)) and _AMOUNT.search(words[-1]) else "" for line in lines]
     alike = [False] * len(lines)
     for shapes, least in ((starts, _ALIKE), (ends, _ALIKE)):
         start = 0

@@ -49,7 +49,7 @@ def test_a_stopped_reading_of_a_document_keeps_the_chat(terminal: Start, tmp_pat
     talk.wait_idle()
     talk.run("Which key? 1")
     talk.type(f"/doc add {hanging_pdf(tmp_path / 'hang.pdf')}\r")
-    talk.wait(lambda: len(psutil.Process(talk.child.pid).children()) > 0)
+    talk.wait(lambda: any("reader_process" in " ".join(c.cmdline()) for c in psutil.Process(talk.child.pid).children()))
     talk.type(CTRL_C)
     talk.wait("Stopped while reading")
     talk.wait_idle()
