@@ -746,3 +746,14 @@ def test_lines_of_white_space_and_letters_like_roman_numerals_are_read() -> None
     lines = tuple(Line(text, 70, 200, 20 + 14 * n, 32 + 14 * n) for n, text in enumerate(texts))
     pages = without_furniture([RawPage(lines, 612, 792, "", measured=True)] * 3)
     assert all("One line of words." in paragraphs(page, vocabulary(pages), 0.0) for page in pages)
+
+
+def test_a_page_of_code_is_not_nonsense_where_the_document_has_its_words() -> None:
+    from selfextend_local.documents.legibility import is_nonsense, nonsense_among
+
+    code = "zzxqq wvkpj qqzzx jkxwv " * 30
+    prose = "The water board keeps the pumps of the valley, and its engineers read the gauges each morning before the sluices open. " * 4
+    assert is_nonsense(code)
+    assert nonsense_among([prose, code]) == [1]
+    assert nonsense_among([f"{prose} zzxqq wvkpj qqzzx jkxwv", code]) == []
+    assert nonsense_among([code, code]) == [0, 1]

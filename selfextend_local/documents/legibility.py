@@ -6,10 +6,33 @@ wrong or missing table of characters (ToUnicode) shows "The water board" and giv
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_KNOWN = 0.5  # of a page's words that legible pages of the same document have, for it to be legible: source code, lists of names
 _LEAST = 200  # letters; fewer say nothing
 _MOST = 4000  # characters that are looked at
 _COHERENT = 0.5  # of the most frequent letters in a language's order; prose has 0.8 and more, tables 0.6
 _UNKNOWN = 0.2  # share of characters without a meaning
+
+
+def nonsense_among(texts: Sequence[str]) -> list[int]:
+    """The indices of those pages of a document that are nonsense. Their words don't occur on its other pages."""
+    suspects = [i for i, text in enumerate(texts) if is_nonsense(text)]
+    if not suspects:
+        return []
+    suspected = frozenset(suspects)
+    known = {word for i, text in enumerate(texts) if i not in suspected for word in _words(text)}
+    return [i for i in suspects if not _are_known(_words(texts[i]), known)]
+
+
+def _words(text: str) -> list[str]:
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def _are_known(words: Sequence[str], known: set[str]) -> bool:
+    return sum(word in known for word in words) >= _KNOWN * len(words) > 0
 
 
 def is_nonsense(text: str) -> bool:

@@ -25,7 +25,7 @@ from selfextend_local.documents.epub import Chapter, read_epub
 from selfextend_local.documents.html import read_html
 from selfextend_local.documents.kinds import HEAD, Kind, is_pdf, is_zip, open_zip, refuse_office, written_kind
 from selfextend_local.documents.labels import fit_labels
-from selfextend_local.documents.legibility import is_nonsense
+from selfextend_local.documents.legibility import nonsense_among
 from selfextend_local.documents.mail import read_mail
 from selfextend_local.documents.office import read_opendocument, read_pptx, read_xlsx
 from selfextend_local.documents.tables import read_csv
@@ -198,7 +198,8 @@ def _recognised(file: _Source, raw: RawPdf, progress: Progress | None) -> RawPdf
     from selfextend_local.documents.ocr import recognised
 
     texts = ["\n".join(line.text for line in page.lines) for page in raw.pages]
-    blank = [i for i, text in enumerate(texts, start=1) if not _has_words(text) or is_nonsense(text)]
+    nonsense = frozenset(nonsense_among(texts))
+    blank = [i + 1 for i, text in enumerate(texts) if not _has_words(text) or i in nonsense]
     if not blank:
         return raw
     pages = recognised(file.name, raw.pages, blank, data=file.data, progress=progress)
@@ -208,7 +209,7 @@ def _recognised(file: _Source, raw: RawPdf, progress: Progress | None) -> RawPdf
 
 
 def _nonsense_notes(file: _Source, pages: Sequence[Page]) -> tuple[str, ...]:
-    nonsense = [page.number for page in pages if is_nonsense(page.text)]
+    nonsense = [pages[i].number for i in nonsense_among([page.text for page in pages])]
     if not nonsense:
         return ()
     shown = Document(file.path, "", tuple(pages), (), paged=True).names(nonsense, most=_NAMED)
