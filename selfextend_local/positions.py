@@ -44,8 +44,14 @@ RECALL_SINKS = 64
 RECALL_SPAN = 32
 """Tokens that recall fetches as one."""
 
-RECALL_QUERIES = 32
-"""So many queries look for far spans with their mean. Not chosen by figures yet: see issue 14."""
+RECALL_LOOKS = 32
+"""A micro-batch looks for far spans with so many means of neighbouring queries; in one of fewer tokens each query looks for itself."""
+
+RECALL_FIRST = 16_384
+"""Far tokens of which all keys are compared; of more, the spans whose mean keys are best."""
+
+RECALL_KEEP = 16
+"""So many tokens of an answer share a choice."""
 
 RECALL_REACH = 1 << 24
 """The most tokens of a text that is read by recall: the library counts its cells in float32."""

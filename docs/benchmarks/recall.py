@@ -3,7 +3,7 @@
     python docs/benchmarks/recall.py MODEL.gguf TEXT.txt TASK [--scheme NAME] [--tokens N] [--threads N] [--layers N]
 
 TASK: nll, keys, facts, depth. Prints one JSON object a line. Schemes: plain, auto (progressive groups as the package chooses them),
-small (w=256, n=64 progressive), yarn, recall, and recall with other figures as "recall:w=512,fetched=1024,mean=16".
+small (w=256, n=64 progressive), yarn, recall, and recall with other figures as "recall:w=512,fetched=1024,looks=16".
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ class Reader:
 
     def scheme(self, name: str, n_tokens: int) -> None:
         if name.startswith("recall"):
-            figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "mean": 32}
+            figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": 32, "first": 16384, "keep": 16}
             for part in filter(None, name.partition(":")[2].split(",")):
                 key, _, value = part.partition("=")
                 figures[key] = int(value)
-            status = self.lib.llama_set_recall(ctypes.c_void_p(self.ctx), (ctypes.c_int32 * 6)(*figures.values()))
+            status = self.lib.llama_set_recall(ctypes.c_void_p(self.ctx), (ctypes.c_int32 * 8)(*figures.values()))
         elif name in ("auto", "small"):
             from selfextend_local.positions import GroupAttention, choose
 

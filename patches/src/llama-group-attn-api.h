@@ -24,6 +24,7 @@ extern "C" {
         LLAMA_GROUP_ATTN_INVALID_RECALL = -11, // r, n_sinks or n_fetched is no multiple of n_span, or a sliding window is wider than w
         LLAMA_GROUP_ATTN_FLASH_ATTN   = -12, // recall without flash attention
         LLAMA_GROUP_ATTN_SEQUENCES    = -13, // recall in a context of several sequences
+        LLAMA_GROUP_ATTN_QUANTIZED    = -14, // recall with a quantised K on a GPU: there it chose other spans than the reference
     };
 
     // Read far keys in groups, from the nearest level to the farthest: each n and r a multiple of the one before, no w

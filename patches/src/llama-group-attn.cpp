@@ -159,6 +159,7 @@ void llama_group_attn_calls::apply(llama_context & ctx, const llama_group_attn &
             ctx.sched_need_reserve = true;
         }
 
+        keys->reserve_recall(&ctx, value);
         keys->set_group_attn(value);
     }
 }
@@ -376,6 +377,7 @@ const char * llama_group_attn_reason(int32_t status) {
         case LLAMA_GROUP_ATTN_INVALID_RECALL: return "r, n_sinks and n_fetched must be multiples of n_span, n_span a power of two up to 256, w no less than a sliding window";
         case LLAMA_GROUP_ATTN_FLASH_ATTN:   return "recall needs flash attention (--flash-attn on)";
         case LLAMA_GROUP_ATTN_SEQUENCES:    return "recall needs a context of one sequence (n_seq_max = 1)";
+        case LLAMA_GROUP_ATTN_QUANTIZED:    return "recall with a quantised KV cache is right on a CPU only: take f16";
         default:                            return "unknown status";
     }
 }

@@ -341,6 +341,10 @@ bool llama_kv_keys::is_quantized() const {
 bool llama_kv_keys::shift(llama_context * lctx) {
     known.clear();
 
+    if (recall) {
+        recall->forget();
+    }
+
     if (group_attn.enabled()) {
         // the next step of each sequence compares all of its keys
         known.resize(LLAMA_MAX_SEQ, { BORDER_UNKNOWN });
@@ -692,6 +696,10 @@ void llama_kv_keys::breakdown(std::map<ggml_backend_buffer_type_t, size_t> & siz
         if (copies) {
             copies->breakdown(sizes);
         }
+    }
+
+    if (recall) {
+        recall->breakdown(sizes);
     }
 }
 

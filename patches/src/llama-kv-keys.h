@@ -106,6 +106,21 @@ struct llama_kv_keys {
     // does each position before p1 lie in the cell of the same number?
     bool in_order(llama_seq_id seq_id, llama_pos p1) const;
 
+    // do keys of a quantised type lie elsewhere than in the memory of the CPU?
+    bool is_quantized_on_device() const;
+
+    // room for what a scheme with recall holds besides, none without
+    void reserve_recall(llama_context * lctx, const llama_group_attn & value);
+
+    // null without recall
+    llama_recall_memory * get_recall() const { return recall.get(); }
+
+    // of a layer: where its mean keys lie, and what its attention reads
+    void get_recalled(int32_t il, ggml_tensor *& means, ggml_tensor *& k, ggml_tensor *& v) const;
+
+    // of the key at a position, 0 = there is none
+    uint64_t get_id(llama_seq_id seq_id, llama_pos pos) const;
+
     // turn vectors f32 [n_embd_head_k, n_head, n] by shift, as a K-shift of this layer does
     ggml_tensor * turn(const llm_graph_context & graph, ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, int il) const;
 
@@ -180,6 +195,8 @@ private:
 
     // the keys as they were in the cache before they moved for the first time without an exact copy
     std::unique_ptr<llama_k_copies> kept;
+
+    std::shared_ptr<llama_recall_memory> recall;
 
     llama_group_attn group_attn;
 

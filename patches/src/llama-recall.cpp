@@ -6,6 +6,7 @@
 #include "llama-graph.h"
 #include "llama-group-attn-api.h"
 #include "llama-impl.h"
+#include "llama-k-copies.h"
 #include "llama-k-shift.h"
 #include "llama-kv-cache.h"
 #include "llama-kv-keys.h"
@@ -14,6 +15,8 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <new>
+#include <tuple>
 
 //
 // cells
@@ -62,39 +65,190 @@ ggml_tensor * llama_kv_keys::turn(const llm_graph_context & graph, ggml_tensor *
     return llama_k_shift_rope(graph.ctx0, kv.model, graph.cparams, cur, shift, hadamard, false, il);
 }
 
+uint64_t llama_kv_keys::get_id(llama_seq_id seq_id, llama_pos pos) const {
+    std::vector<float> cell;
+
+    if (pos < 0 || keys.empty() || !get_cells(seq_id, pos, pos + 1, cell)) {
+        return 0;
+    }
+
+    return keys[(size_t) kv.seq_to_stream[seq_id]*kv.get_size() + (size_t) cell[0]].id;
+}
+
+bool llama_kv_keys::is_quantized_on_device() const {
+    return std::any_of(kv.layers.begin(), kv.layers.end(), [](const auto & layer) {
+        return ggml_is_quantized(layer.k->type) && !ggml_backend_buft_is_host(ggml_backend_buffer_get_type(layer.k->buffer));
+    });
+}
+
+//
+// memory
+//
+
+// sinks and fetched
+static int64_t n_far(const llama_recall_params & p) {
+    return p.n_sinks + p.n_fetched;
+}
+
+// all that is attended to: CUDA's kernels like them by 256
+static int64_t n_all(const llama_recall_params & p) {
+    return GGML_PAD(n_far(p) + p.w + p.r, 256);
+}
+
+static auto as_tuple(const llama_recall_params & p) {
+    return std::tie(p.w, p.r, p.n_sinks, p.n_fetched, p.n_span, p.n_looks, p.n_first, p.n_keep);
+}
+
+void llama_recall_memory::breakdown(std::map<ggml_backend_buffer_type_t, size_t> & sizes) const {
+    for (const auto * copies : { means.get(), k.get(), v.get() }) {
+        if (copies) {
+            copies->breakdown(sizes);
+        }
+    }
+}
+
+void llama_kv_keys::reserve_recall(llama_context * lctx, const llama_group_attn & value) {
+    const auto & p = value.recall;
+
+    if (recall && p.n_fetched > 0 && as_tuple(recall->params) == as_tuple(p)) {
+        return;
+    }
+
+    if (recall) {
+        // what is freed may be in use
+        lctx->synchronize();
+        recall.reset();
+    }
+
+    llama_k_copies::layers layers_k, layers_v;
+
+    for (const auto & layer : kv.layers) {
+        const bool fetches = !kv.hparams.is_swa(layer.il) && kv.hparams.has_rope(layer.il);
+
+        layers_k.push_back(fetches ? layer.k : nullptr);
+        layers_v.push_back(fetches ? layer.v : nullptr);
+    }
+
+    if (p.n_fetched == 0 || std::all_of(layers_k.begin(), layers_k.end(), [](const auto * t) { return t == nullptr; })) {
+        return;
+    }
+
+    const auto make = [&](const llama_k_copies::layers & layers, int64_t n) {
+        auto res = std::make_shared<llama_k_copies>(layers, GGML_TYPE_F16, n, 1, n, kv.hparams.no_alloc);
+
+        // what is masked is read too
+        for (auto & [ctx, buf] : res->ctxs_bufs) {
+            ggml_backend_buffer_clear(buf.get(), 0);
+        }
+
+        return res;
+    };
+
+    auto fresh = std::make_shared<llama_recall_memory>(p);
+
+    fresh->k = make(layers_k, n_all(p));
+    fresh->v = make(layers_v, n_all(p));
+
+    if (p.n_first > 0) {
+        fresh->means = make(layers_k, kv.get_size()/p.n_span);
+    }
+
+    recall = std::move(fresh);
+}
+
+void llama_kv_keys::get_recalled(int32_t il, ggml_tensor *& means, ggml_tensor *& k, ggml_tensor *& v) const {
+    const auto ikv = kv.map_layer_ids.at(il);
+
+    means = recall->means ? recall->means->k[ikv] : nullptr;
+
+    k = recall->k->k[ikv];
+    v = recall->v->k[ikv];
+}
+
 //
 // graph
 //
 
 namespace {
 
-// queries that look with their mean lie in one stretch of the text, whatever the micro-batches are
-int64_t count_means(const llama_recall_params & p, const llama_ubatch & ubatch) {
-    return ubatch.pos[ubatch.n_tokens - 1]/p.n_mean - ubatch.pos[0]/p.n_mean + 1;
-}
+// what the graph of a micro-batch depends on, besides the number of cells
+struct recall_shape {
+    bool active  = false; // is anything left out?
+    bool keeps   = false; // is it what was chosen before?
+    bool ordered = false; // do the cells lie in the order of the text?
 
-llama_pos border_of(const llama_group_attn & scheme, const llama_ubatch & ubatch) {
-    return ubatch.pos ? scheme.borders_at(ubatch.pos[0])[0] : 0;
-}
+    llama_pos border = 0;
 
-class llm_graph_input_recall : public llm_graph_input_i {
-public:
-    llm_graph_input_recall(const llama_kv_keys & keys, const llama_group_attn & scheme, const llama_ubatch & ubatch) : keys(keys), scheme(scheme) {
-        active = border_of(scheme, ubatch) > 0;
+    int64_t n_tokens = 0;
+    int64_t stretch  = 1; // queries that look with their mean lie in one stretch of the text, whatever the micro-batches are
+    int64_t n_looks  = 0;
+    int64_t n_known  = 0; // spans whose mean key is there
+    int64_t n_new    = 0; // spans whose mean key is computed. the last one again and again, so that graphs are used again
+    int64_t n_first  = 0; // spans of which all keys are compared. 0: all
 
-        if (active) {
-            n_means = count_means(scheme.recall, ubatch);
-            ordered = keys.in_order(ubatch.seq_id[0][0], border_of(scheme, ubatch));
+    recall_shape() = default;
+
+    recall_shape(const llama_kv_keys & keys, const llama_group_attn & scheme, const llama_ubatch & ubatch) {
+        const auto * memory = keys.get_recall();
+
+        border = ubatch.pos && memory ? scheme.borders_at(ubatch.pos[0])[0] : 0;
+        active = border > 0;
+
+        if (!active) {
+            return;
+        }
+
+        const auto & p = memory->params;
+
+        const llama_seq_id seq_id = ubatch.seq_id[0][0];
+        const llama_pos    first  = ubatch.pos[0];
+        const llama_pos    last   = ubatch.pos[ubatch.n_tokens - 1];
+
+        n_tokens = ubatch.n_tokens;
+
+        // nothing before the end has changed if the last key is the same: a rollback removes the end of a text
+        const bool sure = memory->last != 0 && keys.get_id(seq_id, memory->end - 1) == memory->last;
+
+        keeps = sure && n_tokens == 1 && first == memory->end && border == memory->border && first < memory->chosen + p.n_keep;
+
+        if (keeps) {
+            return;
+        }
+
+        ordered = keys.in_order(seq_id, last + 1);
+
+        while ((n_tokens + stretch - 1)/stretch > p.n_looks) {
+            stretch *= 2;
+        }
+
+        n_looks = last/stretch - first/stretch + 1;
+
+        const int64_t n_spans = border/p.n_span;
+
+        if (p.n_first > 0 && n_spans - p.n_sinks/p.n_span > p.n_first/p.n_span) {
+            n_first = p.n_first/p.n_span;
+            n_known = std::min<int64_t>(n_spans, sure ? memory->spans.size() : memory->n_sure);
+
+            while (n_known > 0 && keys.get_id(seq_id, n_known*p.n_span - 1) != memory->spans[n_known - 1]) {
+                n_known--;
+            }
+
+            const int64_t n_step = p.r/p.n_span;
+
+            n_new = (n_spans - n_known + n_step - 1)/n_step*n_step;
         }
     }
 
-    // sinks and fetched
-    int64_t n_far() const { return scheme.recall.n_sinks + scheme.recall.n_fetched; }
+    // the means that are known change no graph
+    auto graph() const { return std::tie(active, keeps, ordered, border, n_tokens, n_looks, n_new, n_first); }
+};
 
-    // all that is attended to: CUDA's kernels like them by 256
-    int64_t n_all() const { return GGML_PAD(n_far() + scheme.recall.w + scheme.recall.r, 256); }
+class llm_graph_input_recall : public llm_graph_input_i {
+public:
+    llm_graph_input_recall(const llama_kv_keys & keys, const llama_group_attn & scheme, const llama_ubatch & ubatch) :
+        keys(keys), scheme(scheme), shape(keys, scheme, ubatch) {}
 
-    void build(ggml_context * ctx, int64_t n_tokens, int64_t n_kv) {
+    void build(ggml_context * ctx, int64_t n_kv) {
         const auto & p = scheme.recall;
 
         const auto input = [&](ggml_type type, int64_t ne0, int64_t ne1) {
@@ -103,19 +257,33 @@ public:
             return res;
         };
 
-        to_look  = input(GGML_TYPE_I32, n_tokens, 1);
-        means    = input(GGML_TYPE_F32, n_tokens, n_means);
-        far      = input(GGML_TYPE_F32, n_kv, 1);
-        far_span = input(GGML_TYPE_F32, n_kv/p.n_span, 1);
-        spans    = input(GGML_TYPE_F32, p.n_span, n_kv/p.n_span);
+        mask = input(GGML_TYPE_F16, n_all(p), shape.n_tokens);
+
+        if (shape.keeps) {
+            own   = input(GGML_TYPE_I32, shape.n_tokens, 1);
+            slots = input(GGML_TYPE_I64, shape.n_tokens, 1);
+            return;
+        }
+
+        const int64_t n_spans = n_kv/p.n_span;
+
+        to_look  = input(GGML_TYPE_I32, shape.n_tokens, 1);
+        looks    = input(GGML_TYPE_F32, shape.n_tokens, shape.n_looks);
+        far_span = input(GGML_TYPE_F32, n_spans, 1);
+        spans    = input(GGML_TYPE_F32, p.n_span, n_spans);
         sinks    = input(GGML_TYPE_F32, p.n_sinks, 1);
-        to_place = input(GGML_TYPE_I32, n_far(), 1);
-        near     = input(GGML_TYPE_I32, n_all() - n_far(), 1);
-        mask     = input(GGML_TYPE_F16, n_all(), n_tokens);
+        to_place = input(GGML_TYPE_I32, n_far(p), 1);
+        near     = input(GGML_TYPE_I32, n_all(p) - n_far(p), 1);
+        far      = input(GGML_TYPE_F32, shape.n_first > 0 ? n_spans : n_kv, 1);
 
-        far_means = ggml_repeat_4d(ctx, far, n_kv, n_means, 1, 1);
+        far_looks = ggml_repeat_4d(ctx, far, far->ne[0], shape.n_looks, 1, 1);
 
-        if (!ordered) {
+        if (shape.n_new > 0) {
+            fresh   = input(GGML_TYPE_I32, shape.n_new*p.n_span, 1);
+            to_mean = input(GGML_TYPE_I64, shape.n_new, 1);
+        }
+
+        if (!shape.ordered) {
             by_place = input(GGML_TYPE_I32, n_kv, 1);
         }
     }
@@ -127,54 +295,158 @@ public:
     }
 
     void set_input(const llama_ubatch * ubatch) override {
-        if (!active) {
+        shape = { keys, scheme, *ubatch };
+
+        if (!shape.active) {
             return;
         }
+
+        auto & memory = *keys.get_recall();
 
         const auto & p = scheme.recall;
 
         const llama_seq_id seq_id = ubatch->seq_id[0][0];
-        const llama_pos    border = border_of(scheme, *ubatch);
+        const llama_pos    border = shape.border;
+        const llama_pos    first  = ubatch->pos[0];
+        const llama_pos    end    = ubatch->pos[ubatch->n_tokens - 1] + 1;
 
-        const int64_t n_tokens = ubatch->n_tokens;
-        const int64_t n_kv     = far->ne[0];
+        set_mask(*ubatch);
+
+        if (shape.keeps) {
+            std::vector<float> cells;
+
+            if (!keys.get_cells(seq_id, first, end, cells)) {
+                cells.resize(end - first);
+            }
+
+            const std::vector<int32_t> rows(cells.begin(), cells.end());
+
+            set(own, rows.data());
+
+            std::vector<int64_t> places;
+
+            for (llama_pos i = first; i < end; ++i) {
+                places.push_back(n_far(p) + i - border);
+            }
+
+            set(slots, places.data());
+        } else {
+            set_choice(*ubatch, end);
+
+            memory.n_sure = std::min<size_t>(memory.spans.size(), shape.n_known);
+            memory.chosen = shape.n_tokens == 1 ? first : -p.n_keep; // the first token of an answer looks for itself
+
+            if (shape.n_first > 0) {
+                memory.spans.resize(shape.n_known);
+
+                for (llama_pos j = (shape.n_known + 1)*p.n_span; j <= border; j += p.n_span) {
+                    memory.spans.push_back(keys.get_id(seq_id, j - 1));
+                }
+            }
+        }
+
+        memory.last   = keys.get_id(seq_id, end - 1);
+        memory.end    = end;
+        memory.border = border;
+    }
+
+    bool can_reuse(const llm_graph_params & params) override {
+        const recall_shape now(keys, params.cparams.group_attn, params.ubatch);
+
+        // the number of cells is compared where the plain mask is
+        return as_tuple(scheme.recall) == as_tuple(params.cparams.group_attn.recall) && shape.graph() == now.graph();
+    }
+
+    const llama_kv_keys & keys;
+
+    const llama_group_attn scheme;
+
+    recall_shape shape;
+
+    ggml_tensor * mask = nullptr; // F16 [n_all, n_tokens]
+
+    // where a choice is kept
+    ggml_tensor * own   = nullptr; // I32 [n_tokens]           the cells of the new keys
+    ggml_tensor * slots = nullptr; // I64 [n_tokens]           where they go
+
+    // where one is made
+    ggml_tensor * to_look   = nullptr; // I32 [n_tokens]          turns a query to where it looks from
+    ggml_tensor * looks     = nullptr; // F32 [n_tokens, n_looks] means
+    ggml_tensor * far       = nullptr; // F32 [n_kv] or [n_spans] 0 where a far key or span lies, else -inf
+    ggml_tensor * far_looks = nullptr; // F32 [.., n_looks]       the same for each look
+    ggml_tensor * far_span  = nullptr; // F32 [n_spans]           0 for far spans, else less than any share
+    ggml_tensor * spans     = nullptr; // F32 [n_span, n_spans]   the cells of each span
+    ggml_tensor * by_place  = nullptr; // I32 [n_kv]              the same in one row, null if ordered
+    ggml_tensor * fresh     = nullptr; // I32 [n_span*n_new]      the cells of spans whose mean key is computed
+    ggml_tensor * to_mean   = nullptr; // I64 [n_new]             where it goes
+    ggml_tensor * sinks     = nullptr; // F32 [n_sinks]           their cells
+    ggml_tensor * to_place  = nullptr; // I32 [n_far]             turns what is gathered to consecutive positions
+    ggml_tensor * near      = nullptr; // I32 [n_all - n_far]     their cells, the first one's where there are fewer
+
+private:
+    void set_mask(const llama_ubatch & ubatch) {
+        const auto & p = scheme.recall;
+
+        const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
+        const ggml_fp16_t hidden  = ggml_fp32_to_fp16(-INFINITY);
+
+        std::vector<ggml_fp16_t> masks(n_all(p)*shape.n_tokens, visible);
+
+        for (int64_t i = 0; i < shape.n_tokens; ++i) {
+            std::fill(masks.begin() + i*n_all(p) + n_far(p) + ubatch.pos[i] - shape.border + 1, masks.begin() + (i + 1)*n_all(p), hidden);
+        }
+
+        set(mask, masks.data());
+    }
+
+    void set_choice(const llama_ubatch & ubatch, llama_pos end) {
+        const auto & p = scheme.recall;
+
+        const llama_seq_id seq_id = ubatch.seq_id[0][0];
+        const llama_pos    border = shape.border;
+
+        const int64_t n_tokens = shape.n_tokens;
+        const int64_t n_spans  = far_span->ne[0];
+        const int64_t n_kv     = n_spans*p.n_span;
 
         std::vector<float> cells; // of positions
 
-        if (!keys.get_cells(seq_id, 0, ubatch->pos[n_tokens - 1] + 1, cells)) {
+        if (!keys.get_cells(seq_id, 0, end, cells)) {
             // this graph will not be computed: the step before it refuses a text with holes
-            cells.resize(ubatch->pos[n_tokens - 1] + 1);
+            cells.resize(end);
         }
 
         std::vector<int32_t> ints(n_tokens);
-        std::vector<float>   floats(n_tokens*n_means, 0.0f);
+        std::vector<float>   floats(n_tokens*shape.n_looks, 0.0f);
 
         for (int64_t i = 0; i < n_tokens; ++i) {
-            ints[i] = p.w - ubatch->rot()[i];
+            ints[i] = p.w - ubatch.rot()[i];
         }
 
         set(to_look, ints.data());
 
         for (int64_t i = 0, first = 0; i <= n_tokens; ++i) {
-            if (i == n_tokens || ubatch->pos[i]/p.n_mean != ubatch->pos[first]/p.n_mean) {
-                const int64_t row = ubatch->pos[first]/p.n_mean - ubatch->pos[0]/p.n_mean;
+            if (i == n_tokens || ubatch.pos[i]/shape.stretch != ubatch.pos[first]/shape.stretch) {
+                const int64_t row = ubatch.pos[first]/shape.stretch - ubatch.pos[0]/shape.stretch;
 
                 std::fill(floats.begin() + row*n_tokens + first, floats.begin() + row*n_tokens + i, 1.0f/(i - first));
                 first = i;
             }
         }
 
-        set(means, floats.data());
+        set(looks, floats.data());
 
-        floats.assign(n_kv, -INFINITY);
+        floats.assign(far->ne[0], -INFINITY);
 
-        for (llama_pos j = p.n_sinks; j < border; ++j) {
-            floats[cells[j]] = 0.0f;
+        if (shape.n_first > 0) {
+            std::fill(floats.begin() + p.n_sinks/p.n_span, floats.begin() + border/p.n_span, 0.0f);
+        } else {
+            for (llama_pos j = p.n_sinks; j < border; ++j) {
+                floats[cells[j]] = 0.0f;
+            }
         }
 
         set(far, floats.data());
-
-        const int64_t n_spans = n_kv/p.n_span;
 
         floats.assign(n_spans, -1.0f); // no share is as small
 
@@ -192,71 +464,35 @@ public:
             set(by_place, ints.data());
         }
 
+        if (fresh) {
+            std::vector<int64_t> places;
+
+            ints.clear();
+
+            for (int64_t i = 0; i < shape.n_new; ++i) {
+                places.push_back(std::min<int64_t>(shape.n_known + i, border/p.n_span - 1));
+                ints.insert(ints.end(), cells.begin() + places.back()*p.n_span, cells.begin() + (places.back() + 1)*p.n_span);
+            }
+
+            set(fresh,   ints.data());
+            set(to_mean, places.data());
+        }
+
         set(sinks, cells.data());
 
-        ints.resize(n_far());
+        ints.resize(n_far(p));
 
-        for (int64_t j = 0; j < n_far(); ++j) {
-            ints[j] = j - n_far();
+        for (int64_t j = 0; j < n_far(p); ++j) {
+            ints[j] = j - n_far(p);
         }
 
         set(to_place, ints.data());
 
         ints.assign(cells.begin() + border, cells.end());
-
-        const int64_t n_near = ints.size();
-
         ints.resize(near->ne[0], ints[0]);
 
         set(near, ints.data());
-
-        const ggml_fp16_t visible = ggml_fp32_to_fp16(0.0f);
-        const ggml_fp16_t hidden  = ggml_fp32_to_fp16(-INFINITY);
-
-        std::vector<ggml_fp16_t> masks(n_all()*n_tokens, visible);
-
-        for (int64_t i = 0; i < n_tokens; ++i) {
-            const int64_t n_seen = std::min<int64_t>(n_near, ubatch->pos[i] - border + 1);
-
-            std::fill(masks.begin() + i*n_all() + n_far() + n_seen, masks.begin() + (i + 1)*n_all(), hidden);
-        }
-
-        set(mask, masks.data());
     }
-
-    bool can_reuse(const llm_graph_params & params) override {
-        const llm_graph_input_recall now(keys, params.cparams.group_attn, params.ubatch);
-
-        const auto & a = scheme.recall;
-        const auto & b = now.scheme.recall;
-
-        // the number of cells is compared where the plain mask is
-        const bool res = active == now.active && n_means == now.n_means && ordered == now.ordered &&
-            a.w == b.w && a.r == b.r && a.n_sinks == b.n_sinks && a.n_fetched == b.n_fetched && a.n_span == b.n_span && a.n_mean == b.n_mean;
-
-        return res && (!active || mask->ne[1] == params.ubatch.n_tokens);
-    }
-
-    const llama_kv_keys & keys;
-
-    const llama_group_attn scheme;
-
-    bool    active  = false; // is anything left out?
-    bool    ordered = true;  // do the far cells lie in the order of the text?
-    int64_t n_means = 0;
-
-    ggml_tensor * to_look  = nullptr; // I32 [n_tokens]           turns a query to where it looks from
-    ggml_tensor * means    = nullptr; // F32 [n_tokens, n_means]
-    ggml_tensor * far      = nullptr; // F32 [n_kv]               0 where a far key lies, else -inf
-    ggml_tensor * far_span = nullptr; // F32 [n_spans]            0 for far spans, else less than any share
-    ggml_tensor * spans    = nullptr; // F32 [n_span, n_spans]    the cells of each span
-    ggml_tensor * by_place = nullptr; // I32 [n_kv]               the same in one row, null if ordered
-    ggml_tensor * sinks    = nullptr; // F32 [n_sinks]            their cells
-    ggml_tensor * to_place = nullptr; // I32 [n_far]              turns what is gathered to consecutive positions
-    ggml_tensor * near     = nullptr; // I32 [n_all - n_far]      their cells, the first one's where there are fewer
-    ggml_tensor * mask     = nullptr; // F16 [n_all, n_tokens]
-
-    ggml_tensor * far_means = nullptr; // F32 [n_kv, n_means]
 };
 
 } // namespace
@@ -291,21 +527,167 @@ static ggml_tensor * sum_planes(ggml_context * ctx, ggml_tensor * x) {
     return x;
 }
 
+// the keys or values of cells [n_embd, n_head, n_kv] that lie in these rows, as f32 [n_embd*n_head, n_rows]
+static ggml_tensor * gather(ggml_context * ctx, ggml_tensor * kv, ggml_tensor * rows) {
+    return ggml_get_rows(ctx, ggml_view_2d(ctx, kv, kv->ne[0]*kv->ne[1], kv->ne[2], kv->nb[2], 0), rows);
+}
+
+// the spans that the queries look at most, in the order of the text: I32 [n_fetched/n_span]
+static ggml_tensor * choose(
+        const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * means,
+        ggml_tensor * look, ggml_tensor * k, float kq_scale, int il) {
+    const auto & p     = inp.scheme.recall;
+    const auto & shape = inp.shape;
+
+    ggml_context * ctx = graph.ctx0;
+
+    // how the looks share their attention among keys [n_embd_head, n_head_kv, n], summed over the heads: [n, n_looks]
+    const auto share_of = [&](ggml_tensor * keys, ggml_tensor * mask) {
+        ggml_tensor * res = ggml_mul_mat(ctx, ggml_permute(ctx, keys, 0, 2, 1, 3), look);
+        ggml_prec_set_acc(res, GGML_PREC_F32);
+
+        return sum_planes(ctx, ggml_soft_max_ext(ctx, res, mask, kq_scale, 0.0f));
+    };
+
+    const int64_t n_spans = inp.far_span->ne[0];
+
+    const auto in_order = [&](ggml_tensor * spans) { // of any order, as F32 [1, n]
+        return ggml_get_rows(ctx, spans, ggml_argsort(ctx, ggml_reshape_1d(ctx, spans, spans->ne[1]), GGML_SORT_ORDER_ASC));
+    };
+
+    const auto as_rows = [&](ggml_tensor * spans) { // I32 [n] as F32 [1, n]
+        return ggml_reshape_2d(ctx, ggml_cast(ctx, spans, GGML_TYPE_F32), 1, spans->ne[0]);
+    };
+
+    const int64_t n_best = p.n_fetched/p.n_span;
+
+    ggml_tensor * best;
+
+    if (shape.n_first > 0) {
+        ggml_tensor * keys = ggml_view_3d(ctx, means, k->ne[0], k->ne[1], n_spans, k->ne[0]*means->nb[0], means->nb[1], 0);
+
+        ggml_tensor * share = share_of(keys, inp.far_looks);
+        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, 1, shape.n_looks, 1, shape.n_looks, 0, 0);
+        share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
+        graph.cb(share, "recall_first", il);
+
+        ggml_tensor * first = as_rows(ggml_top_k(ctx, share, shape.n_first));
+
+        ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, ggml_cast(ctx, ggml_reshape_1d(ctx, first, shape.n_first), GGML_TYPE_I32));
+        cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*shape.n_first), GGML_TYPE_I32);
+
+        keys = ggml_cast(ctx, gather(ctx, k, cells), GGML_TYPE_F16);
+
+        share = share_of(ggml_reshape_3d(ctx, keys, k->ne[0], k->ne[1], cells->ne[0]), nullptr);
+        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, shape.n_looks, p.n_span, shape.n_looks, 0, 0);
+        share = ggml_reshape_1d(ctx, share, shape.n_first);
+        graph.cb(share, "recall_share", il);
+
+        best = ggml_get_rows(ctx, first, ggml_top_k(ctx, share, n_best));
+    } else {
+        ggml_tensor * share = share_of(k, inp.far_looks);
+
+        // the best of each span
+        if (shape.ordered) {
+            share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, shape.n_looks, p.n_span, shape.n_looks, 0, 0);
+        } else {
+            share = ggml_get_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, share)), inp.by_place);
+            share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, shape.n_looks, p.n_span, shape.n_looks, p.n_span, 0, 0);
+        }
+
+        share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
+        graph.cb(share, "recall_share", il);
+
+        best = as_rows(ggml_top_k(ctx, share, n_best));
+    }
+
+    best = ggml_cast(ctx, ggml_reshape_1d(ctx, in_order(best), n_best), GGML_TYPE_I32);
+    graph.cb(best, "recall_spans", il);
+
+    return best;
+}
+
+// writes what is attended to into k_all and v_all, by a new choice
+static void fetch(
+        const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * hadamard, ggml_tensor * means,
+        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * k_all, ggml_tensor * v_all, float kq_scale, int il) {
+    const auto & p     = inp.scheme.recall;
+    const auto & shape = inp.shape;
+
+    ggml_context * ctx = graph.ctx0;
+
+    const int64_t n_head = q->ne[1];
+    const int64_t n_kv   = k->ne[2];
+
+    ggml_tensor * rot = ggml_is_quantized(k->type) ? hadamard : nullptr;
+
+    if (inp.fresh) {
+        ggml_tensor * mean = ggml_reshape_3d(ctx, gather(ctx, k, inp.fresh), k->ne[0]*k->ne[1], p.n_span, shape.n_new);
+
+        mean = ggml_mean(ctx, ggml_cont(ctx, ggml_permute(ctx, mean, 1, 0, 2, 3)));
+        mean = ggml_reshape_2d(ctx, mean, k->ne[0]*k->ne[1], shape.n_new);
+
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, means, mean, inp.to_mean));
+    }
+
+    // the queries look from one fixed distance, the mean of a few at a time: [n_embd_head, n_looks, n_head]
+    ggml_tensor * look = inp.keys.turn(graph, q, inp.to_look, rot, il);
+
+    if (shape.stretch == 1) {
+        look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
+    } else {
+        look = ggml_reshape_2d(ctx, look, look->ne[0]*n_head, look->ne[2]);
+        look = ggml_cont(ctx, ggml_transpose(ctx, look));
+        look = ggml_mul_mat(ctx, look, inp.looks);
+        look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
+    }
+
+    look = ggml_permute(ctx, look, 0, 2, 1, 3);
+
+    ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, means, look, k, kq_scale, il));
+
+    cells = ggml_concat(ctx, inp.sinks, ggml_reshape_1d(ctx, cells, p.n_fetched), 0);
+    cells = ggml_cast(ctx, cells, GGML_TYPE_I32);
+
+    const auto put = [&](ggml_tensor * all, ggml_tensor * rows, int64_t first) {
+        ggml_tensor * place = ggml_view_2d(ctx, all, all->ne[0], rows->ne[1], all->nb[1], first*all->nb[1]);
+
+        ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, rows, place));
+    };
+
+    ggml_tensor * k_far = ggml_reshape_3d(ctx, gather(ctx, k, cells), k->ne[0], k->ne[1], n_far(p));
+
+    k_far = inp.keys.turn(graph, k_far, inp.to_place, rot, il);
+
+    put(k_all, ggml_reshape_2d(ctx, k_far, k_all->ne[0], n_far(p)), 0);
+    put(v_all, gather(ctx, v, cells), 0);
+
+    const auto put_near = [&](ggml_tensor * all, ggml_tensor * kv) {
+        if (shape.ordered && kv->type == all->type) {
+            const int64_t n = std::min(n_all(p) - n_far(p), n_kv - shape.border);
+
+            put(all, ggml_view_2d(ctx, kv, all->ne[0], n, kv->nb[2], shape.border*kv->nb[2]), n_far(p));
+        } else {
+            put(all, gather(ctx, kv, inp.near), n_far(p));
+        }
+    };
+
+    put_near(k_all, k);
+    put_near(v_all, v);
+}
+
 void llama_recall_attn(
         const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard,
         ggml_tensor * q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il) {
     const auto & scheme = graph.cparams.group_attn;
-    const auto & p      = scheme.recall;
 
-    if (p.n_fetched == 0 || graph.hparams.is_swa(il) || !graph.hparams.has_rope(il)) {
+    if (scheme.recall.n_fetched == 0 || graph.hparams.is_swa(il) || !graph.hparams.has_rope(il)) {
         return;
     }
 
     ggml_context * ctx = graph.ctx0;
 
     const auto & keys = *llama_kv_keys::of(*mctx);
-
-    const int64_t n_kv = k->ne[2];
 
     llm_graph_input_recall * inp = nullptr;
 
@@ -319,71 +701,36 @@ void llama_recall_attn(
         // there too while it is not active: it says when the plain graph can't be used any more
         auto fresh = std::make_unique<llm_graph_input_recall>(keys, scheme, graph.ubatch);
 
-        if (fresh->active) {
-            fresh->build(ctx, q->ne[2], n_kv);
+        if (fresh->shape.active) {
+            fresh->build(ctx, k->ne[2]);
         }
 
         inp = (llm_graph_input_recall *) graph.res->add_input(std::move(fresh));
     }
 
-    if (!inp->active) {
+    if (!inp->shape.active) {
         return;
     }
 
-    const int64_t n_head  = q->ne[1];
-    const int64_t n_means = inp->n_means;
+    ggml_tensor * means = nullptr;
+    ggml_tensor * k_all = nullptr;
+    ggml_tensor * v_all = nullptr;
 
-    // the queries look from one fixed distance, the mean of a few at a time: [n_embd_head, n_means, n_head]
-    ggml_tensor * look = keys.turn(graph, q, inp->to_look, ggml_is_quantized(k->type) ? hadamard : nullptr, il);
+    keys.get_recalled(il, means, k_all, v_all);
 
-    look = ggml_reshape_2d(ctx, look, look->ne[0]*n_head, look->ne[2]);
-    look = ggml_cont(ctx, ggml_transpose(ctx, look));
-    look = ggml_mul_mat(ctx, look, inp->means);
-    look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, n_means);
-    look = ggml_permute(ctx, look, 0, 2, 1, 3);
-
-    // how they share their attention among the far keys, summed over the heads: [n_kv, n_means]
-    ggml_tensor * share = ggml_mul_mat(ctx, ggml_permute(ctx, k, 0, 2, 1, 3), look);
-    ggml_prec_set_acc(share, GGML_PREC_F32);
-
-    share = ggml_soft_max_ext(ctx, share, inp->far_means, kq_scale, 0.0f);
-    share = sum_planes(ctx, share);
-    graph.cb(share, "recall_share", il);
-
-    // the best of each span: [n_spans]
-    if (inp->ordered) {
-        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, n_means, p.n_span, n_means, 0, 0);
+    if (inp->shape.keeps) {
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, k_all, gather(ctx, k, inp->own), inp->slots));
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, v_all, gather(ctx, v, inp->own), inp->slots));
     } else {
-        share = ggml_get_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, share)), inp->by_place);
-        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, n_means, p.n_span, n_means, p.n_span, 0, 0);
+        fetch(graph, *inp, hadamard, means, q, k, v, k_all, v_all, kq_scale, il);
     }
 
-    share = ggml_reshape_1d(ctx, share, n_kv/p.n_span);
-    share = ggml_add(ctx, share, inp->far_span);
-
-    // the best spans, in the order of the text
-    ggml_tensor * best  = ggml_top_k(ctx, share, p.n_fetched/p.n_span);
-    ggml_tensor * order = ggml_reshape_2d(ctx, ggml_cast(ctx, best, GGML_TYPE_F32), 1, p.n_fetched/p.n_span);
-
-    order = ggml_get_rows(ctx, order, ggml_argsort(ctx, ggml_reshape_1d(ctx, order, order->ne[1]), GGML_SORT_ORDER_ASC));
-    order = ggml_cast(ctx, ggml_reshape_1d(ctx, order, order->ne[1]), GGML_TYPE_I32);
-    graph.cb(order, "recall_spans", il);
-
-    ggml_tensor * cells = ggml_get_rows(ctx, inp->spans, order);
-
-    cells = ggml_concat(ctx, inp->sinks, ggml_reshape_1d(ctx, cells, p.n_fetched), 0);
-    cells = ggml_cast(ctx, cells, GGML_TYPE_I32);
-
-    const auto gather = [&](ggml_tensor * kv, ggml_tensor * rows) {
-        ggml_tensor * flat = ggml_view_2d(ctx, kv, kv->ne[0]*kv->ne[1], n_kv, kv->nb[2], 0);
-
-        return ggml_reshape_3d(ctx, ggml_get_rows(ctx, flat, rows), kv->ne[0], kv->ne[1], rows->ne[0]);
+    const auto as_heads = [&](ggml_tensor * all, ggml_tensor * kv) {
+        return ggml_view_3d(ctx, all, kv->ne[0], kv->ne[1], all->ne[1], kv->ne[0]*all->nb[0], all->nb[1], 0);
     };
 
-    ggml_tensor * k_far = keys.turn(graph, gather(k, cells), inp->to_place, ggml_is_quantized(k->type) ? hadamard : nullptr, il);
-
-    k = ggml_cast(ctx, ggml_concat(ctx, k_far, gather(k, inp->near), 2), GGML_TYPE_F16);
-    v = ggml_cast(ctx, ggml_concat(ctx, gather(v, cells), gather(v, inp->near), 2), GGML_TYPE_F16);
+    k = as_heads(k_all, k);
+    v = as_heads(v_all, v);
 
     mask = inp->mask;
 }
@@ -407,8 +754,9 @@ int32_t llama_group_attn_calls::set_recall(llama_context & ctx, const llama_reca
     }
 
     const bool valid = p.n_fetched == 0 || (
-            p.w >= 1 && p.r >= 1 && p.n_sinks >= 1 && p.n_fetched >= 1 && p.n_span >= 1 && p.n_mean >= 1 &&
-            p.r % p.n_span == 0 && p.n_sinks % p.n_span == 0 && p.n_fetched % p.n_span == 0 && 256 % p.n_span == 0 &&
+            p.w >= 1 && p.r >= 1 && p.n_sinks >= 1 && p.n_fetched >= 1 && p.n_span >= 1 && p.n_looks >= 1 && p.n_first >= 0 && p.n_keep >= 1 &&
+            p.r % p.n_span == 0 && p.n_sinks % p.n_span == 0 && p.n_fetched % p.n_span == 0 && p.n_first % p.n_span == 0 &&
+            (p.n_first == 0 || p.n_first >= p.n_fetched) && 256 % p.n_span == 0 &&
             (hparams.swa_type == LLAMA_SWA_TYPE_NONE || (int64_t) hparams.n_swa <= p.w));
 
     int32_t status = valid ? LLAMA_GROUP_ATTN_OK : LLAMA_GROUP_ATTN_INVALID_RECALL;
@@ -426,6 +774,12 @@ int32_t llama_group_attn_calls::set_recall(llama_context & ctx, const llama_reca
 
         if (status == LLAMA_GROUP_ATTN_OK && ctx.cparams.n_seq_max > 1) {
             status = LLAMA_GROUP_ATTN_SEQUENCES;
+        }
+
+        for (auto * keys : llama_kv_keys_of(ctx.memory.get())) {
+            if (status == LLAMA_GROUP_ATTN_OK && keys->is_quantized_on_device()) {
+                status = LLAMA_GROUP_ATTN_QUANTIZED;
+            }
         }
     }
 

@@ -18,8 +18,10 @@ extern "C" {
         int32_t r;         // step of the border. n_ubatch is a good choice
         int32_t n_sinks;   // the first tokens of the text, always attended to
         int32_t n_fetched; // far tokens attended to besides. 0: off
-        int32_t n_span;    // length of what is fetched as one. r, n_sinks and n_fetched are multiples of it
-        int32_t n_mean;    // so many queries look for spans with their mean
+        int32_t n_span;    // length of what is fetched as one. r, n_sinks, n_fetched and n_first are multiples of it
+        int32_t n_looks;   // the queries of a larger micro-batch look for spans with so many means of neighbours
+        int32_t n_first;   // far tokens of which all keys are compared. of more, the spans with the best mean keys. 0: of all
+        int32_t n_keep;    // so many tokens that are decoded one by one share a choice
     };
 
     // Sets recall instead of any groups, or turns both off (params null, or n_fetched 0). Can be changed at any time: the keys in
@@ -34,11 +36,43 @@ extern "C" {
 #ifdef __cplusplus
 }
 
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
 struct ggml_tensor;
 struct llama_cparams;
 struct llama_hparams;
+struct llama_k_copies;
+struct llama_kv_keys;
 class  llama_kv_cache_context;
 struct llm_graph_context;
+
+// What a cache holds for recall besides its keys and values: the mean key of each far span, and what the attention of each layer
+// reads, in the order of the text: sinks, fetched and near. A graph that fails leaves notes of keys that are gone: they are
+// recognised by the keys' ids.
+struct llama_recall_memory {
+    explicit llama_recall_memory(const llama_recall_params & params) : params(params) {}
+
+    const llama_recall_params params;
+
+    // by layer of the cache
+    std::shared_ptr<llama_k_copies> means; // [n_embd_k_gqa, n_spans], null if all keys are compared
+    std::shared_ptr<llama_k_copies> k;     // [n_embd_k_gqa, n_all]
+    std::shared_ptr<llama_k_copies> v;     // [n_embd_v_gqa, n_all]
+
+    std::vector<uint64_t> spans;        // the last key of each span whose mean is there
+    size_t                n_sure  = 0;  // those that were there before the last micro-batch
+    uint64_t              last    = 0;  // the last key of that
+    int32_t               end     = -1; // the position behind it
+    int32_t               border  = -1; // and its border
+    int32_t               chosen  = -1; // where a token that was decoded alone made the last choice
+
+    void forget() { spans.clear(); n_sure = 0; last = 0; end = border = -1; }
+
+    void breakdown(std::map<struct ggml_backend_buffer_type *, size_t> & sizes) const;
+};
 
 // Replaces k, v and mask by those of the keys that this layer fetches, or leaves them alone
 // q: [n_embd_head, n_head, n_tokens], k and v: [n_embd_head, n_head_kv, n_kv]

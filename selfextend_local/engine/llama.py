@@ -29,7 +29,7 @@ from selfextend_local.errors import (
     ModelUnsupported,
     SelfExtendError,
 )
-from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
+from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_LOOKS, GroupAttention
 
 from .grouping import Grouping
 from .peek import ModelInfo, ModelPeek
@@ -359,7 +359,7 @@ class SelfExtendLlama(Llama):
             while done < total:
                 if self._stop and self._stop():
                     raise self._interrupted()
-                chunk = pending[done : done + self._micro_batch()]
+                chunk = pending[done : done + self._micro_batch(total - done)]
                 self._evaluate(chunk)
                 done += len(chunk)
                 if self._progress:
@@ -692,9 +692,12 @@ class SelfExtendLlama(Llama):
         self._requires_eval = True
         return length
 
-    def _micro_batch(self) -> int:
+    def _micro_batch(self, pending: int) -> int:
+        """Tokens of the next micro-batch. Under recall the last ones of a text, where the question stands, look for themselves."""
         size = int(self.n_batch)
-        return self._ga.batch(int(self.n_tokens), size) if self._ga.enabled else size
+        if self._ga.enabled:
+            size = self._ga.batch(int(self.n_tokens), size)
+        return min(size, pending - RECALL_LOOKS) if self._ga.recall and pending > RECALL_LOOKS else size
 
     def _interrupted(self) -> Interrupted:
         kept = "they are kept" if self.n_tokens else "nothing is kept"

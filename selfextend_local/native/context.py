@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.errors import GroupAttentionError, ModelError, ModelUnsupported, SelfExtendError
-from selfextend_local.positions import RECALL_QUERIES, RECALL_SINKS, RECALL_SPAN, GroupAttention
+from selfextend_local.positions import RECALL_FIRST, RECALL_KEEP, RECALL_LOOKS, RECALL_SINKS, RECALL_SPAN, GroupAttention
 
 from . import library
 from .library import bindings, native_reason
@@ -43,6 +43,7 @@ class Status(IntEnum):
     INVALID_RECALL = -11
     FLASH_ATTN = -12
     SEQUENCES = -13
+    QUANTIZED = -14
 
 
 REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
@@ -65,6 +66,7 @@ REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
     Status.INVALID_RECALL: (GroupAttentionError, "its figures are no multiples of the span, or w is less than the model's sliding window"),
     Status.FLASH_ATTN: (GroupAttentionError, "recall needs flash attention"),
     Status.SEQUENCES: (GroupAttentionError, "recall reads one text in a context, not several side by side"),
+    Status.QUANTIZED: (GroupAttentionError, "recall with a quantised KV cache is right on a CPU only; take --kv-type f16"),
 }
 """What each refusal of llama_set_group_attn means to the caller."""
 
@@ -91,7 +93,7 @@ class _Level(ctypes.Structure):
 class _Recall(ctypes.Structure):
     """struct llama_recall_params in llama-recall.h."""
 
-    _fields_ = tuple((name, ctypes.c_int32) for name in ("w", "r", "n_sinks", "n_fetched", "n_span", "n_mean"))
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("w", "r", "n_sinks", "n_fetched", "n_span", "n_looks", "n_first", "n_keep"))
 
 
 @cache
@@ -122,7 +124,7 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
             library.require_patched()
         return
     if ga.recall:
-        figures = _Recall(ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_QUERIES)
+        figures = _Recall(ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_LOOKS, max(RECALL_FIRST, ga.recall), RECALL_KEEP)
         status = Status(_set_recall()(context, ctypes.byref(figures)))
     else:
         levels = [_Level(level.n, level.w, level.r) for level in ga.levels]

@@ -19,7 +19,7 @@ from support.tiny_models import REFUSED_KINDS, TinyModel
 pytestmark = pytest.mark.native
 
 N_TOKENS = 240
-RECALL = Recall(w=32, r=16, sinks=8, fetched=64, span=8, mean=8)
+RECALL = Recall(w=32, r=16, sinks=8, fetched=64, span=8, looks=2)
 FIRST_LEFT_OUT = 112  # the first position whose border lies behind more than the sinks and what is fetched
 
 KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid", "some-without-rope")
@@ -80,7 +80,16 @@ def test_something_is_left_out(tiny_model: TinyModel) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"mean": 16}, {"mean": 1}, {"span": 4}, {"span": 16, "sinks": 16}, {"fetched": 16}, {"w": 40, "r": 48}],
+    [
+        {"looks": 1},
+        {"looks": 16},
+        {"first": 64},
+        {"first": 80, "looks": 16},
+        {"span": 4},
+        {"span": 16, "sinks": 16},
+        {"fetched": 16},
+        {"w": 40, "r": 48},
+    ],
 )
 def test_agrees_with_other_forms(tiny_model: TinyModel, changed: dict[str, int]) -> None:
     path, recall = tiny_model("gqa"), replace(RECALL, **changed)
@@ -96,6 +105,39 @@ def test_queries_of_a_call_choose_together(tiny_model: TinyModel, cuts: tuple[in
     sizes = np.diff([0, *cuts, len(tokens)]).tolist()
     with fetching(path) as engine:
         assert_near(engine.decode(tokens, batches=sizes), expected)
+
+
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("keep", [1, 4, 16])
+def test_tokens_that_are_decoded_one_by_one_share_a_choice(tiny_model: TinyModel, keep: int, cache_type: str) -> None:
+    path, recall = tiny_model("gqa"), replace(RECALL, keep=keep, first=80)
+    cuts = tuple(range(150, 171))
+    tokens, expected = example(path, recall, cuts)
+    with fetching(path, recall, type_k=cache_type, type_v=cache_type) as engine:
+        got = engine.decode(tokens, batches=np.diff([0, *cuts, len(tokens)]).tolist())
+    error = np.sqrt(np.mean((got - expected) ** 2, axis=1))
+    assert np.median(error[FIRST_LEFT_OUT:]) < BOUNDS[cache_type][1]
+    if cache_type == "f16":
+        assert_near(got, expected)
+
+
+def test_a_kept_choice_costs_no_gathering(tiny_model: TinyModel) -> None:
+    """The nodes of a step that makes no choice: none reads more of the cache than its own token."""
+    gathered: list[int] = []
+
+    def on_node(node: Node) -> None:
+        if node.operation == "GET_ROWS" and node.type == "f32" and "f16" in node.sources:
+            gathered.append(node.n_values)
+
+    with fetching(tiny_model("gqa"), replace(RECALL, keep=8), on_node=on_node) as engine:
+        engine.decode(text(200))
+        largest = []
+        for token in text(10, seed=4):
+            gathered.clear()
+            engine.decode([token])
+            largest.append(max(gathered))
+    assert [size == min(largest) for size in largest] == [False, *[True] * 7, False, True]
+    assert max(largest) > 60 * min(largest)
 
 
 @pytest.mark.parametrize("cache_type", BOUNDS)
@@ -137,24 +179,30 @@ def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
 # What happens to the cache
 
 
-def test_rollback(tiny_model: TinyModel) -> None:
+@pytest.mark.parametrize("recall", [RECALL, replace(RECALL, first=72, keep=16)])
+def test_rollback(tiny_model: TinyModel, recall: Recall) -> None:
+    """Also one token by one, where a choice might be kept that was made for what is gone."""
     path = tiny_model("gqa")
     for kept in (200, 140, 90):
-        tokens, expected = example(path, cuts=(kept,))
-        with fetching(path) as engine:
+        cuts = (kept, kept + 1, kept + 2)
+        tokens, expected = example(path, recall, cuts=cuts)
+        with fetching(path, recall) as engine:
             engine.decode(tokens[:kept])
             engine.decode(text(60, seed=9))
+            for token in text(3, seed=5):
+                engine.decode([token])
             assert engine.seq_rm(0, kept)
-            assert_near(engine.decode(tokens[kept:]), expected[kept:])
+            assert_near(engine.decode(tokens[kept:], batches=[1, 1, len(tokens) - kept - 2]), expected[kept:])
 
 
-def test_save_and_restore(tiny_model: TinyModel) -> None:
+@pytest.mark.parametrize("recall", [RECALL, replace(RECALL, first=72, keep=16)])
+def test_save_and_restore(tiny_model: TinyModel, recall: Recall) -> None:
     path, cut = tiny_model("gqa"), 170
-    with fetching(path) as engine:
+    with fetching(path, recall) as engine:
         engine.decode(text(N_TOKENS)[:cut])
         state = engine.save()
         whole = engine.decode(text(N_TOKENS)[cut:])
-    with fetching(path) as engine:
+    with fetching(path, recall) as engine:
         engine.load(state)
         assert np.array_equal(engine.decode(text(N_TOKENS)[cut:]), whole)
 
@@ -209,7 +257,21 @@ def test_models_without_a_plain_rotary_key(tiny_model: TinyModel, kind: str) -> 
         assert engine.set_recall(*astuple(RECALL)) < 0
 
 
-@pytest.mark.parametrize("changed", [{"r": 12}, {"sinks": 4}, {"fetched": 60}, {"w": 0}, {"span": 0}, {"mean": 0}, {"fetched": -8}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"r": 12},
+        {"sinks": 4},
+        {"fetched": 60},
+        {"w": 0},
+        {"span": 0},
+        {"looks": 0},
+        {"first": -8},
+        {"first": 32},
+        {"keep": 0},
+        {"fetched": -8},
+    ],
+)
 def test_values_that_do_not_fit(tiny_model: TinyModel, changed: dict[str, int]) -> None:
     with Engine(tiny_model("gqa"), flash_attn=True) as engine:
         assert engine.set_recall(*astuple(replace(RECALL, **changed))) == -11

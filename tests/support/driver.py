@@ -304,10 +304,10 @@ class Engine:
         count = get(self._ctx, levels, len(levels))
         return [(n, w, r) for n, w, r in levels[:count]]
 
-    def set_recall(self, w: int, r: int, sinks: int, fetched: int, span: int, mean: int) -> int:
+    def set_recall(self, w: int, r: int, sinks: int, fetched: int, span: int, looks: int, first: int = 0, keep: int = 1) -> int:
         """0, or a negative code that tells why not. fetched = 0 turns it off."""
         set_ = self._lib.function("llama_set_recall", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-        return int(set_(self._ctx, (ctypes.c_int32 * 6)(w, r, sinks, fetched, span, mean)))
+        return int(set_(self._ctx, (ctypes.c_int32 * 8)(w, r, sinks, fetched, span, looks, first, keep)))
 
     # The cache. Negative positions stand for "from the start" and "to the end".
     # seq_cp, seq_add and seq_div tell whether they could do it; the stock library returns nothing there, so only tests of the

@@ -17,14 +17,21 @@ from .reference import Array, Reference, plain_distance
 
 @dataclass(frozen=True)
 class Recall:
-    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched` and `span` in tokens; `mean` queries look at once."""
+    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `looks`: means of
+    queries in a micro-batch, at most; `keep`: tokens decoded one by one that share a choice."""
 
     w: int
     r: int
     sinks: int
     fetched: int
     span: int
-    mean: int
+    looks: int
+    first: int = 0
+    keep: int = 1
+
+    def stretch(self, n_tokens: int) -> int:
+        """So many neighbouring queries look with their mean: a power of two."""
+        return 1 << max(0, -(-n_tokens // self.looks) - 1).bit_length()
 
     def border(self, i: int) -> int:
         """The first key that the query at position i sees as near; 0 while nothing has to be left out."""
@@ -50,6 +57,7 @@ class RecallReference(Reference):
 
     def _attention(self, q: Array, k: Array, v: Array, distance: Array, block: str, *, is_swa: bool = False) -> Array:
         n_tokens, n_head = q.shape[:2]
+        chosen, chosen_at, chosen_border = np.array([], int), -self._recall.keep, 0
         attended = super()._attention(q, k, v, distance, block, is_swa=is_swa)
         if is_swa or not distance.any():  # a sliding window, or no positions
             return attended
@@ -59,7 +67,10 @@ class RecallReference(Reference):
             border = self._recall.border(first)
             if border == 0:
                 continue
-            fetched = self._fetched(q[first:last], k[:border], first, border)
+            if last - first > 1 or border != chosen_border or first >= chosen_at + self._recall.keep:
+                chosen, chosen_border = self._fetched(q[first:last], k[:border], first, border), border
+                chosen_at = first if last - first == 1 else -self._recall.keep
+            fetched = chosen
             keys = np.concatenate([np.arange(self._recall.sinks), fetched, np.arange(border, last)])
             n_far = self._recall.sinks + len(fetched)
             places = np.concatenate([np.arange(n_far) - n_far, np.arange(border, last) - border])
@@ -73,21 +84,32 @@ class RecallReference(Reference):
     def _fetched(self, q: Array, k: Array, first: int, border: int) -> Array:
         """Positions of the far tokens that these queries look at most."""
         recall = self._recall
-        stretches = (first + np.arange(len(q))) // recall.mean
-        means = np.stack([q[stretches == one].mean(axis=0) for one in np.unique(stretches)])
-        far = np.arange(recall.sinks, border)
-        scores = self._scores(means, k[far], np.full((len(means), len(far)), recall.w))
-        shares = _softmax(scores).sum(axis=0).max(axis=0).reshape(-1, recall.span).max(axis=1)
-        n_spans = recall.fetched // recall.span
-        order = np.argsort(-shares, kind="stable")
-        margin = float(shares[order[n_spans - 1]] - shares[order[n_spans]])
-        self.margins[first] = min(margin, self.margins.get(first, np.inf))
-        best = np.sort(order[:n_spans])
-        return np.concatenate([far[span * recall.span : (span + 1) * recall.span] for span in best])
+        stretches = (first + np.arange(len(q))) // recall.stretch(len(q))
+        looks = np.stack([q[stretches == one].mean(axis=0) for one in np.unique(stretches)])
+        spans = np.arange(recall.sinks, border).reshape(-1, recall.span)
+        margin = np.inf
+        if recall.first and len(spans) > recall.first // recall.span:
+            best, margin = _best(self._share(looks, k[spans].mean(axis=1)), recall.first // recall.span)
+            spans = spans[best]
+        shares = self._share(looks, k[spans.reshape(-1)]).reshape(spans.shape).max(axis=1)
+        best, second = _best(shares, recall.fetched // recall.span)
+        self.margins[first] = min(margin, second, self.margins.get(first, np.inf))
+        return spans[best].reshape(-1)
+
+    def _share(self, looks: Array, k: Array) -> Array:
+        """[n_keys]: the largest share of attention of a look, summed over the heads."""
+        scores = self._scores(looks, k, np.full((len(looks), len(k)), self._recall.w))
+        return _softmax(scores).sum(axis=0).max(axis=0)
 
     def _scores(self, q: Array, k: Array, distance: Array) -> Array:
         """[n_head, n_queries, n_keys]"""
         return self._rotary_scores(q, k, distance, self._get("rope.freq_base", 10_000.0)) / np.sqrt(self._head_dim)
+
+
+def _best(shares: Array, n: int) -> tuple[Array, float]:
+    """The n largest, in their order, and by how much the last of them is larger than the next."""
+    order = np.argsort(-shares, kind="stable")
+    return np.sort(order[:n]), float(shares[order[n - 1]] - shares[order[n]]) if n < len(order) else np.inf
 
 
 def _softmax(scores: Array) -> Array:
