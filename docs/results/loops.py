@@ -21,12 +21,13 @@ from pathlib import Path
 
 from sherlock_qa import stories
 
+from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
 from selfextend_local.documents import load_document
 from selfextend_local.engine import llama
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.evaluation.scores import best, f1
 from selfextend_local.generation.loops import loop_at_end
-from selfextend_local.generation.prompts import SYSTEM_DOCUMENT, ModelVocabulary, Prompts
+from selfextend_local.generation.prompts import ModelVocabulary, Prompts
 
 PAGES = 12
 
