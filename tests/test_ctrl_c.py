@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -88,3 +90,27 @@ def test_an_answer_is_drawn_to_its_end(capsys: pytest.CaptureFixture[str]) -> No
         shown.write(Part("all of it", thought=False))
         ctrl_c()
     assert capsys.readouterr().out == "all of it\n"
+
+
+def test_a_program_that_heard_two_of_them_is_not_ended_later() -> None:
+    """Whether the watching thread sees them before or after the handler ran."""
+    code = """
+import os, signal, time
+from selfextend_cli.terminal import interrupts
+for seconds in (interrupts._LastResort.SECONDS,):
+    seconds.update({number: 0.5 for number in seconds})
+for _ in range(30):
+    with interrupts.StopOnInterrupt() as outer:
+        try:
+            with interrupts.StopOnInterrupt():
+                os.kill(os.getpid(), signal.SIGINT), os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            pass
+        for _ in range(20):
+            outer()
+            time.sleep(0.001)
+time.sleep(1)
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done

@@ -25,9 +25,11 @@ class _LastResort:
     def __init__(self) -> None:
         self._pipe: tuple[int, int] | None = None
         self._heard = 0.0
+        self._depth = 0  # of works that are watched, one within the other
 
     def listen(self) -> int:
         """Watch from now on; what `rest` takes."""
+        self._depth += 1
         if os.name != "posix":
             return -1
         if self._pipe is None:
@@ -39,6 +41,7 @@ class _LastResort:
 
     def rest(self, before: int) -> None:
         """Watch no longer."""
+        self._depth -= 1
         self.hear()
         if os.name == "posix":
             signal.set_wakeup_fd(before)
@@ -60,10 +63,12 @@ class _LastResort:
                 self._wait(came, self.SECONDS[signal.Signals(number[0])], 128 + number[0])
 
     def _wait(self, came: float, seconds: float, code: int) -> None:
-        while time.monotonic() < came + seconds:
-            if self._heard > came:
-                return
-            time.sleep(0.05)
+        while self._heard <= came and self._depth:
+            if time.monotonic() > came + seconds:
+                break
+            time.sleep(0.02)
+        else:
+            return
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # the cursor, if a drawing hid it
         os._exit(code)
@@ -101,6 +106,7 @@ class StopOnInterrupt:
         self.requested = True
 
     def __call__(self) -> bool:
+        _last_resort.hear()  # its handler may have run before the watching thread saw the signal
         return self.requested
 
 

@@ -42,7 +42,7 @@ class TurnStats:
         prefill_s, ttft_s: seconds to the end of the prefill, and to the first token of the answer.
         prefill_tps, decode_tps: tokens per second; 0 where there was too little to measure.
         n_used, capacity: tokens that the cache holds after the turn, and can hold.
-        stop_reason: why the answer ended: the model was done, `max_tokens`, a full context, or the user.
+        stop_reason: why the answer ended: the model was done, `max_tokens`, a full context, the user, or the same words over and over.
     """
 
     prompt_tokens: int

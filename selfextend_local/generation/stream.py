@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 from selfextend_local.errors import Interrupted
 
+from .loops import loop_at_end
+
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
 
     from .prompts import Prompts
     from .sampling import Sampling
 
-StopReason = Literal["stop", "length", "context", "interrupted"]
+StopReason = Literal["stop", "length", "context", "interrupted", "loop"]
 
 
 class Writing:
@@ -42,6 +44,7 @@ class Writing:
         self._limit = min(sampling.max_tokens, room)
         self._at_limit: StopReason = "length" if sampling.max_tokens <= room else "context"
         self._max_words = None if sampling.schema else sampling.max_words
+        self._may_repeat = sampling.schema is not None
         self._pieces: list[str] = []
         self.sampling = sampling
         self.tokens: list[int] = []
@@ -64,6 +67,9 @@ class Writing:
             self._forget_from(self._text.stopped_at)
         elif len(self.tokens) >= self._limit:
             self._end(self._at_limit)
+            piece += self.rest()
+        elif not self._may_repeat and loop_at_end(self.tokens):
+            self._end("loop")
             piece += self.rest()
         elif self._max_words is not None and len("".join(self._pieces).split()) > self._max_words:
             self._end("length")
