@@ -36,7 +36,7 @@ LARGEST_STEP = 2048
 
 
 RECALLED = 2048
-"""Far tokens that recall fetches unless told otherwise."""
+"""Far tokens that recall fetches unless told otherwise, with a trained window of 8,192 or more."""
 
 RECALL_SINKS = 64
 """The first tokens of a text, which recall always attends to."""
@@ -265,10 +265,14 @@ def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressi
     return ga
 
 
-def fetching(recall: int, w: int | None, window: int, sliding_window: int = 0) -> GroupAttention:
-    """Recall of so many tokens. Raises GroupAttentionError if the trained window can't hold what is attended to."""
+def fetching(recall: int | None, w: int | None, window: int, sliding_window: int = 0) -> GroupAttention:
+    """Recall of so many tokens; None: RECALLED, or what half of a small trained window holds. Raises GroupAttentionError if the
+    trained window can't hold what is attended to."""
     step = max(default_step(window), RECALL_SPAN)
-    ga = GroupAttention(1, default_neighbours(window, sliding_window) if w is None else w, step, recall=recall)
+    w = default_neighbours(window, sliding_window) if w is None else w
+    if recall is None:
+        recall = max(RECALL_SPAN, min(RECALLED, (window // 2 - RECALL_SINKS - w - step) // RECALL_SPAN * RECALL_SPAN))
+    ga = GroupAttention(1, w, step, recall=recall)
     needed = RECALL_SINKS + ga.recall + ga.w + ga.r
     if needed > window:
         raise GroupAttentionError(

@@ -245,6 +245,7 @@ def main() -> None:
     n = options.tokens
     reader = Reader(options.model, options.scheme, n + 2048, options.threads, options.layers)
     words = reader.tokens(Path(options.text).read_text(encoding="utf-8"))
+    words *= -(-(n + 2048) // max(1, len(words)))  # a text that a model of another vocabulary makes few tokens of
     begin = time.perf_counter()
     match options.task:
         case "nll":

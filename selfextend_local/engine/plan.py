@@ -35,7 +35,8 @@ class Settings:
     """What a user asked for, and the one place with its defaults. `n_ctx` is the size of the context in tokens, `need_tokens` what
     it has to hold.
 
-    `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means RECALLED with "recall".
+    `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means
+    RECALLED with "recall", less where the trained window is small.
     `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is as in
@@ -148,7 +149,7 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     if settings.recall:
         if settings.ga_n not in ("auto", 1):
             raise GroupAttentionError(f"Recall takes no groups: leave --ga-n {settings.ga_n} out.")
-        return fetching(settings.recall, settings.ga_w, window, sliding_window)
+        return fetching(settings.ga_recall, settings.ga_w, window, sliding_window)
     if settings.ga_n == "auto":
         return choose(
             n_tokens,
