@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import fuzz
@@ -11,7 +13,8 @@ pytestmark = [pytest.mark.native, pytest.mark.process]
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)
-def test_no_mutant_is_a_fault(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "KEPT", tmp_path / "kept")
-    ends = fuzz.fuzz(target, 40, 7, tmp_path)
-    assert set(ends) <= {"read", "refused"}, ends
+def test_no_mutant_is_a_fault(target: str) -> None:
+    # In a process of its own: the fuzzers fork, and a fork of a process with OpenMP's threads hangs.
+    command = [sys.executable, str(Path(fuzz.__file__)), target, "--count", "40", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
