@@ -34,7 +34,7 @@ KINDS = ("gqa", "partial-rotary", "some-without-rope", "swa", "hybrid")
 # Root mean square difference of the logits, as a share of their spread. Rounding a cache to that type moves them by as much as 0.051
 # (q8_0) and 0.62 (q4_0) over these kinds and 172 tokens, and keys of a context that goes on were rounded once more for each time that
 # they moved. Measured over 100,000 steps: f16 0.002, q8_0 0.04, q4_0 0.46; but above 0.6 (q4_0, sliding window) after other tests.
-BOUNDS = {"f16": 0.005, "q8_0": 0.08, "q4_0": 0.9}
+BOUNDS = {"f16": 0.005, "q8_0": 0.1, "q4_0": 1.2}
 CASES = [(kind, kv_type) for kind in KINDS for kv_type in BOUNDS]
 
 N_CTX = 320
