@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -143,6 +144,16 @@ class Child:
     def __del__(self) -> None:
         with suppress(Exception):
             self.close()
+
+
+def shared(function: str, *, seconds: float, mib: int) -> Child:
+    """The one child of this process for such requests; a fork has its own."""
+    return _shared(os.getpid(), function, seconds, mib)
+
+
+@cache
+def _shared(process: int, function: str, seconds: float, mib: int) -> Child:
+    return Child(function, seconds=seconds, mib=mib)
 
 
 def _pump(process: subprocess.Popen[bytes], answers: queue.SimpleQueue[bytes]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -48,15 +47,10 @@ REFUSED = {
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children with less time, for what would never end."""
-    child = Child("selfextend_local.generation.template_process:rendered", seconds=1.0, mib=1024)
-    converter = Child("selfextend_local.generation.grammar_process:grammar", seconds=2.0, mib=4096)
-    monkeypatch.setattr(chat_template, "_renderer", lambda process: child)
-    monkeypatch.setattr(grammar, "_converter", lambda process: converter)
-    yield
-    child.close()
-    converter.close()
+    monkeypatch.setattr(chat_template, "SECONDS", 1.0)
+    monkeypatch.setattr(grammar, "SECONDS", 2.0)
 
 
 @pytest.mark.usefixtures("patient")

@@ -62,14 +62,18 @@ def _try(path: Path) -> None:
             reason = f"llama.cpp doesn't come to an end with it within {SECONDS:g} s"
         else:
             reason = f"llama.cpp ends the process ({_last_line(error.words)})"
-        raise ModelError(f"{path} can't be loaded: {reason}. Its header is wrong: download it again, or convert it anew.") from error
+        raise _refusal(path, reason) from error
     except ValueError as error:
         kind, _, reason = str(error).partition(": ")
         if kind == WrongValue.__name__:
-            raise ModelError(f"{path} can't be loaded: {reason}. Its header is wrong: download it again, or convert it anew.") from None
+            raise _refusal(path, reason) from None
         return  # said better where it is opened
     finally:
         child.close()
+
+
+def _refusal(path: Path, reason: str) -> ModelError:
+    return ModelError(f"{path} can't be loaded: {reason}. Its header is wrong: download it again, or convert it anew.")
 
 
 def _last_line(words: str) -> str:

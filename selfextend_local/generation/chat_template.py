@@ -6,17 +6,15 @@ a user, a document or a model can be mistaken for the template's own. Knows role
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from functools import cache
 from typing import Literal
 
-from selfextend_local.child import Child, ChildFailed
+from selfextend_local.child import ChildFailed, shared
 from selfextend_local.errors import ModelUnsupported
 
 Role = Literal["system", "user", "assistant"]
@@ -89,17 +87,13 @@ class ChatTemplate:
     def _ask(self, messages: list[dict[str, str]] | None, bos: str, eos: str) -> dict[str, str]:
         request = {"source": self._source, "messages": messages, "bos_token": bos, "eos_token": eos, "now": self._now}
         try:
-            found: dict[str, str] = _renderer(os.getpid()).ask(request)
+            renderer = shared("selfextend_local.generation.template_process:rendered", seconds=SECONDS, mib=MIB)
+            found: dict[str, str] = renderer.ask(request)
         except ChildFailed as error:
             limits = {"time": f"it ran for more than {SECONDS:g} s", "memory": f"it needed more than {MIB:,} MiB"}
             said = limits.get(error.reason, "it ended the process that rendered it")
             raise ModelUnsupported(f"The model's chat template can't be used: {said}. Take another GGUF file of this model.") from error
         return found
-
-
-@cache
-def _renderer(process: int) -> Child:
-    return Child("selfextend_local.generation.template_process:rendered", seconds=SECONDS, mib=MIB)
 
 
 def _stand_in() -> str:

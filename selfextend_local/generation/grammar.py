@@ -6,11 +6,10 @@ A schema is somebody else's: its sizes are checked first, then a child process w
 from __future__ import annotations
 
 import json
-import os
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
-from selfextend_local.child import Child, ChildFailed
+from selfextend_local.child import ChildFailed, shared
 from selfextend_local.errors import SelfExtendError
 
 SECONDS, MIB = 10.0, 4_096
@@ -38,7 +37,8 @@ def grammar_of(schema: str | None) -> Any:
 def _rules(schema: str) -> str:
     try:
         _check_sizes(schema)
-        rules: str = _converter(os.getpid()).ask(schema)
+        converter = shared("selfextend_local.generation.grammar_process:grammar", seconds=SECONDS, mib=MIB)
+        rules: str = converter.ask(schema)
     except ChildFailed as error:
         limits = {"time": f"it takes more than {SECONDS:g} s", "memory": f"it takes more than {MIB:,} MiB"}
         raise _refusal(limits.get(error.reason, "it is too much for a grammar")) from error
@@ -49,11 +49,6 @@ def _rules(schema: str) -> str:
 
 def _refusal(reason: str) -> SelfExtendError:
     return SelfExtendError(f"The JSON schema can't be used ({reason}): simplify it.")
-
-
-@cache
-def _converter(process: int) -> Child:
-    return Child("selfextend_local.generation.grammar_process:grammar", seconds=SECONDS, mib=MIB)
 
 
 def _check_sizes(schema: str) -> None:
