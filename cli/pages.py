@@ -6,13 +6,17 @@ Knows flags and files. What is drawn and found is in selfextend_local.documents.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfextend_local.chat.settings import ChatSettings
+
 from .errors import boundary
+from .flags.reading import read_limits
 from .terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
@@ -28,8 +32,11 @@ _MOST_NAMED = 12
 @click.option("-o", "--output", "target", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.png",
               help="Default: the document's name and the page, here; with --json none.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the page and the boxes, in points from its upper left corner.")
+@read_limits(ChatSettings.read_timeout, ChatSettings.read_memory)
 @boundary
-def command(document: Path, page: str | None, text: str | None, target: Path | None, as_json: bool) -> None:
+def command(
+    document: Path, page: str | None, text: str | None, target: Path | None, as_json: bool, read_timeout: float, read_memory: int
+) -> None:
     """Draw a page of a PDF, with the places of a text marked.
 
     \b
@@ -44,11 +51,12 @@ def command(document: Path, page: str | None, text: str | None, target: Path | N
         raise click.UsageError("Say which page: add --page 12, or --find TEXT.")
     if target is not None and target.resolve() == document.resolve():
         raise click.UsageError("-o names the document itself: give the picture another name.")
-    from selfextend_local.documents.reader import mark_page
+    from selfextend_local.documents.reader import ReadLimits, mark_page
 
     texts = () if text is None else (text,)
+    limits = ReadLimits(read_timeout, read_memory)
     with interrupts.StopOnInterrupt() as stop, progress.progress(f"Searching {document.name}", "pages", quiet=as_json) as update:
-        found = mark_page(document.expanduser(), page, texts, progress=update, should_stop=stop)
+        found = mark_page(Path(os.path.expanduser(document)), page, texts, limits, progress=update, should_stop=stop)
     if target is None and not as_json:
         target = Path(f"{document.stem}-p{_fit(found.label)}.png")
     if target is not None:

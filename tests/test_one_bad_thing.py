@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 from selfextend_cli.flags.schema import SchemaFile, parsed
+from selfextend_cli.main import group
 
 from selfextend_local.batch.answering import prompt_of
 from selfextend_local.batch.items import from_paths, from_requests
@@ -92,6 +94,19 @@ def test_cells_are_no_formulas() -> None:
 def test_odd_paths_are_errors_of_ours(name: str) -> None:
     with pytest.raises(DocumentError):
         load_document(name)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pages", "~nobody-such/x.pdf", "--page", "1"],
+        ["chat", "--model", "~nobody-such/x.gguf", "-p", "hi"],
+        ["chat", "--models-dir", "~nobody-such/x", "--model", "small", "-p", "hi"],
+    ],
+)
+def test_a_home_that_is_nobodys_is_refused_in_a_sentence(arguments: list[str]) -> None:
+    done = CliRunner().invoke(group, arguments)
+    assert done.exit_code in (1, 2) and "error" in done.output.lower() and "bug" not in done.output, done.output
 
 
 def test_a_home_that_is_nobodys_is_a_name() -> None:

@@ -21,6 +21,7 @@ from selfextend_local.chat.settings import ChatSettings
 from ..errors import boundary
 from ..flags import config, engine, sampling
 from ..flags.model_names import ModelName, chosen
+from ..flags.reading import read_limits
 from ..terminal import interrupts, output
 from .events import errors_reported
 from .listener import ConsoleListener
@@ -56,10 +57,7 @@ class ChatCommand(click.Command):
 @click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
 @click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
 @click.option("--keep-headers", is_flag=True, help="Leave running heads and page numbers of a PDF on every page.")
-@click.option("--read-timeout", type=click.FloatRange(0, min_open=True), default=ChatSettings.read_timeout, show_default=True,
-              metavar="S", help="Give the reading of a document up after so long without progress.")  # fmt: skip
-@click.option("--read-memory", type=click.IntRange(128), default=ChatSettings.read_memory, show_default=True, metavar="MIB",
-              help="Memory that reading a document may take (Linux).")  # fmt: skip
+@read_limits(ChatSettings.read_timeout, ChatSettings.read_memory)
 @click.option("--overflow", type=click.Choice(["error", "trim", "select", "summarize"]), default="error", show_default=True,
               help="If it doesn't fit: refuse, read the beginning, read what matches the question, or read it in parts.")  # fmt: skip
 @click.option("-p", "--prompt", metavar="QUESTION", help="Ask one question and leave; - reads it from stdin.")

@@ -10,6 +10,7 @@ lies elsewhere.)
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def _model(path: Path, name: str, file: Any) -> Path:
 
 def _located(path: Path, name: str) -> Path:
     """A file that the configuration names: from the folder that it lies in."""
-    return path.parent / Path(name).expanduser()
+    return path.parent / os.path.expanduser(name)
 
 
 class _Flags:

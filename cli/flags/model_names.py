@@ -35,7 +35,7 @@ class ModelName(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 def _files(incomplete: str) -> list[str]:
     before, slash, begun = incomplete.rpartition("/")
-    folder = Path(before or ("/" if slash else ".")).expanduser()
+    folder = Path(os.path.expanduser(before or ("/" if slash else ".")))
     try:
         found = sorted(e.name for e in os.scandir(folder) if e.name.lower().endswith(".gguf") and e.name.startswith(begun))
     except OSError:
@@ -47,7 +47,7 @@ def models_in(folder: Path | None) -> Iterator[Path]:
     """The GGUF files of a folder and those in it, in the order of their names."""
     if folder is None:
         return
-    for at, below, names in os.walk(folder.expanduser(), followlinks=False):
+    for at, below, names in os.walk(os.path.expanduser(folder), followlinks=False):
         below.sort()
         for name in sorted(names):
             path = Path(at, name)
@@ -65,7 +65,7 @@ def find_model(name: str, aliases: Mapping[str, Path], folder: Path | None) -> P
 
     if name in aliases:
         return aliases[name]
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file() or "/" in name or os.sep in name:
         return path
     inside = list(models_in(folder))

@@ -20,6 +20,7 @@ from selfextend_local.batch.defaults import BATCH
 
 from ..errors import EXIT_INTERRUPTED, boundary
 from ..flags import engine
+from ..flags.reading import read_limits
 from ..flags.schema import SchemaFile
 from ..terminal import interrupts, output
 from .tally import Tally
@@ -107,8 +108,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tls-key", metavar="FILE", help="and its key.")
 @click.option("--endpoint", multiple=True, metavar="URL", help="A server with the OpenAI API. Can be given several times.")
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds for one document. Default: none.")
-@click.option("--read-timeout", type=click.FloatRange(0, min_open=True), default=60, show_default=True, metavar="S")
-@click.option("--read-memory", type=click.IntRange(128), default=2048, show_default=True, metavar="MIB")
+@read_limits(60, 2048)
 @click.option("--retry-errors", is_flag=True, help="Try again what failed in an earlier run.")
 @click.option("--fail-fast", is_flag=True, help="Stop after the first failure.")
 @click.option("--dry-run", is_flag=True, help="Read and count only: what fits, what is cut, what is done already.")
