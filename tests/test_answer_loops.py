@@ -12,6 +12,8 @@ from selfextend_local.generation.prompts import ModelVocabulary, Prompts
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import Writing
 
+pytestmark = pytest.mark.native
+
 
 @pytest.fixture
 def llm(fixture_model: Path) -> SelfExtendLlama:
@@ -34,8 +36,8 @@ def test_it_ends_when_a_phrase_has_been_said_often_enough(llm: SelfExtendLlama, 
     assert (writing.stop_reason, len(writing.tokens)) == ("loop", len(beginning) + max(TIMES * length, TOKENS))
 
 
-@pytest.mark.parametrize("sampling", [Sampling(max_tokens=200, schema='{"type": "array", "items": {"type": "integer"}}')])
-def test_what_a_schema_asks_for_may_repeat(llm: SelfExtendLlama, sampling: Sampling) -> None:
+def test_what_a_schema_asks_for_may_repeat(llm: SelfExtendLlama) -> None:
+    sampling = Sampling(max_tokens=200, schema='{"type": "array", "items": {"type": "integer"}}')
     assert written(llm, [100] * 300, sampling).stop_reason == "length"
 
 

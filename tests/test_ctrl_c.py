@@ -97,8 +97,8 @@ def test_a_program_that_heard_two_of_them_is_not_ended_later() -> None:
     code = """
 import os, signal, time
 from selfextend_cli.terminal import interrupts
-for seconds in (interrupts._LastResort.SECONDS,):
-    seconds.update({number: 0.5 for number in seconds})
+SECONDS = interrupts._LastResort.SECONDS
+SECONDS.update(dict.fromkeys(SECONDS, 0.5))
 for _ in range(30):
     with interrupts.StopOnInterrupt() as outer:
         try:

@@ -85,22 +85,26 @@ def _named_type(kv_type: str, options: Mapping[str, Any]) -> str:
 def _window(info: ModelInfo, options: Mapping[str, Any]) -> int:
     """The trained window that the caller's options make of the file's, in tokens."""
     overrides = options.get("kv_overrides") or {}
-    window = int(overrides.get(f"{info.architecture}.context_length", info.n_ctx_train))
-    scale = options.get("rope_freq_scale") or 1.0
-    return int(window / scale) if options.get("rope_scaling_type") in _SCALED and 0 < scale < 1 else window
+    return int(int(overrides.get(f"{info.architecture}.context_length", info.n_ctx_train)) / _scale(options))
+
+
+def _scale(options: Mapping[str, Any]) -> float:
+    """What linear or YaRN scaling makes of a step between positions: 1.0 without one."""
+    scale = float(options.get("rope_freq_scale") or 1.0)
+    return scale if options.get("rope_scaling_type") in _SCALED and 0 < scale < 1 else 1.0
 
 
 def _plain_where_needed(asked: Settings, peek: ModelPeek, options: Mapping[str, Any]) -> Settings:
     """Without groups, and with no more than the window, where the model can't have them, the positions are scaled already, or whole
     texts are pooled."""
-    scaled = options.get("rope_scaling_type") in _SCALED and 0 < (options.get("rope_freq_scale") or 1.0) < 1
+    scaled = _scale(options) < 1
     if scaled and asked.ga_n not in ("auto", 1):
         raise GroupAttentionError(f"ga_n={asked.ga_n} with scaled positions (rope_scaling_type, rope_freq_scale): take one of the two.")
     window = peek.info.n_ctx_train
     if asked.n_ctx == 0:
         asked = replace(asked, n_ctx=window)
     pooled = options.get("pooling_type", -1) > 0
-    if asked.ga_n != "auto" or asked.recall or (peek.can_group and not scaled and not pooled):
+    if asked.ga_n != "auto" or asked.recalls or (peek.can_group and not scaled and not pooled):
         return asked
     size = window if asked.n_ctx is None and asked.need_tokens is None else asked.n_ctx
     return replace(asked, ga_n=1, n_ctx=None if size is None else min(size, window))
@@ -114,7 +118,8 @@ class SelfExtendLlama(Llama):
     ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
     ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
         an automatic n and two-level with an n that is given.
-        "recall": of the far text, each step attends to the `ga_recall` tokens (None = 2,048) that its queries look at most.
+        "recall": of the far text, each step attends to the `ga_recall` tokens that its queries look at most
+        (None = 2,048, fewer with a small window).
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0. Part of
         what a saved state is of.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
-from selfextend_local.positions import RECALLED, RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fetching, fixed, reach
+from selfextend_local.positions import RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fetching, fixed, reach
 
 GroupSize = int | Literal["auto"]
 GpuLayers = int | Literal["auto"]
@@ -57,11 +57,9 @@ class Settings:
     ga_recall: int | None = None
 
     @property
-    def recall(self) -> int:
-        """Far tokens that are fetched; 0 = groups."""
-        if self.ga_mode == "recall" or (self.ga_mode == "auto" and self.ga_recall is not None):
-            return RECALLED if self.ga_recall is None else self.ga_recall
-        return 0
+    def recalls(self) -> bool:
+        """Whether far tokens are fetched instead of grouped."""
+        return self.ga_recall != 0 if self.ga_mode == "recall" else self.ga_mode == "auto" and bool(self.ga_recall)
 
     @property
     def progressive(self) -> bool:
@@ -134,7 +132,7 @@ class ContextPlan:
 
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
     """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
-    if settings.recall:
+    if settings.recalls:
         return group_attention_for(settings, 1, window, sliding_window).capacity(window)
     if settings.ga_n == "auto":
         group_attention_for(settings, 1, window, sliding_window)
@@ -146,7 +144,7 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     """The (n, w, r) that these settings mean for a text of `n_tokens`."""
     if settings.ga_recall is not None and settings.ga_mode not in ("auto", "recall"):
         raise GroupAttentionError(f"--ga-recall goes with --ga-mode recall, not {settings.ga_mode}.")
-    if settings.recall:
+    if settings.recalls:
         if settings.ga_n not in ("auto", 1):
             raise GroupAttentionError(f"Recall takes no groups: leave --ga-n {settings.ga_n} out.")
         return fetching(settings.ga_recall, settings.ga_w, window, sliding_window)

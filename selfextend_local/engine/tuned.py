@@ -74,7 +74,7 @@ def with_profile(settings: Settings, model: Path) -> Settings:
 
     Raises ModelError if there is a profile that can't be read.
     """
-    if settings.ga_n != "auto" or settings.recall or (settings.ga_w is not None and settings.ga_fraction is not None):
+    if settings.ga_n != "auto" or settings.recalls or (settings.ga_w is not None and settings.ga_fraction is not None):
         return settings
     profile = load_profile(model)
     # What was tuned for one form says nothing of the other.
