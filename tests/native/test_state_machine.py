@@ -31,10 +31,13 @@ from selfextend_local.positions import PLAIN, GroupAttention
 pytestmark = [pytest.mark.native, pytest.mark.process]
 
 KINDS = ("gqa", "partial-rotary", "some-without-rope", "swa", "hybrid")
-# Root mean square difference of the logits, as a share of their spread. Rounding a cache to that type moves them by as much as 0.051
-# (q8_0) and 0.62 (q4_0) over these kinds and 172 tokens, and keys of a context that goes on were rounded once more for each time that
-# they moved. Measured over 100,000 steps: f16 0.002, q8_0 0.04, q4_0 0.46; but above 0.6 (q4_0, sliding window) after other tests.
-BOUNDS = {"f16": 0.005, "q8_0": 0.1, "q4_0": 1.2}
+# What rounding a cache to a type moves the logits by, at most, over these kinds and 172 tokens: root mean square, as a share of the
+# logits' spread.
+ROUNDING = {"q8_0": 0.051, "q4_0": 0.62}
+# A context that went on and a fresh one round other values, since a key that moved is rounded again: the bound is that of two independent
+# roundings. Seen over 100,000 steps: f16 0.002, q8_0 0.04, q4_0 0.604. Which steps are drawn depends on the modules that are imported:
+# Hypothesis tries the constants that it finds in them.
+BOUNDS = {"f16": 0.005, **{kv_type: 2**0.5 * moved for kv_type, moved in ROUNDING.items()}}
 CASES = [(kind, kv_type) for kind in KINDS for kv_type in BOUNDS]
 
 N_CTX = 320
