@@ -2,7 +2,7 @@
 # make test   environment, patched llama.cpp, default model, and all tests
 # make fuzz   random damage to models, documents, states and requests; COUNT mutants of each
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
-# make quick  the tests that need no weights and no processes
+# make quick  the tests that need no weights, no processes and no quarter of a second
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
 
@@ -16,6 +16,9 @@ LOCK := $(wildcard locks/$(shell $(PYTHON) locks/lock.py --name).txt)
 
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
+# pytest keeps the tests that it rewrote: collecting takes half the time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize clean
 
 demo: $(VENV)/installed build/sample.pdf
@@ -25,7 +28,7 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/installed
-	$(BIN)/python -m pytest -n logical --dist loadfile -m "not model and not process"
+	$(BIN)/python -m pytest -n logical --dist loadfile -m "not model and not process and not slow"
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

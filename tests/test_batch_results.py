@@ -123,6 +123,7 @@ def test_lines_superseded_by_a_run_that_was_killed_go_at_the_end_of_the_next(tmp
     assert ids(path) == ["a"]
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     code = (
@@ -138,6 +139,7 @@ def test_a_second_run_on_the_same_output_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit on file sizes")
 def test_a_full_disk_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"

@@ -57,6 +57,7 @@ def plain(answer: Completion) -> tuple[object, ...]:
     return (answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens, answer.ga_n, answer.ga_w)
 
 
+@pytest.mark.slow
 def test_answers_are_those_given_one_at_a_time(llm: SelfExtendLlama) -> None:
     prompts = [Prompt((("user", f"{ASKED}{'the king and ' * i}Moses"),), len(ASKED)) for i in (1, 7, 3, 3, 0, 5, 2)]
     samplings = [Sampling(max_tokens=10 + 5 * i, temperature=0.8 * (i % 2), seed=i) for i in range(len(prompts))]
@@ -138,6 +139,7 @@ def outcomes(found: dict[str, Finished]) -> dict[str, object]:
     return {name: f.outcome.text if isinstance(f.outcome, Summary) else f.outcome for name, f in found.items()}
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_same_results_with_and_without_slots(fixture_model: Path) -> None:
     items = requests(*(f"{ASKED}{'the land of ' * i} Egypt" for i in (0, 4, 200, 2, 30, 1, 3, 6, 50, 5)), "the sea and " * 3000)
     items[3].body["messages"] = [{"role": "wizard"}]  # type: ignore[index]

@@ -38,6 +38,7 @@ def engine(model: Path, instruction: Instruction, **limits: float) -> ModelWorke
     return ModelWorker(Job(instruction, ModelSettings(model, replace(BATCH, n_ctx=512, threads=1)), Limits(**limits)))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_an_answer_does_not_depend_on_what_was_read_before(llm: SelfExtendLlama) -> None:
     model = LocalModel(llm)
     sampling = Sampling(max_tokens=12)
@@ -110,6 +111,7 @@ def test_a_document_that_takes_too_long_is_a_failure(tiny_model: TinyModel) -> N
     e.close()
 
 
+@pytest.mark.slow
 def test_json_that_was_cut_is_a_failure(tiny_model: TinyModel) -> None:
     e = engine(tiny_model("gqa"), Instruction(max_tokens=2, schema='{"enum": ["a long answer in one piece"]}'))
     outcome = e.run(document("word"))

@@ -92,6 +92,7 @@ def test_an_answer_is_drawn_to_its_end(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "all of it\n"
 
 
+@pytest.mark.slow
 def test_a_program_that_heard_two_of_them_is_not_ended_later() -> None:
     """Whether the watching thread sees them before or after the handler ran."""
     code = """

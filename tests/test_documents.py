@@ -602,6 +602,7 @@ words = st.text("abcdefghijklmnop", min_size=1, max_size=9)
 sentences = st.lists(words, min_size=1, max_size=60).map(lambda w: " ".join(w).capitalize() + ".")
 
 
+@pytest.mark.slow
 @given(st.lists(sentences, min_size=1, max_size=5), st.integers(30, 70))
 def test_wrapping_and_reflow_give_the_paragraphs_back(blocks: list[str], width: int) -> None:
     # The long first block makes the distance between lines known.
@@ -610,6 +611,7 @@ def test_wrapping_and_reflow_give_the_paragraphs_back(blocks: list[str], width: 
     assert paragraphs(page, vocabulary([page])) == "\n\n".join(blocks)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=40), max_size=12))
 def test_reflow_loses_no_letters(rows: list[str]) -> None:
     page = page_from_text("\n".join(rows))

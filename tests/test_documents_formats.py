@@ -142,6 +142,7 @@ def test_html_encodings(tmp_path: Path, data: bytes) -> None:
     assert texts(load_document(tmp_path / "a.html"))[0] in ("Маяк", "灯台", "café")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("markup", "kept"),
     [
@@ -328,6 +329,7 @@ def test_other_zip_files(tmp_path: Path) -> None:
         load_document(write_zip(tmp_path / "a.zip", {"notes.txt": "words"}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100 * 2**20, 60 * 2**20])
 def test_zip_bomb(tmp_path: Path, size: int) -> None:
     bomb = make_epub(tmp_path / "a.epub", [("a.xhtml", "absent")], more={"OEBPS/a.xhtml": b" " * size})
@@ -338,6 +340,7 @@ def test_zip_bomb(tmp_path: Path, size: int) -> None:
         load_document(make_docx(tmp_path / "a.docx", paragraph("x"), more={"word/styles.xml": b" " * size}))
 
 
+@pytest.mark.slow
 def test_nested_zip_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = write_zip(tmp_path / "inner.zip", {"zeros": bytes(50 * 2**20)}).read_bytes()
     path = make_epub(tmp_path / "a.epub", [("a.xhtml", chapter("<p>A.</p>"))], more={f"OEBPS/{i}.zip": inner for i in range(3)})
@@ -438,6 +441,7 @@ def scanned(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_scanned_page_is_named_with_a_way_to_recognise_it(tmp_path: Path) -> None:
     document = load_document(scanned(tmp_path / "scan.pdf"))
     assert document.unreadable_pages == (2,)

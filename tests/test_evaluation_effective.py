@@ -12,6 +12,7 @@ from selfextend_local.evaluation.plots import draw
 from selfextend_local.evaluation.summary import groups
 
 
+@pytest.mark.slow
 def test_the_mean_over_the_parts_is_drawn_and_each_part_has_a_table(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     found = groups([*rows("a", "plain", {1000: 1.0, 2000: 0.5}), *rows("b", "plain", {1000: 0.9, 2000: 0.9})])

@@ -145,6 +145,7 @@ CASES: list[tuple[Task, Callable[[str], str], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "solve", "metric"), CASES, ids=lambda value: getattr(value, "name", ""))
 @pytest.mark.parametrize("length", [900, 2500])
 def test_who_understands_the_prompt_gets_full_marks(task: Task, solve: Callable[[str], str], metric: str, length: int) -> None:
@@ -159,6 +160,7 @@ def test_who_understands_the_prompt_gets_full_marks(task: Task, solve: Callable[
     assert all(0.75 * length < len(prompt) <= length for prompt in knows.prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [case[0] for case in CASES], ids=lambda task: task.name)
 def test_the_same_seed_asks_the_same(task: Task) -> None:
     def inputs() -> list[tuple[str, str]]:

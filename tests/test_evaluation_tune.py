@@ -35,6 +35,7 @@ def tuned(share: float, target: int, folder: Path, budget: float = 600.0) -> Tun
     return tune(subject(words, WINDOW), made, Results(folder / "t.jsonl"), target, budget_seconds=budget)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.3, 0.45, 0.7, 1.0])
 @pytest.mark.parametrize("target", [6000, 16_384])
 def test_the_setting_works_at_the_target_and_auto_takes_it(share: float, target: int, tmp_path: Path) -> None:
@@ -68,6 +69,7 @@ def test_within_the_reliable_part_nothing_is_grouped(tmp_path: Path) -> None:
     assert found.verified and not found.ga.enabled
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_nothing_beyond_is_told_so(tmp_path: Path) -> None:
     words = Words()
     say = finds_up_to(1.0)

@@ -110,11 +110,13 @@ PDF = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", (*WRITTEN, *PDF), ids=lambda row: row.file)
 def test_what_a_person_sees_is_read(row: Row) -> None:
     check(row)
 
 
+@pytest.mark.slow
 def test_a_footnote_belongs_to_its_page() -> None:
     document = load_document(FIELD / "docx-footnote-pages.docx")
     assert [page.text for page in document.pages] == [

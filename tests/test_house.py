@@ -26,11 +26,13 @@ def _lint_imports(folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_the_arrows_run_one_way() -> None:
     code, said = _lint_imports(ROOT)
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_each_contract_breaks_when_it_is_broken(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "selfextend_local", tmp_path / "selfextend_local", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "cli", tmp_path / "selfextend_cli", ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,6 +54,7 @@ def test_each_contract_breaks_when_it_is_broken(tmp_path: Path) -> None:
     assert [contract["name"] for contract in contracts if f"{contract['name']} BROKEN" not in said] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module", ["engine.peek", "engine.plan", "chat.workspace", "chat.history", "batch.api", "sessions", "summarize", "documents"]
 )

@@ -133,6 +133,7 @@ def count(tokens: list[int], mark: list[int]) -> int:
     return sum(tokens[i : i + len(mark)] == mark for i in range(len(tokens)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typing", TYPINGS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_content_writes_a_mark(vocabulary_of: Callable[[Family, int], VocabularyOf], family: str, typing: str) -> None:

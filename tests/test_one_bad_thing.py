@@ -96,6 +96,7 @@ def test_odd_paths_are_errors_of_ours(name: str) -> None:
         load_document(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

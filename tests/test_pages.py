@@ -36,6 +36,7 @@ def report(tmp_path: Path) -> Path:
     return _pdf(tmp_path / "report.pdf", *texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "text", "lines"),
     [
@@ -73,6 +74,7 @@ def test_no_number_is_cut_and_whole_words_come_first(tmp_path: Path, text: str, 
         assert len(mark(path, "1", text).hits) == places
 
 
+@pytest.mark.slow
 def test_the_marks_are_where_the_text_is(report: Path) -> None:
     plain, marked = mark(report, "2"), mark(report, "2", "north vault")
     assert plain.hits == () and len(marked.hits) == 1
@@ -137,6 +139,7 @@ def test_other_files_are_refused_in_a_sentence(tmp_path: Path) -> None:
         mark(damaged, "1")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(report: Path, tmp_path: Path) -> None:
     target = tmp_path / "p.png"
     result = CliRunner().invoke(group, ["pages", str(report), "--find", "NORTH vault", "-o", str(target)])
@@ -145,12 +148,14 @@ def test_the_command_writes_a_picture(report: Path, tmp_path: Path) -> None:
     assert Image.open(target).format == "PNG"
 
 
+@pytest.mark.slow
 def test_the_command_names_its_picture(report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(group, ["pages", str(report), "--page", "3"]).exit_code == 0
     assert (tmp_path / "report-p3.png").is_file()
 
 
+@pytest.mark.slow
 def test_the_command_prints_boxes(report: Path) -> None:
     result = CliRunner().invoke(group, ["pages", str(report), "--find", "north vault", "--json"])
     said = json.loads(result.output)
@@ -159,6 +164,7 @@ def test_the_command_prints_boxes(report: Path) -> None:
     assert said["hits"] == [{"boxes": [[round(side, 2) for side in _sides(found.hits[0][0])]]}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -451,6 +451,7 @@ def git(repository: Path, *arguments: str) -> None:
     subprocess.run(["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True)
 
 
+@pytest.mark.slow
 def test_edits_in_a_repository_become_patches(workshop: Workplace, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     assert tool.main(["checkout", str(tree)]) == 0
@@ -543,6 +544,7 @@ def rendered(old: bytes | None, new: bytes | None) -> bytes:
     return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines)
 
 
+@pytest.mark.slow
 @given(texts, texts)
 def test_a_diff_turns_old_into_new(old: bytes | None, new: bytes | None) -> None:
     body = rendered(old, new)

@@ -41,6 +41,7 @@ def test_header_is_complete(name: str) -> None:
     assert lint.check_header(read_patch(PATCHES / name)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_named_tests_exist(name: str) -> None:
     patch = read_patch(PATCHES / name)
@@ -56,6 +57,7 @@ def test_index_is_complete() -> None:
     assert lint.check_index(PATCHES, read_series(PATCHES)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_applies_exactly_and_regenerates_identically(name: str, canonical_bodies: Mapping[str, bytes]) -> None:
     assert canonical_bodies[name] == read_patch(PATCHES / name).body

@@ -35,6 +35,7 @@ def test_the_last_w_keys_are_seen_at_their_exact_distance(ga: GroupAttention, i:
         assert ga.relative_position(i, j) == i - j
 
 
+@pytest.mark.slow
 @given(settings(), st.integers(0, 4000))
 def test_rotations_never_decrease_along_the_text_and_nothing_is_seen_from_ahead(ga: GroupAttention, i: int) -> None:
     b = ga.borders(i)
@@ -52,12 +53,14 @@ def test_the_exact_window_breathes_between_w_and_w_plus_r(ga: GroupAttention, i:
         assert exact == i + 1
 
 
+@pytest.mark.slow
 @given(settings(), st.integers(1, 3000))
 def test_the_boundary_depends_on_the_place_in_the_text_alone(ga: GroupAttention, n_tokens: int) -> None:
     steps = {ga.boundary(i) for i in range(n_tokens)}
     assert steps == {k * ga.r for k in range(len(steps))}
 
 
+@pytest.mark.slow
 @given(settings(), st.integers(1, 2000))
 def test_largest_rotation_is_the_largest(ga: GroupAttention, n_tokens: int) -> None:
     assert ga.largest_rotation(n_tokens) == max(ga.rotation(i, ga.borders(i)) for i in range(n_tokens))
@@ -80,6 +83,7 @@ def test_the_automatic_choice_grows_with_the_text_and_stays_plain_while_it_fits(
         assert ga.largest_rotation(n_tokens) < window * RELIABLE_FRACTION
 
 
+@pytest.mark.slow
 @given(st.integers(1, 200_000), st.integers(256, 32_768))
 def test_progressive_groups_grow_with_the_text_as_far_as_it_reaches(n_tokens: int, window: int) -> None:
     ga = choose(n_tokens, window, progressive=True)

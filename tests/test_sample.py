@@ -21,6 +21,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Document:
     return load_document(write_sample(tmp_path_factory.mktemp("sample") / "sample.pdf"))
 
 
+@pytest.mark.slow
 def test_length(sample: Document) -> None:
     # About 1.37 SmolLM2 tokens a word: 13,256 tokens with the markers.
     assert sample.page_count == 40
@@ -28,6 +29,7 @@ def test_length(sample: Document) -> None:
     assert [warning.partition(" are ")[0] for warning in sample.warnings] == ["Running heads or feet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fact", SAMPLE_FACTS, ids=lambda f: f.answer)
 def test_each_fact_stands_on_its_page_and_nowhere_else(sample: Document, fact: Fact) -> None:
     assert [p.number for p in sample.pages if fact.answer in p.text] == [fact.page]
@@ -54,6 +56,7 @@ def test_contents_list_names_the_right_pages(sample: Document) -> None:
         assert sample.pages[int(number) - 1].text.startswith(f"{title}\n")
 
 
+@pytest.mark.slow
 def test_command_writes_the_same_bytes_each_time(
     sample: Document, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

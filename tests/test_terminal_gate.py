@@ -139,6 +139,7 @@ def test_what_goes_to_a_file_stays_as_it_is(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == ESCAPE
 
 
+@pytest.mark.slow
 def test_each_who_draws_around_the_gate_is_in_the_list() -> None:
     found = set()
     for path in CLI.rglob("*.py"):

@@ -77,6 +77,7 @@ class Recorder(Listener):
         return nullcontext(self._should_stop)
 
 
+@pytest.mark.slow
 def test_three_lines(model: Path, report: Path) -> None:
     workspace = Workspace([report], settings(model))
     reply = workspace.ask("What is the key? 1")
@@ -86,6 +87,7 @@ def test_three_lines(model: Path, report: Path) -> None:
     assert reply.stats is not None and reply.stats.stop_reason == "stop" and not reply.stopped
 
 
+@pytest.mark.slow
 def test_an_answer_in_pieces(model: Path, report: Path) -> None:
     with Workspace([str(report)], settings(model)) as workspace:
         pieces = list(workspace.stream("What is the key? 1"))
@@ -93,6 +95,7 @@ def test_an_answer_in_pieces(model: Path, report: Path) -> None:
         assert [turn.question for turn in workspace.chat.history] == ["What is the key? 1"]
 
 
+@pytest.mark.slow
 def test_what_was_read_is_on_disk(model: Path, report: Path) -> None:
     for restored in (False, True):
         with Workspace([report], settings(model)) as workspace:
@@ -100,6 +103,7 @@ def test_what_was_read_is_on_disk(model: Path, report: Path) -> None:
             assert stats is not None and (stats.restored_tokens > 512) is restored
 
 
+@pytest.mark.slow
 def test_a_listener_hears_how_it_goes(model: Path, report: Path) -> None:
     heard = Recorder()
     with Workspace([report], settings(model), heard) as workspace:
@@ -119,6 +123,7 @@ def long_document(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_or_cut_as_wished(model: Path, tmp_path: Path) -> None:
     path = long_document(tmp_path)
     with pytest.raises(ContextOverflow, match="--overflow trim"):
@@ -129,6 +134,7 @@ def test_what_does_not_fit_is_refused_or_cut_as_wished(model: Path, tmp_path: Pa
     assert any(line.startswith("overflow: ") for line in heard.said)
 
 
+@pytest.mark.slow
 def test_reading_in_parts_draws_as_the_flags_say(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, Any]] = []
     seeds: list[int] = []
@@ -168,6 +174,7 @@ def tokenised(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_document_is_tokenised_once(model: Path, report: Path, tokenised: list[str]) -> None:
     with Workspace([report], settings(model)) as workspace:
         workspace.ask("What is the key? 1")
@@ -176,6 +183,7 @@ def test_a_document_is_tokenised_once(model: Path, report: Path, tokenised: list
     assert len(tokenised) == 1
 
 
+@pytest.mark.slow
 def test_so_is_one_of_a_batch(model: Path, report: Path, tokenised: list[str]) -> None:
     engine = ModelWorker(Job(Instruction(max_tokens=8), ModelSettings(model, BATCH)))
     engine.run(load_document(report))
@@ -183,6 +191,7 @@ def test_so_is_one_of_a_batch(model: Path, report: Path, tokenised: list[str]) -
     assert len(tokenised) == 1
 
 
+@pytest.mark.slow
 def test_a_long_chat_is_continued_with_one_loading(model: Path, report: Path) -> None:
     heard = Recorder()
     answer = "words and more " * 250

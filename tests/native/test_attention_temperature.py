@@ -21,6 +21,7 @@ SCHEME = (8, 64, 64)
 INVALID, MEMORY = -1, -2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gqa", "swa", "hybrid"])
 @pytest.mark.parametrize("flash_attn", [False, True])
 def test_queries_beyond_the_window_are_sharpened(tiny_model: TinyModel, kind: str, flash_attn: bool) -> None:

@@ -222,6 +222,7 @@ def test_backends_support_the_keys_of_mla(supports: tuple[str, SupportsOp]) -> N
         assert supports[1](whole)
 
 
+@pytest.mark.slow
 def test_backends_can_say_no(supports: tuple[str, SupportsOp]) -> None:
     """A check that can fail: a type that no backend writes, and rows whose values lie apart, which Metal alone rotates."""
     name, can = supports
@@ -233,6 +234,7 @@ def test_backends_can_say_no(supports: tuple[str, SupportsOp]) -> None:
         assert can(tensors.rope(apart, 64)) is name.startswith("Metal")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 def test_metal_has_the_kernels(sources: dict[str, str], kv_type: str) -> None:
     """Its supports_op asks neither the type of the indices nor whether there is a kernel: it looks kernels up by these names."""

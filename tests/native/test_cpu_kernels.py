@@ -122,6 +122,7 @@ def test_attention(name: str) -> None:
     assert np.abs(found - expected).max() <= bound * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "head"), [("f16", 64), ("f16", 40), ("q8_0", 64), ("q5_1", 96)])
 def test_few_queries_have_the_bits_of_one(kind: str, head: int) -> None:
     """Whatever is beside them: as many as are unpacked on the way, as go through a tile, and so many that no sums are kept."""
@@ -141,6 +142,7 @@ def test_few_queries_have_the_bits_of_one(kind: str, head: int) -> None:
         assert (result(queries) == together[queries]).all()
 
 
+@pytest.mark.slow
 def test_scratch_for_few_queries_is_bounded() -> None:
     """Of the sums of all chunks of 31 queries, 128 heads and 40,000 keys there would be 165 MB."""
     k, v = (Packed.of(np.zeros((1, 40_000, 64)), "q4_0") for _ in range(2))

@@ -29,6 +29,7 @@ def drawn(llm: SelfExtendLlama, prompt: str, count: int, dry: float, temperature
     return list(islice(llm.generate(llm.tokenize(prompt.encode(), add_bos=False), temp=temperature, dry=dry), count))
 
 
+@pytest.mark.slow
 def test_an_answer_that_goes_round_in_circles_stops_doing_so(llm: SelfExtendLlama) -> None:
     prompt = f"{NOISE}\n" * 6
     assert loop_at_end(drawn(llm, prompt, 150, 0.0))

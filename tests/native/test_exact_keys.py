@@ -28,6 +28,7 @@ def error(path: str, scheme: tuple[int, int, int], **parameters: Any) -> float:
         return float(np.sqrt(np.mean((engine.decode(text(N_TOKENS)) - wanted)[64:] ** 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gqa", "partial-rotary", "swa"])
 def test_keys_that_move_often_are_as_exact_as_keys_that_stay(tiny_model: TinyModel, kind: str) -> None:
     path = tiny_model(kind)
@@ -111,6 +112,7 @@ TWO_LEVELS, PROGRESSIVE = [(4, 32, 16)], [(4, 32, 16), (16, 128, 64)]
 KEPT, QUESTION = 316, 6  # both schemes step at 320, the second one's far border too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "bf16", "q8_0", "q5_1", "q4_0"])
 @pytest.mark.parametrize(("levels", "n_question"), [(TWO_LEVELS, QUESTION), (TWO_LEVELS, 150), (PROGRESSIVE, QUESTION), (PROGRESSIVE, 60)])
 def test_questions_about_a_kept_document_wear_no_key_down(
@@ -135,6 +137,7 @@ def test_questions_about_a_kept_document_wear_no_key_down(
         assert np.array_equal(answer, settled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_a_thousand_questions(tiny_model: TinyModel, kv_type: str) -> None:
     """As the ones above, against the float64 reference: the error after a thousand is that after one."""

@@ -53,6 +53,7 @@ def grouped(path: Path, scheme: Scheme = DEFAULT, **parameters: Any) -> Engine:
 # What it computes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 @pytest.mark.parametrize("scheme", [(1, 32, 16), (2, 32, 16), (4, 64, 8), (8, 40, 24)])
 def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str, scheme: Scheme) -> None:
@@ -70,6 +71,7 @@ def test_layers_without_rope_are_left_as_they_are(tiny_model: TinyModel) -> None
         assert_close(engine.decode(text()), expected_logits(path, text(), (N_TOKENS, DEFAULT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [(8, 1, 8), (4, 3, 4), (2, 16, 2), (16, 16, 64)])
 @pytest.mark.parametrize("kind", ["gqa", "swa"])
 def test_agrees_with_narrow_windows(tiny_model: TinyModel, kind: str, scheme: Scheme) -> None:
@@ -208,6 +210,7 @@ def test_a_batch_that_does_not_fit_changes_nothing(tiny_model: TinyModel) -> Non
 # What happens to the cache meanwhile
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gqa", "partial-rotary", "swa"])
 @pytest.mark.parametrize("back_to", [100, 70, 10])
 def test_rollback(tiny_model: TinyModel, kind: str, back_to: int) -> None:
@@ -246,6 +249,7 @@ def test_change_of_n_in_mid_text(tiny_model: TinyModel, kind: str) -> None:
             start = end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [True, False], ids=["whole state", "one sequence"])
 @pytest.mark.parametrize("restored_scheme", [DEFAULT, (8, 32, 16), (1, 32, 16)])
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
@@ -301,6 +305,7 @@ def test_state_saved_between_a_change_and_the_next_decode(tiny_model: TinyModel)
         assert_close(engine.decode(text()[cut:]), expected[cut:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 def test_several_sequences_in_a_unified_cache(tiny_model: TinyModel, kind: str) -> None:
     """Three texts of different lengths: first interleaved token by token in shared batches, then one after the other."""
@@ -334,6 +339,7 @@ def test_a_sequence_that_ends_leaves_the_others_right(tiny_model: TinyModel) -> 
         assert_close(engine.decode(text()[100:], seq=0), expected[100:])
 
 
+@pytest.mark.slow
 def test_sliding_window_cache_that_wraps(tiny_model: TinyModel) -> None:
     """256 cells of the local layers, 300 tokens: cells are used again, before and after a boundary step and a rollback."""
     path, tokens = tiny_model("swa"), text(300)
@@ -369,6 +375,7 @@ def test_context_shift(tiny_model: TinyModel, first: Scheme, saved: bool) -> Non
         assert_close(engine.decode(text()[cut:]), expected[cut:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gqa", "swa"])
 def test_an_aborted_boundary_step_leaves_the_cache_usable(tiny_model: TinyModel, kind: str) -> None:
     """The abort callback ends the decode after k operations, for many k: in the rotation of some layer, or later."""

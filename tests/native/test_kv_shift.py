@@ -107,6 +107,7 @@ def test_k_shift_touches_only_cells_that_move(tiny_model: TinyModel, cache_type:
 REQUANTISED_BOUNDS = {"q8_0": (0.5, 0.1), "q4_0": (4.0, 0.6)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_type", REQUANTISED_BOUNDS)
 @pytest.mark.parametrize("kind", ["gqa", "partial-rotary"])
 def test_quantised_k_with_partial_rotary_survives_a_shift(tiny_model: TinyModel, kind: str, cache_type: str) -> None:
@@ -133,6 +134,7 @@ def test_quantised_k_with_partial_rotary_survives_a_shift(tiny_model: TinyModel,
     assert_runs(script, tiny_model(kind))
 
 
+@pytest.mark.slow
 def test_a_boundary_step_keeps_the_graphs_of_the_context(tiny_model: TinyModel) -> None:
     """A step has a scheduler of its own: each token after the first reuses the graph of the one before, also where a step falls.
     In a process of its own, since a library that computes a graph which the step has taken apart aborts."""
@@ -154,6 +156,7 @@ def test_a_boundary_step_keeps_the_graphs_of_the_context(tiny_model: TinyModel) 
     assert_runs(script, tiny_model("gqa"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["seq_add(0, 0, -1, 3)", "seq_div(0, 0, -1, 2)"])
 def test_unsupported_models_return_an_error(tiny_model: TinyModel, operation: str) -> None:
     """Design 3.7: M-RoPE positions cannot be moved. In a process of its own, since the stock library aborts."""

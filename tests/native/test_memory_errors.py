@@ -27,6 +27,7 @@ def assert_completes(script: str, path: Path) -> None:
     assert_runs(HEAD + script, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["granite without RoPE", "granitehybrid without RoPE"])
 def test_a_cache_without_any_rotated_layer_is_refused(tmp_path: Path, name: str) -> None:
     make_model(name, tmp_path / "model.gguf")
@@ -42,6 +43,7 @@ def test_a_cache_without_any_rotated_layer_is_refused(tmp_path: Path, name: str)
     assert_completes(script, tmp_path / "model.gguf")
 
 
+@pytest.mark.slow
 def test_a_cache_without_layers_has_no_copies(tmp_path: Path) -> None:
     """All attention layers are local: the cache of the others is empty."""
     make_model("lfm2 with a sliding window", tmp_path / "model.gguf")
@@ -55,6 +57,7 @@ def test_a_cache_without_layers_has_no_copies(tmp_path: Path) -> None:
     assert_completes(script, tmp_path / "model.gguf")
 
 
+@pytest.mark.slow
 def test_sequences_that_are_not_there(tiny_model: TinyModel) -> None:
     """Moving them does nothing, and no state goes into them, whatever the cache type."""
     script = """
@@ -77,6 +80,7 @@ def test_sequences_that_are_not_there(tiny_model: TinyModel) -> None:
     assert_completes(script, tiny_model("gqa"))
 
 
+@pytest.mark.slow
 def test_a_third_window_is_like_the_first(tiny_model: TinyModel) -> None:
     """Whether the third table of copies lies where the first lay is up to malloc: a few tries."""
     script = """
@@ -95,6 +99,7 @@ def test_a_third_window_is_like_the_first(tiny_model: TinyModel) -> None:
     assert_completes(script, tiny_model("gqa"))
 
 
+@pytest.mark.slow
 def test_copies_take_no_more_than_the_cache_has_cells(tiny_model: TinyModel) -> None:
     """The largest numbers that an int holds are refused or work, but take no memory."""
     script = """
@@ -112,6 +117,7 @@ def test_copies_take_no_more_than_the_cache_has_cells(tiny_model: TinyModel) -> 
     assert_completes(script, tiny_model("gqa"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [1, 2, 3])
 def test_fewer_threads_than_planned(tiny_model: TinyModel, given: int) -> None:
     """OpenMP may give fewer threads than a graph was planned for: the attention kernel's scratch holds what these few need."""

@@ -83,6 +83,7 @@ def test_copies_of_near_keys_count(tiny_model: Callable[[str], Path], kv_type: s
     assert sizes[1] - sizes[0] == pytest.approx(N_LAYER * copies * WIDTH * 2, rel=0.02 if GPU_LAYERS else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux") or GPU_LAYERS > 0, reason="pages of the host, on Linux")
 def test_cells_that_hold_nothing_take_no_memory(tiny_model: Callable[[str], Path]) -> None:
     """262,144 cells of 1 KiB: in a process of its own, whose memory nothing else has touched."""

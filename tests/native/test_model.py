@@ -56,6 +56,7 @@ def test_a_text_that_fits_is_the_plain_model_s_bit_for_bit(tiny_model: Tiny, ext
     plain.close()
 
 
+@pytest.mark.slow
 def test_n_grows_with_the_conversation_and_returns_to_plain_with_a_short_one(extended: SelfExtendLlama) -> None:
     seen = []
     for count in (40, 60, 100, 300, 700):
@@ -68,6 +69,7 @@ def test_n_grows_with_the_conversation_and_returns_to_plain_with_a_short_one(ext
     assert extended.group_attention.n == 1
 
 
+@pytest.mark.slow
 def test_growing_agrees_with_setting_n_once(tiny_model: Tiny, extended: SelfExtendLlama) -> None:
     for count in range(50, 651, 50):
         extended.prefill(tokens(count))
@@ -94,6 +96,7 @@ def test_prefix_reuse_between_turns(extended: SelfExtendLlama) -> None:
     assert extended.prefill([*tokens(150), 9, 9, 9]).n_evaluated == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_prefill_keeps_what_it_has_and_goes_on(tiny_model: Tiny) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=1024, n_batch=64, n_ubatch=64, logits_all=True)
     progress: list[tuple[int, int]] = []
@@ -192,6 +195,7 @@ def test_what_cannot_hold_is_refused_before_loading(tiny_model: Tiny, monkeypatc
         SelfExtendLlama(tiny_model("gqa"), n_ctx=1024)
 
 
+@pytest.mark.slow
 def test_the_kv_type_follows_the_free_memory(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     types = []
     with ModelPeek(tiny_model("gqa")) as peek:
@@ -229,6 +233,7 @@ def test_unsupported_models_are_named_as_such(tiny_model: Tiny, kind: str, reaso
         SelfExtendLlama(tiny_model(kind), ga_n=4, n_ctx=256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["swa", "hybrid", "qkv-bias", "partial-rotary"])
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_every_supported_kind_reads_beyond_its_window(tiny_model: Tiny, kind: str, kv_type: str) -> None:
@@ -309,6 +314,7 @@ def test_what_was_read_before_a_stop_within_a_micro_batch_is_kept_and_goes_on(ti
     whole.close()
 
 
+@pytest.mark.slow
 def test_what_a_memory_refuses_to_drop_is_read_again(tiny_model: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a hybrid memory does with what an unfinished micro-batch left, if the state before it can't be put back."""
     llm = SelfExtendLlama(tiny_model("hybrid"), n_ctx=1024)

@@ -46,6 +46,7 @@ def test_the_arithmetic_of_the_package_is_the_reference_s(ga: GroupAttention) ->
         assert [ga.relative_position(i, j) for j in range(i + 1)] == list(theirs[i, : i + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [THREE, COARSE_STEPS], ids=["three levels", "coarse steps"])
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str, levels: Levels) -> None:
@@ -55,6 +56,7 @@ def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str, levels: Lev
         assert_close(engine.decode(text(N_TOKENS)), expected(path, levels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS)
 def test_any_way_to_cut_the_batches(tiny_model: TinyModel, cut: str) -> None:
     path = tiny_model("gqa")

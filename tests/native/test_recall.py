@@ -62,6 +62,7 @@ def assert_near(got: np.ndarray, wanted: np.ndarray, cache_type: str = "f16") ->
 # What it computes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str) -> None:
     path = tiny_model(kind)
@@ -70,6 +71,7 @@ def test_agrees_with_the_reference(tiny_model: TinyModel, kind: str) -> None:
         assert_near(engine.decode(tokens), expected)
 
 
+@pytest.mark.slow
 def test_something_is_left_out(tiny_model: TinyModel) -> None:
     """Else the other tests would show nothing."""
     path = tiny_model("gqa")
@@ -78,6 +80,7 @@ def test_something_is_left_out(tiny_model: TinyModel) -> None:
     assert difference[:FIRST_LEFT_OUT].max() < 1e-9 < 0.1 < np.median(difference[FIRST_LEFT_OUT:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [
@@ -98,6 +101,7 @@ def test_agrees_with_other_forms(tiny_model: TinyModel, changed: dict[str, int])
         assert_near(engine.decode(tokens), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cuts", [(150,), (117, 118, 119, 201), tuple(range(170, 180))])
 def test_queries_of_a_call_choose_together(tiny_model: TinyModel, cuts: tuple[int, ...]) -> None:
     path = tiny_model("gqa")
@@ -107,6 +111,7 @@ def test_queries_of_a_call_choose_together(tiny_model: TinyModel, cuts: tuple[in
         assert_near(engine.decode(tokens, batches=sizes), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
 @pytest.mark.parametrize("keep", [1, 4, 16])
 def test_tokens_that_are_decoded_one_by_one_share_a_choice(tiny_model: TinyModel, keep: int, cache_type: str) -> None:
@@ -161,6 +166,7 @@ def test_nothing_left_out_is_the_plain_model_bit_for_bit(tiny_model: TinyModel) 
         assert np.array_equal(engine.decode(tokens, batches=[16]), plain)
 
 
+@pytest.mark.slow
 def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
     sizes: Counter[int] = Counter()
 
@@ -179,6 +185,7 @@ def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
 # What happens to the cache
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recall", [RECALL, replace(RECALL, first=72, keep=16)])
 def test_rollback(tiny_model: TinyModel, recall: Recall) -> None:
     """Also one token by one, where a choice might be kept that was made for what is gone."""
@@ -207,6 +214,7 @@ def test_save_and_restore(tiny_model: TinyModel, recall: Recall) -> None:
         assert np.array_equal(engine.decode(text(N_TOKENS)[cut:]), whole)
 
 
+@pytest.mark.slow
 def test_text_whose_cells_are_out_of_order(tiny_model: TinyModel) -> None:
     """A state that was read from another cell on, and a cache whose first cells were free when the rest of the text came."""
     path, cut = tiny_model("gqa"), 100

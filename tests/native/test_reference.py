@@ -33,6 +33,7 @@ def text(n_tokens: int = N_TOKENS, seed: int = 1) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(3, N_VOCAB, n_tokens)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 def test_plain_decode_agrees(tiny_model: TinyModel, kind: str) -> None:
     expected = Reference(tiny_model(kind)).logits(text())
@@ -43,6 +44,7 @@ def test_plain_decode_agrees(tiny_model: TinyModel, kind: str) -> None:
         assert np.sqrt(np.mean(difference**2)) < RMS_BOUNDS[cache_type, flash_attn], cache_type
 
 
+@pytest.mark.slow
 def test_sliding_window_cache_that_wraps_agrees(tiny_model: TinyModel) -> None:
     """256 cells of the local layers, 300 tokens: the oldest cells are used again."""
     expected = Reference(tiny_model("swa")).logits(text(300))

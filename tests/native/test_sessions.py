@@ -63,6 +63,7 @@ def assert_same(found: np.ndarray, wanted: np.ndarray) -> None:
 SIZES = {"plain": (1, 128, 80, 120), "n=4": (4, 384, 300, 380), "auto": ("auto", 768, 300, 700)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("kind", [*KINDS, "hybrid"])
@@ -80,6 +81,7 @@ def test_a_restored_state_goes_on_bit_for_bit(load: Any, cache: StateCache, kind
     assert cache.notes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 @pytest.mark.parametrize("ga_n", [1, 4])
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,6 +99,7 @@ def test_a_restored_state_is_cut_back_bit_for_bit(load: Any, cache: StateCache, 
         assert_same(continued(again, prompt, n_ctx), continued(live, prompt, n_ctx))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
 def test_a_state_saved_after_a_question_was_taken_back(load: Any, cache: StateCache, kv_type: str) -> None:
     """Keys that were moved back are moved on from what they were, of progressive groups also those that have left the ring of copies."""
@@ -248,6 +251,7 @@ def chat(load: Any, cache: StateCache) -> Any:
 QUESTION = "What is written here? " * 40  # about 880 tokens of the byte vocabulary
 
 
+@pytest.mark.slow
 def test_the_next_chat_starts_from_the_disk_and_answers_the_same(chat: Any) -> None:
     first = chat()
     list(first.ask(QUESTION))
@@ -269,6 +273,7 @@ def test_a_short_chat_is_not_saved(chat: Any, cache: StateCache) -> None:
     assert cache.entries() == []
 
 
+@pytest.mark.slow
 def test_turns_are_saved_once_there_is_enough_of_them(chat: Any, cache: StateCache) -> None:
     talk = chat()
     list(talk.ask(QUESTION))

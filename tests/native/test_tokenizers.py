@@ -70,6 +70,7 @@ def write_vocabulary(path: Path, pre: str) -> None:
     writer.close()
 
 
+@pytest.mark.slow
 def test_a_run_without_a_break_ends_no_process(tmp_path: Path) -> None:
     paths = []
     for name in NAMES:
