@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,6 +26,8 @@ class _LastResort:
     def __init__(self) -> None:
         self._pipe: tuple[int, int] | None = None
         self._heard = 0.0
+        self._sent: Counter[int] = Counter()
+        self._handled: Counter[int] = Counter()
         self._depth = 0  # of works that are watched, one within the other
 
     def listen(self) -> int:
@@ -37,6 +40,9 @@ class _LastResort:
             os.set_blocking(self._pipe[1], False)
             threading.Thread(target=self._watch, name="last-resort", daemon=True).start()
         self.hear()
+        if self._depth == 1:
+            self._sent.clear()
+            self._handled.clear()
         return signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
 
     def rest(self, before: int) -> None:
@@ -46,9 +52,11 @@ class _LastResort:
         if os.name == "posix":
             signal.set_wakeup_fd(before)
 
-    def hear(self) -> None:
-        """The main thread lives."""
+    def hear(self, number: int | None = None) -> None:
+        """The main thread lives; it has handled signal `number`."""
         self._heard = time.monotonic()
+        if number is not None:
+            self._handled[number] += 1
 
     def _watch(self) -> None:
         assert self._pipe is not None
@@ -56,19 +64,24 @@ class _LastResort:
         while number := os.read(self._pipe[0], 1):
             if number[0] not in self.SECONDS:
                 continue
-            interrupts = 0 if self._heard > came else interrupts
+            interrupts = 0 if self._lives(came, number[0]) else interrupts
             came = time.monotonic()
+            self._sent[number[0]] += 1
             interrupts += number[0] == signal.SIGINT
             if number[0] == signal.SIGTERM or interrupts > 1:
-                self._wait(came, self.SECONDS[signal.Signals(number[0])], 128 + number[0])
+                self._wait(came, signal.Signals(number[0]))
 
-    def _wait(self, came: float, seconds: float, code: int) -> None:
-        while self._heard <= came and self._depth:
-            if time.monotonic() > came + seconds:
-                break
+    def _lives(self, came: float, number: int) -> bool:
+        """Whether the main thread was heard since the signal came. Its handler may have run before this thread saw the signal."""
+        return self._heard > came or self._handled[number] >= self._sent[number]
+
+    def _wait(self, came: float, number: signal.Signals) -> None:
+        while self._depth and not self._lives(came, number):
+            if time.monotonic() > came + self.SECONDS[number]:
+                self._leave(128 + number)
             time.sleep(0.02)
-        else:
-            return
+
+    def _leave(self, code: int) -> None:
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # the cursor, if a drawing hid it
         os._exit(code)
@@ -100,13 +113,13 @@ class StopOnInterrupt:
         signal.signal(signal.SIGINT, self._previous)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        _last_resort.hear()
+        _last_resort.hear(number)
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
 
     def __call__(self) -> bool:
-        _last_resort.hear()  # its handler may have run before the watching thread saw the signal
+        _last_resort.hear()
         return self.requested
 
 
