@@ -12,7 +12,7 @@ from selfextend_local.chat.prompt import SYSTEM_DOCUMENT, SYSTEM_PAGES, first_qu
 from selfextend_local.documents import Document, Page
 from selfextend_local.engine.default_model import find_default_model
 from selfextend_local.errors import ModelUnsupported
-from selfextend_local.generation.chat_template import PLAIN_TEMPLATE, Role
+from selfextend_local.generation.chat_template import PLAIN_TEMPLATE, ChatTemplate, Role
 from selfextend_local.generation.prompts import (
     NO_TEMPLATE,
     Message,
@@ -259,3 +259,26 @@ def test_the_real_prompt_is_that_of_the_template_as_a_whole(smollm: Vocabulary) 
     )
     tokens = prompts.tokens(conversation(prompts, "One?", "1", "Two?", system="Be brief."))
     assert tokens == smollm.tokenize(whole, special=True)
+
+
+def test_a_turn_is_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt is made of the renderings up to each turn. To make them all for each question would be the square of the turns."""
+    rendered: list[int] = []
+    pieces = ChatTemplate.pieces
+    monkeypatch.setattr(ChatTemplate, "pieces", lambda self, roles: rendered.append(len(roles)) or pieces(self, roles))
+    prompts = Prompts(ByteVocabulary(CHATML))
+    rendered.clear()
+    messages = [prompts.message("user", "0")]
+    for turn in range(1, 30):
+        assert prompts.tokens(messages) == prompts.tokens(messages)
+        messages += [prompts.message("assistant", "yes"), prompts.message("user", str(turn))]
+    assert sorted(set(rendered)) == sorted(rendered)
+    monkeypatch.undo()
+    assert prompts.tokens(messages) == Prompts(ByteVocabulary(CHATML)).tokens(messages)
+
+
+def test_another_conversation_is_rendered_anew() -> None:
+    prompts = Prompts(ByteVocabulary(CHATML))
+    user, system, answer = prompts.message("user", "a"), prompts.message("system", "b"), prompts.message("assistant", "c")
+    for messages in ([user], [system, user], [user, answer, user], [system, user, answer, user], [user, answer, user], [user]):
+        assert prompts.tokens(messages) == Prompts(ByteVocabulary(CHATML)).tokens(messages)

@@ -75,14 +75,13 @@ class ChatTemplate:
             TemplateRefused: the template doesn't take this sequence of roles.
             ModelUnsupported: it took more time or memory than a template needs.
         """
-        marks: dict[str, Content | Mark] = {_stand_in(): Content(i) for i in range(len(roles))}
-        messages = [{"role": r, "content": c} for r, c in zip(roles, marks, strict=True)]
-        bos, eos = _stand_in(), _stand_in()
-        marks[bos], marks[eos] = Mark.BOS, Mark.EOS
-        answer = self._ask(messages, bos, eos)
+        secret = secrets.token_hex(16)
+        messages = [{"role": role, "content": _stand_in(secret, i)} for i, role in enumerate(roles)]
+        answer = self._ask(messages, _stand_in(secret, Mark.BOS.value), _stand_in(secret, Mark.EOS.value))
         if "refused" in answer:
             raise TemplateRefused(answer["refused"])
-        return [marks.get(part, part) for part in re.split(f"({'|'.join(marks)})", answer["text"]) if part]
+        written = re.split(_stand_in(secret, "([0-9]+|bos|eos)"), answer["text"])
+        return [_place(part) if i % 2 else part for i, part in enumerate(written) if part]
 
     def _ask(self, messages: list[dict[str, str]] | None, bos: str, eos: str) -> dict[str, str]:
         request = {"source": self._source, "messages": messages, "bos_token": bos, "eos_token": eos, "now": self._now}
@@ -96,5 +95,9 @@ class ChatTemplate:
         return found
 
 
-def _stand_in() -> str:
-    return f"x{secrets.token_hex(16)}x"
+def _stand_in(secret: str, place: int | str) -> str:
+    return f"x{secret}x{place}x"
+
+
+def _place(name: str) -> Content | Mark:
+    return Content(int(name)) if name.isdecimal() else Mark(name)

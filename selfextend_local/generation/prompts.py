@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from selfextend_local.errors import ModelUnsupported
@@ -35,7 +36,8 @@ NO_TEMPLATE = (
     "Take an instruction-tuned GGUF file (its name often ends in Instruct or it)."
 )
 
-_SHORT = 1000  # characters that are tokenised faster than looked up
+_SHORT = 1000  # characters: questions, and what templates write
+_TURNS = 16_384  # short texts that are tokenised once: the questions of a long chat, which each of its prompts has
 _CONVERSATIONS: tuple[tuple[Role, ...], ...] = (("system", "user", "assistant", "user"), ("user", "assistant", "user"), ("user",))
 _LARGEST_ID = 2**31 - 1  # of what llama.cpp calls a token
 _END_IDS = ("eos_token_id", "eot_token_id", "eom_token_id")
@@ -113,6 +115,33 @@ class TokenMemo:
         return found
 
 
+class _Rendered:
+    """What a template writes in one conversation, rendered once for each turn, however many follow.
+
+    A prompt needs the rendering up to each of its turns. All of them for each question would be as many as the square of the turns.
+    """
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self._template = template
+        self._roles: list[Role] = []
+        self._held: dict[tuple[int, int | None], list[Piece]] = {}
+
+    def keep(self, roles: Sequence[Role]) -> None:
+        """From now on a conversation of these roles; what it shares with the last one at its beginning stays."""
+        same = next((i for i, (old, new) in enumerate(zip(self._roles, roles, strict=False)) if old != new), None)
+        if same is not None:
+            self._held = {(end, after): pieces for (end, after), pieces in self._held.items() if end <= same}
+        if same is not None or len(roles) > len(self._roles):
+            self._roles = list(roles)
+
+    def pieces(self, end: int, after: int | None) -> list[Piece]:
+        """The first `end` messages rendered; only what comes after the content of message `after`, if it isn't None."""
+        if (end, after) not in self._held:
+            pieces = self._template.pieces(self._roles[:end])
+            self._held[end, after] = pieces if after is None else _after(pieces, after)
+        return self._held[end, after]
+
+
 class Prompts:
     """The prompts of one model. With a `memo`, long texts are tokenised once for all that share it.
 
@@ -129,9 +158,11 @@ class Prompts:
     def __init__(self, vocabulary: Vocabulary, memo: TokenMemo | None = None) -> None:
         self._vocabulary = vocabulary
         self._memo = memo
+        self._of_short = lru_cache(_TURNS)(self._of)
         source = vocabulary.metadata.get("tokenizer.chat_template")
         self.warning = None if source else NO_TEMPLATE
         self._template = ChatTemplate(source or PLAIN_TEMPLATE)
+        self._rendered = _Rendered(self._template)
         self._takes_system = self._check_system()
         self._markers = Markers([source or PLAIN_TEMPLATE, *self._written()], self._forged)
         self.stop_tokens, self.stop_texts = self._stops()
@@ -178,6 +209,7 @@ class Prompts:
             ModelUnsupported: the template refuses or drops the messages.
         """
         messages = self._folded(messages)
+        self._rendered.keep([m.role for m in messages])
         answers = [i for i, m in enumerate(messages) if m.role == "assistant"]
         tokens = self._with_bos(self._filled(messages[: answers[0]] if answers else messages))
         for i, end in zip(answers, [*answers[1:], len(messages)], strict=False):
@@ -188,11 +220,9 @@ class Prompts:
     def _filled(self, messages: Sequence[Message], after: int | None = None) -> list[int]:
         """The tokens of the rendered `messages`, or of what comes after the content of message `after`."""
         try:
-            pieces = self._template.pieces([m.role for m in messages])
+            pieces = self._rendered.pieces(len(messages), after)
         except TemplateRefused as error:
             raise ModelUnsupported(f"The model's chat template refuses this conversation: {error}") from error
-        if after is not None:
-            pieces = _after(pieces, after)
         needed = range(0 if after is None else after + 1, len(messages))
         if missing := [i for i in needed if Content(i) not in pieces]:
             raise ModelUnsupported(
@@ -262,8 +292,14 @@ class Prompts:
             return False
         return opens_thought("".join(p for p in _after(pieces, 0) if isinstance(p, str)))
 
-    def _tokenize(self, text: str, *, special: bool, first: bool) -> list[int]:
+    def _tokenize(self, text: str, *, special: bool, first: bool) -> Sequence[int]:
         """The tokens of `text`; within a prompt (not `first`), without the space that SentencePiece puts in front."""
+        return (self._of_short if len(text) < _SHORT else self._of)(text, special, first)
+
+    def _of(self, text: str, special: bool, first: bool) -> tuple[int, ...]:
+        return tuple(self._tokenized(text, special, first))
+
+    def _tokenized(self, text: str, special: bool, first: bool) -> list[int]:
         if first or not self._is_sentencepiece() or not self._adds_space():
             return self._vocabulary.tokenize(text, special=special)
         line = self._vocabulary.tokenize("\n")
