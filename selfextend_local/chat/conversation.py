@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from selfextend_local.errors import ContextOverflow, Interrupted, NothingAsked
+from selfextend_local.errors import ContextOverflow, NothingAsked
 from selfextend_local.generation.prompts import Message, ModelVocabulary, PeekVocabulary, Prompts, TokenMemo
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import StopReason, Writing, stream
 from selfextend_local.sessions.turn import Turn
 
 from .prompt import document_text, first_question, system_prompt
+from .reading import PromptReader
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.positions import GroupAttention
     from selfextend_local.sessions import StateCache
-    from selfextend_local.sessions.autosave import Autosave
 
 __all__ = ["Chat", "Filling", "PromptSize", "Sampling", "StopReason", "Turn", "TurnStats", "count_prompt_tokens"]
 
@@ -57,6 +57,26 @@ class TurnStats:
     capacity: int
     stop_reason: StopReason
     restored_tokens: int = 0
+
+    @classmethod
+    def of(cls, llm: SelfExtendLlama, prefill: Prefill, answer: Writing, started: float, restored: int) -> TurnStats:
+        """What an answer took that began at `started`, by time.perf_counter."""
+        first = answer.first_at or time.perf_counter()
+        decoding = (answer.last_at or first) - first
+        return cls(
+            prompt_tokens=prefill.n_prompt,
+            evaluated_tokens=prefill.n_evaluated,
+            completion_tokens=len(answer.tokens),
+            prefill_s=prefill.seconds,
+            prefill_tps=prefill.n_evaluated / prefill.seconds if prefill.seconds > 0 else 0.0,
+            ttft_s=first - started,
+            decode_tps=(len(answer.tokens) - 1) / decoding if decoding > 0 and len(answer.tokens) > 1 else 0.0,
+            group_attention=llm.group_attention,
+            n_used=int(llm.n_tokens),
+            capacity=llm.capacity,
+            stop_reason=answer.stop_reason,
+            restored_tokens=restored,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +131,7 @@ class Chat:
         memo: TokenMemo | None = None,
     ) -> None:
         self._llm = llm
-        self._autosave = _autosave(cache, llm)
-        self._restored = 0
+        self._reader = PromptReader(llm, cache)
         self._prompts = Prompts(ModelVocabulary(llm), memo)
         self._documents = tuple(documents)
         self._system = system
@@ -224,13 +243,12 @@ class Chat:
         finally:
             if answer.tokens or answer.stop_reason != "interrupted":
                 self._turns.append(Turn(question, "".join(shown), tuple(answer.tokens)))
-            self.last_stats = self._stats(prefill, answer, started)
-            self._save()
+            self.last_stats = TurnStats.of(self._llm, prefill, answer, started, self._reader.restored)
+            self._reader.keep()
 
     def flush(self) -> None:
         """Wait until what is to be saved is on disk. The end of the program waits for it, too."""
-        if self._autosave:
-            self._autosave.wait()
+        self._reader.flush()
 
     def ask_again(
         self,
@@ -315,44 +333,8 @@ class Chat:
             )
         if len(prompt) + self.sampling.max_tokens > self._expect:
             self._expect = self._expected(len(prompt))
-        if self._autosave:
-            self._restored = self._autosave.restore(prompt, self._expect, [d.title for d in self._documents])
-            progress = self._autosave.checkpointing(progress, should_stop)
-        try:
-            return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=self._expect)
-        except Interrupted:
-            self._save()
-            raise
-
-    def _save(self) -> None:
-        if self._autosave:
-            self._autosave.save()
-
-    def _stats(self, prefill: Prefill, answer: Writing, started: float) -> TurnStats:
-        first = answer.first_at or time.perf_counter()
-        decoding = (answer.last_at or first) - first
-        return TurnStats(
-            prompt_tokens=prefill.n_prompt,
-            evaluated_tokens=prefill.n_evaluated,
-            completion_tokens=len(answer.tokens),
-            prefill_s=prefill.seconds,
-            prefill_tps=prefill.n_evaluated / prefill.seconds if prefill.seconds > 0 else 0.0,
-            ttft_s=first - started,
-            decode_tps=(len(answer.tokens) - 1) / decoding if decoding > 0 and len(answer.tokens) > 1 else 0.0,
-            group_attention=self._llm.group_attention,
-            n_used=self.n_used,
-            capacity=self.capacity,
-            stop_reason=answer.stop_reason,
-            restored_tokens=self._restored,
-        )
-
-
-def _autosave(cache: StateCache | None, llm: SelfExtendLlama) -> Autosave | None:
-    if cache is None:
-        return None
-    from selfextend_local.sessions.autosave import Autosave
-
-    return Autosave(cache, llm)
+        titles = [d.title for d in self._documents]
+        return self._reader.read(prompt, self._expect, titles, progress=progress, should_stop=should_stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,6 +89,11 @@ class Autosave:
                 self._llm.being_saved.release()
                 raise
 
+    def forget(self) -> None:
+        """The states were removed: what they held is to be saved again."""
+        self.wait()
+        self._saved = np.empty(0, np.int32)
+
     def wait(self, should_stop: Callable[[], bool] | None = None) -> None:
         """Until nothing is being saved, or `should_stop` says so; then the saving goes on by itself."""
         while self._writing is not None:
