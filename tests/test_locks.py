@@ -31,7 +31,7 @@ def test_each_dependency_is_locked(lock: Path) -> None:
     """Else: make lock."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *(line for name in ("dask", "eval", "plot", "sample", "dev") for line in extras[name])]
+    asked = [*project["dependencies"], *(line for name in ("dask", "eval", "plot", "sample", "serve", "dev") for line in extras[name])]
     names = {re.match(r"[A-Za-z0-9._-]+", line)[0].lower().replace("_", "-") for line in asked}  # type: ignore[index]
     locked = {line.partition("==")[0] for line in lock.read_text().splitlines()}
     assert names - FROM_SOURCE - ONLY_ELSEWHERE <= locked

@@ -1,0 +1,1 @@
+"""An HTTP server with OpenAI's chat interface, and documents that are read once (extra `serve`)."""

@@ -1,0 +1,264 @@
+"""The one model behind the server: requests as prompts, answers, and documents that are read ahead.
+
+What is loaded once stays, with the context that was planned at the start. Knows prompts, states and citations. Must not know HTTP.
+All but `prepared` and `document_tokens` runs in the worker's thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from selfextend_local.chat.conversation import TurnStats
+from selfextend_local.chat.fit import CONVERSATION_RESERVE
+from selfextend_local.chat.prompt import first_question, system_prompt
+from selfextend_local.chat.reading import PromptReader
+from selfextend_local.errors import Interrupted, SessionError
+from selfextend_local.generation.chat_template import Role
+from selfextend_local.generation.prompts import Message, ModelVocabulary, Prompts, TokenMemo
+from selfextend_local.generation.sampling import Sampling
+from selfextend_local.generation.stream import Writing, stream
+from selfextend_local.generation.thinking import Part, parts
+from selfextend_local.sessions.state_file import common_prefix
+from selfextend_local.sessions.states import RESTORE_GAIN
+
+from .refusals import TOO_LONG, Refused
+from .turns import Work
+
+if TYPE_CHECKING:
+    from selfextend_local.documents import Document
+    from selfextend_local.engine.llama import Prefill, SelfExtendLlama
+    from selfextend_local.engine.plan import ContextPlan, Settings
+    from selfextend_local.sessions import StateCache
+
+USUAL_ANSWER = Sampling().max_tokens
+"""Tokens of an answer that a text's group size is chosen for; longer ones grow into the next size."""
+
+QUESTION_ROOM = CONVERSATION_RESERVE + USUAL_ANSWER
+"""Tokens behind documents that their group size is chosen for, so that all questions about them find the same state."""
+
+_ANSWERS_KEPT = 256
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt that fits. `expect`: the length that it is read for."""
+
+    tokens: Sequence[int]
+    expect: int
+    documents: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How far the reading of a prompt is: tokens in all, those that needn't be read, those done (the latter among them)."""
+
+    total: int
+    cached: int
+    done: int
+    seconds_left: float | None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An answer is complete: its text without thoughts, and what it took."""
+
+    text: str
+    stats: TurnStats
+
+
+class ServedModel:
+    """A model file, the plan for it, and the model once `load` has loaded it.
+
+    told: hears sentences for whoever runs the server.
+    """
+
+    llm: SelfExtendLlama
+    prompts: Prompts
+
+    def __init__(
+        self, path: Path, settings: Settings, plan: ContextPlan, cache: StateCache | None, told: Callable[[str], None]
+    ) -> None:
+        self.path, self.plan = path, plan
+        self._settings, self._cache, self._told = settings, cache, told
+        self._memo = TokenMemo()
+        self._answers: OrderedDict[str, tuple[int, ...]] = OrderedDict()
+        self._tokenising = threading.Lock()
+        self._forgotten = threading.Event()
+        self.loaded = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """What the model is called in requests and answers."""
+        return self.path.stem
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return self.plan.capacity
+
+    def load(self) -> None:
+        """Load the weights. Raises ModelError, MemoryBudgetError, LibraryError."""
+        from selfextend_local.engine.llama import SelfExtendLlama
+
+        self.llm = SelfExtendLlama.of(self.path, self._settings, plan=self.plan)
+        self.prompts = Prompts(ModelVocabulary(self.llm), self._memo)
+        self._reader = PromptReader(self.llm, self._cache)
+        if self.prompts.warning:
+            self._told(f"warning: {self.prompts.warning}")
+        self.loaded.set()
+
+    def close(self) -> None:
+        """Free the model, once what it has read is on disk."""
+        self._reader.flush()
+        self.llm.close()
+
+    def prepared(self, messages: Sequence[tuple[Role, str]], max_tokens: int, documents: Sequence[Document] = ()) -> Prepared:
+        """The prompt of a request, documents in front of its first question. Raises Refused where it doesn't fit, ModelUnsupported."""
+        with self._tokenising:
+            tokens = self._tokens(messages, documents)
+            expect = len(tokens) + min(max_tokens, USUAL_ANSWER)
+            if documents:
+                system = messages[0][1] if messages[0][0] == "system" else None
+                expect = max(expect, len(self._shared(documents, system)) + QUESTION_ROOM)
+        self._check(len(tokens), "The request")
+        return Prepared(tokens, min(self.capacity, expect), tuple(documents))
+
+    def document_tokens(self, document: Document) -> Prepared:
+        """What every question about a document begins with. Raises Refused where it doesn't fit."""
+        with self._tokenising:
+            tokens = self._shared([document], None)
+        self._check(len(tokens), document.path.name)
+        return Prepared(tokens, min(self.capacity, len(tokens) + QUESTION_ROOM), (document,))
+
+    def _check(self, n_tokens: int, what: str) -> None:
+        over = n_tokens + 1 - self.capacity
+        if over > 0:
+            needed = -(-(n_tokens + USUAL_ANSWER) // 1000) * 1000
+            raise Refused(
+                400,
+                TOO_LONG,
+                f"{what} has {n_tokens:,} tokens, and the context holds {self.capacity:,} with the answer: {over:,} too many. "
+                f"Send less, or start the server with --need-tokens {needed}.",
+                "messages",
+            )
+
+    def _tokens(self, messages: Sequence[tuple[Role, str]], documents: Sequence[Document]) -> list[int]:
+        laid = list(messages)
+        if laid[0][0] != "system" and (ours := system_prompt(documents, None)):
+            laid.insert(0, ("system", ours))
+        first = next((i for i, (role, _) in enumerate(laid) if role == "user"), -1)
+        found = []
+        for i, (role, text) in enumerate(laid):
+            if role == "assistant" and (known := self._answers.get(text.strip())) is not None:
+                found.append(Message(role, known))
+            else:
+                found.append(self.prompts.message(role, *(first_question(documents, text) if i == first else (text,))))
+        return self.prompts.tokens(found)
+
+    def _shared(self, documents: Sequence[Document], system: str | None) -> list[int]:
+        """The tokens that all prompts with these documents begin with."""
+        front: list[tuple[Role, str]] = [] if system is None else [("system", system)]
+        # Two questions with nothing in common show where the shared tokens end.
+        one, other = (self._tokens([*front, ("user", question)], documents) for question in ("Zq", "7"))
+        for index, (a, b) in enumerate(zip(one, other, strict=False)):
+            if a != b:
+                return one[:index]
+        return one
+
+    def answer(self, work: Work, prompt: Prepared, sampling: Sampling) -> None:
+        """Answer; tells Reading while the prompt is read, the answer's Parts as they come, and Finished."""
+        started = time.perf_counter()
+        prefill = self._read(work, prompt)
+        writing = Writing(self.llm, self.prompts, sampling, self.capacity - len(prompt.tokens))
+        shown: list[Part] = []
+        pieces = stream(self.llm, prompt.tokens, writing, work.should_stop)
+        for part in parts(pieces, open=self.prompts.opens_thought and sampling.schema is None):
+            shown.append(part)
+            work.tell(part)
+        self._reader.keep()
+        if writing.stop_reason == "interrupted":
+            raise work.stopped()
+        text = "".join(part.text for part in shown if not part.thought)
+        if not any(part.thought for part in shown):
+            self._remember(text, writing.tokens)
+        stats = TurnStats.of(self.llm, prefill, writing, started, self._reader.restored)
+        self._told(_line(stats))
+        work.tell(Finished(text, stats))
+
+    def read_ahead(self, work: Work, prompt: Prepared) -> None:
+        """Read a document's tokens and keep the state on disk; tells Reading."""
+        self._read(work, prompt)
+        self._reader.keep()
+        self._reader.flush()
+        self._tell_notes()
+
+    def _read(self, work: Work, prompt: Prepared) -> Prefill:
+        self._make_fit(prompt)
+        titles = [document.title for document in prompt.documents]
+        progress = _progress(work, len(prompt.tokens))
+        try:
+            return self._reader.read(prompt.tokens, prompt.expect, titles, progress=progress, should_stop=work.should_stop)
+        except Interrupted:
+            raise work.stopped() from None
+
+    def _make_fit(self, prompt: Prepared) -> None:
+        """Drop what another request left in the cache, where this text would be read otherwise."""
+        llm = self.llm
+        if self._forgotten.is_set():
+            self._forgotten.clear()
+            self._reader.forget()
+        if llm.group_attention == llm.group_attention_for(prompt.expect):
+            return
+        common = common_prefix(llm.cached_tokens(), np.asarray(prompt.tokens, np.int32))
+        if common < RESTORE_GAIN or not llm.takes_group_attention(llm.group_attention, prompt.expect):
+            self._reader.flush()
+            llm.reset()  # type: ignore[no-untyped-call]
+
+    def forget(self, prompt: Prepared) -> None:
+        """Remove from disk and memory what was read of a document. From any thread."""
+        wanted = np.asarray(prompt.tokens, np.int32)
+        for entry in self._cache.entries() if self._cache else ():
+            if entry.common_prefix(wanted) >= min(len(wanted), entry.n_tokens) > RESTORE_GAIN:
+                with suppress(SessionError):
+                    self._cache.remove(entry.id)  # type: ignore[union-attr]
+        self._forgotten.set()
+
+    def _remember(self, text: str, tokens: Sequence[int]) -> None:
+        # The client sends the text back; its tokens as they were written are in the cache, other ones for the same text aren't.
+        with self._tokenising:
+            self._answers[text.strip()] = tuple(tokens)
+            if len(self._answers) > _ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+
+    def _tell_notes(self) -> None:
+        if self._cache is not None:
+            for note in self._cache.notes:
+                self._told(note)
+            self._cache.notes.clear()
+
+
+def _progress(work: Work, n_prompt: int) -> Callable[[int, int], None]:
+    started = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        left = (total - done) * (time.monotonic() - started) / done if done else None
+        work.tell(Reading(n_prompt, n_prompt - total, n_prompt - total + done, left))
+
+    return report
+
+
+def _line(stats: TurnStats) -> str:
+    kept = stats.prompt_tokens - stats.evaluated_tokens
+    return (
+        f"{stats.prompt_tokens:,} prompt tokens ({kept:,} kept) · first token {stats.ttft_s:.1f} s · {stats.completion_tokens:,} written "
+        f"at {stats.decode_tps:.1f}/s · {stats.group_attention.label}"
+    )

@@ -1,0 +1,192 @@
+"""The body of a chat request: checked, and made into messages and settings. Fields that nobody knows are ignored.
+
+Knows OpenAI's fields and llama.cpp's beside them. Must not know HTTP, models or documents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from dataclasses import dataclass, replace
+from typing import Any
+
+from selfextend_local.generation.chat_template import Role
+from selfextend_local.generation.sampling import Sampling
+
+from .refusals import Refused, wrong
+
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_LARGEST_SEED = (1 << 32) - 2
+_TEXT_PARTS = ("text", "input_text", "output_text")
+_REFUSED = {
+    "tools": "Tools aren't supported: leave them out, or ask for JSON with response_format.",
+    "functions": "Functions aren't supported: leave them out, or ask for JSON with response_format.",
+    "logprobs": "Log-probabilities aren't supported: leave logprobs out.",
+    "logit_bias": "logit_bias isn't supported: leave it out.",
+    "presence_penalty": "presence_penalty isn't supported: take repeat_penalty, such as 1.1.",
+    "frequency_penalty": "frequency_penalty isn't supported: take repeat_penalty, such as 1.1.",
+}
+"""Fields that would change the answer, and what to do instead. Empty, false or 0 they change nothing."""
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """A request that can be tried. `messages` are (role, text), with at most one system message in front."""
+
+    messages: tuple[tuple[Role, str], ...]
+    sampling: Sampling
+    document_ids: tuple[str, ...] = ()
+    streams: bool = False
+    wants_usage: bool = False
+    wants_progress: bool = False
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """The object that a body spells. Raises Refused."""
+    try:
+        found = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, "invalid_json", f"The body is no JSON ({error}): send a JSON object.") from error
+    if not isinstance(found, dict):
+        raise Refused(400, "invalid_json", "The body is no JSON object: send one, with messages.")
+    return found
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def chat_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
+    """The request of a body; what it leaves open is `usual`. Raises Refused."""
+    for field, message in _REFUSED.items():
+        if body.get(field) and not (field == "tools" and body.get("tool_choice") == "none"):
+            raise Refused(400, "unsupported_parameter", message, field)
+    if body.get("n") not in (None, 1):
+        raise Refused(400, "unsupported_parameter", "n above 1 isn't supported: send the request several times, each with its seed.", "n")
+    options = body.get("stream_options") or {}
+    if not isinstance(options, dict):
+        raise wrong("stream_options", "stream_options is no object.")
+    return ChatRequest(
+        _messages(body.get("messages")),
+        _sampling(body, usual),
+        _document_ids(body.get("document_ids")),
+        streams=_flag(body, "stream"),
+        wants_usage=_flag(options, "include_usage"),
+        wants_progress=_flag(body, "return_progress"),
+    )
+
+
+def _messages(given: Any) -> tuple[tuple[Role, str], ...]:
+    if not isinstance(given, list) or not given:
+        raise wrong("messages", 'messages is missing or empty: send [{"role": "user", "content": "…"}].')
+    found = [_message(message, f"messages[{i}]") for i, message in enumerate(given)]
+    first = next((i for i, (role, _) in enumerate(found) if role != "system"), len(found))
+    if first > 1:
+        found[:first] = [("system", "\n\n".join(text for _, text in found[:first]))]
+    if all(role == "system" for role, _ in found):
+        raise wrong("messages", "messages has no question: add a message with the role user.")
+    return tuple(found)
+
+
+def _message(given: Any, where: str) -> tuple[Role, str]:
+    if not isinstance(given, dict):
+        raise wrong(where, f"{where} is no object.")
+    role = given.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        known = ", ".join(_ROLES)
+        raise wrong(f"{where}.role", f"{where}.role is {role!r}: take one of {known}. Tools aren't supported.")
+    if given.get("tool_calls"):
+        raise wrong(f"{where}.tool_calls", f"{where} calls tools, which aren't supported: leave it out.")
+    return _ROLES[role], _content(given.get("content"), role, where)
+
+
+def _content(given: Any, role: str, where: str) -> str:
+    if isinstance(given, str):
+        return given
+    if given is None and role == "assistant":
+        return ""
+    if not isinstance(given, list):
+        raise wrong(f"{where}.content", f"{where}.content is no text: send a text, or a list of parts of type text.")
+    texts = []
+    for part in given:
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("text" if kind in _TEXT_PARTS else "refusal") if isinstance(part, dict) else None
+        if kind not in (*_TEXT_PARTS, "refusal") or not isinstance(text, str):
+            raise wrong(f"{where}.content", f"{where}.content holds a part of type {kind!r}: this model reads text only.")
+        texts.append(text)
+    return "".join(texts)
+
+
+def _document_ids(given: Any) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise wrong("document_ids", 'document_ids is no list of ids: send ["doc-…"], as POST /v1/documents gives them.')
+    return tuple(dict.fromkeys(given))
+
+
+def _sampling(body: dict[str, Any], usual: Sampling) -> Sampling:
+    most = "max_completion_tokens" if body.get("max_completion_tokens") is not None else "max_tokens"
+    temperature = _number(body, "temperature", usual.temperature, 0, 100)
+    # Without a seed each draw is another; with temperature 0 nothing is drawn.
+    seed = usual.seed if temperature == 0 else secrets.randbelow(_LARGEST_SEED)
+    return replace(
+        usual,
+        max_tokens=_whole(body, most, usual.max_tokens, 1, 1 << 31),
+        temperature=temperature,
+        top_p=_number(body, "top_p", usual.top_p, 0, 1),
+        top_k=_whole(body, "top_k", usual.top_k, 0, 1 << 31),
+        min_p=_number(body, "min_p", usual.min_p, 0, 1),
+        repeat_penalty=_number(body, "repeat_penalty", usual.repeat_penalty, 0.1, 3),
+        seed=_whole(body, "seed", seed, -(1 << 63), 1 << 64) % (_LARGEST_SEED + 1),
+        stop=_stop(body.get("stop")),
+        schema=_schema(body.get("response_format")),
+    )
+
+
+def _number(body: dict[str, Any], name: str, usual: float, least: float, most: float) -> float:
+    value = body.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or not math.isfinite(value):
+        raise wrong(name, f"{name} is {value!r}: take a number from {least:g} to {most:g}.")
+    return float(value)
+
+
+def _whole(body: dict[str, Any], name: str, usual: int, least: int, most: int) -> int:
+    value = body.get(name)
+    if value is None:
+        return usual
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise wrong(name, f"{name} is {value!r}: take a whole number{f' from {least}' if least in (0, 1) else ''}.")
+    return value
+
+
+def _flag(body: dict[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value not in (None, True, False):
+        raise wrong(name, f"{name} is {value!r}: take true or false.")
+    return bool(value)
+
+
+def _stop(given: Any) -> tuple[str, ...]:
+    texts = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts) or len(texts) > 64:
+        raise wrong("stop", "stop is neither a text nor a list of up to 64 texts that aren't empty.")
+    return tuple(texts)
+
+
+def _schema(given: Any) -> str | None:
+    if given is None:
+        return None
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return json.dumps(given["schema"] if isinstance(given.get("schema"), dict) else {"type": "object"})
+    described = given.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
+        raise wrong("response_format", 'response_format is none of {"type": "text"}, {"type": "json_object"} and '
+                    '{"type": "json_schema", "json_schema": {"schema": {…}}}.')  # fmt: skip
+    return json.dumps(described["schema"])

@@ -1,0 +1,120 @@
+"""The server from its start to its end: a socket, the model's thread, signals.
+
+Ctrl-C and SIGTERM stop what is being done within a micro-batch; what was read is kept on disk. Knows uvicorn.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+from selfextend_local.errors import SelfExtendError
+
+from .app import App, Limits
+from .guard import Access, is_loopback
+from .model import ServedModel
+from .turns import Worker
+
+_MOST_CONNECTIONS = 512
+_SECONDS_TO_END = 20
+
+
+def listening(host: str, port: int, key: str | None) -> socket.socket:
+    """A socket that listens; port 0 = any that is free. Raises SelfExtendError if the port can't be had, or the host needs a key."""
+    if not is_loopback(host) and key is None:
+        raise SelfExtendError(f"--host {host} lets other machines ask: protect the server with --api-key-file FILE, or leave --host out.")
+    if key is not None and not key.strip():
+        raise SelfExtendError("The API key is empty: write one into the file, such as what `openssl rand -hex 32` prints.")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(128)
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SelfExtendError(f"{host}:{port} can't be listened on ({reason}): take another --port or --host.") from error
+    return found
+
+
+class Serving:
+    """A server that answers on a socket until a signal comes, or `stop`.
+
+    ready: called in the model's thread when the model is loaded.
+    """
+
+    def __init__(
+        self, model: ServedModel, listener: socket.socket, access: Access, limits: Limits, ready: Callable[[], None]
+    ) -> None:
+        self._model, self._listener, self._ready = model, listener, ready
+        self._worker = Worker(self._begin, model.close)
+        config = uvicorn.Config(
+            App(model, self._worker, access, limits).asgi,
+            lifespan="off",
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )
+        self._server = _Server(config, self._worker.close)
+
+    def run(self) -> None:
+        """Answer. Returns when what was read is on disk. Raises what loading the model raises."""
+        self._worker.start()
+        try:
+            self._server.run(sockets=[self._listener])
+        finally:
+            self._worker.stop()
+        if self._worker.failed is not None:
+            raise self._worker.failed
+
+    def stop(self) -> None:
+        """End `run`, from any thread."""
+        self._worker.close()
+        self._server.should_exit = True
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model."""
+        return self._worker.waiting
+
+    def _begin(self) -> None:
+        try:
+            self._model.load()
+        except BaseException:
+            self._server.should_exit = True
+            raise
+        self._ready()
+
+
+class _Server(uvicorn.Server):
+    """Tells the model's thread of a signal at once, so that no answer holds up the end."""
+
+    def __init__(self, config: uvicorn.Config, close: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._close = close
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn's raises the signal again at the end, which would leave no time to keep states.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._close()
+        super().handle_exit(sig, frame)
