@@ -18,6 +18,7 @@ from selfextend_local.chat.settings import ChatSettings
 from .errors import boundary
 from .flags.reading import read_limits
 from .terminal import interrupts, output, progress
+from .terminal.pictures import fit_for_name
 
 if TYPE_CHECKING:
     from selfextend_local.documents.marking import Marked
@@ -58,7 +59,7 @@ def command(
     with interrupts.StopOnInterrupt() as stop, progress.progress(f"Searching {document.name}", "pages", quiet=as_json) as update:
         found = mark_page(Path(os.path.expanduser(document)), page, texts, limits, progress=update, should_stop=stop)
     if target is None and not as_json:
-        target = Path(f"{document.stem}-p{_fit(found.label)}.png")
+        target = Path(f"{document.stem}-p{fit_for_name(found.label)}.png")
     if target is not None:
         _write(target, found.png)
     if as_json:
@@ -75,10 +76,6 @@ def _write(target: Path, png: bytes) -> None:
             temporary.write_bytes(png)
     except OSError as error:
         raise click.ClickException(f"{target} can't be written ({error.strerror}): name another place with -o.") from error
-
-
-def _fit(label: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in label)
 
 
 def _said(found: Marked, target: Path | None, *, marks: bool) -> str:

@@ -30,6 +30,7 @@ DRAWERS = {
     "terminal/progress.py": "a label",
     "terminal/views.py": "an answer, thoughts",
     "terminal/clipboard.py": "base64",
+    "terminal/pictures.py": "base64, sixels, our questions",
 }
 
 

@@ -85,6 +85,9 @@ def command(context: click.Context, /, **flags: Any) -> int:
       curl -L example.org/a.txt | selfextend-chat --doc - -p "Who signed?"
       selfextend-chat --continue
 
+    /help lists what can be typed besides questions. /cite shows the pages of a PDF that an answer names, with the passage
+    marked: in terminals that show pictures (kitty, iTerm2, sixels), elsewhere as a file whose path it says.
+
     The answer goes to stdout, everything else to stderr. Each flag has a variable, SELFEXTEND_CHAT_MAX_TOKENS for
     --max-tokens, and a key in config.toml (SELFEXTEND_CONFIG names another file). A flag overrides a variable, that a
     profile, that [chat]. Exit codes: 0 done, 1 error, 2 wrong usage, 130 interrupted.

@@ -20,10 +20,13 @@ from .slash import Talk, command
 
 if TYPE_CHECKING:
     from selfextend_local.chat.sources import Source
+    from selfextend_local.documents.citations import Citation
     from selfextend_local.documents.passages import Passage
 
 FOUND = 5
 """Passages that /find shows."""
+PICTURES = 3
+"""Pages that /cite draws at once."""
 
 
 def _doc_words(talk: Talk, rest: str) -> Completions:
@@ -139,7 +142,7 @@ def _find(talk: Talk, rest: str) -> None:
         show_passage(talk, passage)
 
 
-@command("/cite", "the pages that the last answer names")
+@command("/cite [N]", "the pages that the last answer names, as pictures with the passage marked")
 def _cite(talk: Talk, rest: str) -> None:
     from .reply import citation_line
 
@@ -148,10 +151,37 @@ def _cite(talk: Talk, rest: str) -> None:
     found = talk.workspace.citations(talk.last.answer if talk.last else talk.workspace.chat.history[-1].answer)
     if not found:
         output.say("The last answer names no page.")
-    for citation in found:
+        return
+    chosen = _chosen(found, rest)
+    drawn: set[object] = set()
+    for citation in chosen:
         output.say(citation_line(citation))
         if citation.passage:
             show_passage(talk, citation.passage)
+            place = (citation.passage.document.path, citation.passage.label, citation.passage.offset)
+            if place not in drawn and len(drawn) < PICTURES:
+                drawn.add(place)
+                _show_page(talk, citation)
+    if len(chosen) > 1 and len({c.passage for c in chosen if c.passage}) > PICTURES:
+        output.say(f"/cite N shows the page of one of these {len(chosen)} as a picture, as in /cite {len(chosen)}.")
+
+
+def _chosen(found: list[Citation], which: str) -> list[Citation]:
+    if not which:
+        return found
+    if not which.isdecimal() or not 1 <= int(which) <= len(found):
+        places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
+        raise CommandError(f"The last answer names {places}: type /cite, or /cite and its number.")
+    return [found[int(which) - 1]]
+
+
+def _show_page(talk: Talk, citation: Citation) -> None:
+    from selfextend_local.documents.reader import ReadLimits
+
+    from .cited_pages import show_page
+
+    settings = talk.workspace.settings
+    show_page(citation, ReadLimits(settings.read_timeout, settings.read_memory))
 
 
 def show_passage(talk: Talk, passage: Passage) -> None:

@@ -6,6 +6,10 @@ after the other; whatever else stands side by side is a row, read from left to r
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +24,10 @@ _FULL = 0.72  # of the column's width, that lines of prose mostly reach
 _APART = 0.9  # share of the lines of a side that were drawn before all of the other
 _TOGETHER = 4  # lines drawn since, for a cell to have been drawn with its row
 _CANDIDATES = 6  # gutters that are looked at closely
+_LEAST_ENTRIES = 6  # of an index
+_KEY = 24  # characters of an entry that are compared
+_SORTED = 0.8  # share of the entries that the next one doesn't precede
+_ENTRY = re.compile(r"[^\W\d_].*[\s,.–-]\d{1,4}[,–-]?$|^[\d,–\s-]+$")
 _ACROSS = 0.34  # share of lines that may run across columns
 
 
@@ -86,11 +94,7 @@ def _bonus(lines: Sequence[Line], gutter: _Gutter) -> float:
 
 def _drawn_apart(left: Sequence[Line], right: Sequence[Line]) -> bool:
     """Whether the file has nearly all of one side before the other, and rows of several cells that it drew as rows."""
-    sides = sorted([(x.drawn, 0) for x in left] + [(x.drawn, 1) for x in right])
-    first = sum(side == 0 for _, side in sides[: len(left)])
-    last = sum(side == 1 for _, side in sides[: len(right)])
-    apart = max(first / max(1, len(left)), last / max(1, len(right)))
-    if apart < _APART:
+    if max(_drawn_first(left, right), _drawn_first(right, left)) < _APART:
         return False
     wide, whole = 0, 0
     for side in (left, right):
@@ -100,6 +104,12 @@ def _drawn_apart(left: Sequence[Line], right: Sequence[Line]) -> bool:
                 wide += 1
                 whole += all(abs(place[id(b)] - place[id(a)]) < _TOGETHER for a, b in pairwise(row))
     return whole * 2 > wide and wide > 2
+
+
+def _drawn_first(some: Sequence[Line], others: Sequence[Line]) -> float:
+    """The share of `some` among as many lines as that which the file has first."""
+    sides = sorted([(x.drawn, True) for x in some] + [(x.drawn, False) for x in others])
+    return sum(mine for _, mine in sides[: len(some)]) / max(1, len(some))
 
 
 def _bands(lines: Sequence[Line], gutter: _Gutter) -> list[list[Line]]:
@@ -138,7 +148,7 @@ def _are_columns(left: Sequence[Line], right: Sequence[Line]) -> bool:
     if len(fewer) < 3:
         return False
     aligned = _aligned(fewer, more)
-    if (_reads_on(left) and _reads_on(right)) or _drawn_apart(left, right):
+    if (_reads_on(left) and _reads_on(right)) or _drawn_apart(left, right) or _is_index(left, right):
         return True
     return aligned < 0.5 and (_is_prose(left) or _is_prose(right) or len(fewer) > 5)
 
@@ -152,6 +162,49 @@ def _reads_on(side: Sequence[Line]) -> bool:
         return False
     parts = [x for x in side if x.right <= gutter.right], [x for x in side if x.left >= gutter.left and x.right > gutter.right]
     return all(map(_is_prose, parts))
+
+
+def _is_index(left: Sequence[Line], right: Sequence[Line]) -> bool:
+    """Whether both sides are lists that are read one after the other: entries that go on in the order of the alphabet, or, drawn one
+    side after the other, entries in an order of their own on each, or with the numbers of pages."""
+    keys, others = _keys(left), _keys(right)
+    in_turn = _drawn_first(left, right) >= _APART
+    if _is_sorted(keys) and _is_sorted(others) and (in_turn or _precedes(keys, others)):
+        return True
+    return in_turn and _names_pages(left) and _names_pages(right)
+
+
+def _keys(side: Sequence[Line]) -> list[str]:
+    """What the entries of a list are sorted by: the letters of the lines at its left edge, from the top down."""
+    places = Counter(round(x.left) for x in side)
+    edge = min(place for place, times in places.items() if times * 4 >= max(places.values()))
+    found = sorted((x for x in side if abs(x.left - edge) < 1.5), key=lambda x: x.top)
+    return [key for key in (_letters(x.text) for x in found) if key]
+
+
+def _letters(text: str) -> str:
+    first = unicodedata.normalize("NFKD", text[:_KEY]).casefold()
+    return "".join(c for c in first if c.isalpha())
+
+
+def _is_sorted(keys: Sequence[str]) -> bool:
+    """Whether most keys are different, and follow one another in the alphabet."""
+    if len(keys) < _LEAST_ENTRIES:
+        return False
+    rising = sum(a <= b for a, b in pairwise(keys))
+    return rising >= _SORTED * (len(keys) - 1) and len(set(keys)) * 2 > len(keys)
+
+
+def _precedes(some: Sequence[str], others: Sequence[str]) -> bool:
+    """Whether nearly all of `some` come before all of `others` in the alphabet."""
+    ordered = sorted(others)
+    later = sum(len(ordered) - bisect_left(ordered, key) for key in some)
+    return later >= _APART * len(some) * len(others) > 0
+
+
+def _names_pages(side: Sequence[Line]) -> bool:
+    """Whether the lines are mostly words and then numbers."""
+    return len(side) >= _LEAST_ENTRIES and sum(bool(_ENTRY.search(x.text)) for x in side) * 3 >= len(side) * 2
 
 
 def _aligned(some: Sequence[Line], others: Sequence[Line]) -> float:

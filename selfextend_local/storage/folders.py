@@ -1,6 +1,6 @@
 """Where things lie on this machine: every folder, and every variable that names another.
 
-    SELFEXTEND_CACHE_DIR   what can be made again: states of what was read
+    SELFEXTEND_CACHE_DIR   what can be made again: states of what was read, pictures of pages
     SELFEXTEND_DATA_DIR    what the user made: chats
     SELFEXTEND_STATE_DIR   what was typed
     SELFEXTEND_PROFILES    what `selfextend tune` found out
@@ -33,6 +33,11 @@ def state_folder() -> Path:
 def model_folder() -> Path:
     """Where it is remembered which model files have been opened. It can be deleted at any time."""
     return state_folder().with_name("models")
+
+
+def picture_folder() -> Path:
+    """Where pictures of pages lie that a terminal can't show. It can be deleted at any time."""
+    return state_folder().with_name("pictures")
 
 
 def chat_folder() -> Path:
