@@ -96,14 +96,13 @@ def _drawn_apart(left: Sequence[Line], right: Sequence[Line]) -> bool:
     """Whether the file has nearly all of one side before the other, and rows of several cells that it drew as rows."""
     if max(_drawn_first(left, right), _drawn_first(right, left)) < _APART:
         return False
-    wide, whole = 0, 0
+    pairs, together = 0, 0
     for side in (left, right):
         place = {id(x): n for n, x in enumerate(sorted(side, key=lambda x: x.drawn))}
-        for row in rows(side):
-            if len(row) > 1:
-                wide += 1
-                whole += all(abs(place[id(b)] - place[id(a)]) < _TOGETHER for a, b in pairwise(row))
-    return whole * 2 > wide and wide > 2
+        beside = [pair for row in rows(side) for pair in pairwise(row)]
+        pairs += len(beside)
+        together += sum(abs(place[id(b)] - place[id(a)]) < _TOGETHER for a, b in beside)
+    return together * 2 > pairs > 2
 
 
 def _drawn_first(some: Sequence[Line], others: Sequence[Line]) -> float:
