@@ -33,8 +33,7 @@ def in_order(text: str, words: Iterable[str]) -> bool:
 @pytest.mark.parametrize("columns", [2, 4])
 @pytest.mark.parametrize("by_row", [False, True])
 def test_an_index_is_read_column_by_column(tmp_path: Path, columns: int, by_row: bool) -> None:
-    entries = [f"{word}, {3 * n + 2}, {4 * n + 5}" for n, word in enumerate(WORDS)] + [f"{word}age, {n + 40}" for n, word in enumerate(WORDS)]
-    entries = sorted(entries)
+    entries = sorted(f"{word}{more}, {3 * n + 2}, {4 * n + 5}" for n, word in enumerate(WORDS) for more in ("", "age"))
     long = len(entries) // columns
     cells = [(40 + 450 / columns * (n // long), 40 + 14 * (n % long), entry) for n, entry in enumerate(entries)]
     if by_row:
