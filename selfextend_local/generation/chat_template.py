@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -80,8 +80,7 @@ class ChatTemplate:
         answer = self._ask(messages, _stand_in(secret, Mark.BOS.value), _stand_in(secret, Mark.EOS.value))
         if "refused" in answer:
             raise TemplateRefused(answer["refused"])
-        written = re.split(_stand_in(secret, "([0-9]+|bos|eos)"), answer["text"])
-        return [_place(part) if i % 2 else part for i, part in enumerate(written) if part]
+        return list(_split(answer["text"], secret))
 
     def _ask(self, messages: list[dict[str, str]] | None, bos: str, eos: str) -> dict[str, str]:
         request = {"source": self._source, "messages": messages, "bos_token": bos, "eos_token": eos, "now": self._now}
@@ -95,9 +94,23 @@ class ChatTemplate:
         return found
 
 
+_PLACE = re.compile("([0-9]+|bos|eos)x")
+
+
 def _stand_in(secret: str, place: int | str) -> str:
     return f"x{secret}x{place}x"
 
 
-def _place(name: str) -> Content | Mark:
-    return Content(int(name)) if name.isdecimal() else Mark(name)
+def _split(text: str, secret: str) -> Iterator[Piece]:
+    """`text` cut at its stand-ins. What a template made of one that it changed is text: its place is missing then."""
+    written, *rest = text.split(f"x{secret}x")
+    for part in rest:
+        if not (place := _PLACE.match(part)):
+            written += part
+            continue
+        if written:
+            yield written
+        yield Content(int(place[1])) if place[1].isdecimal() else Mark(place[1])
+        written = part[place.end() :]
+    if written:
+        yield written
