@@ -2,6 +2,7 @@
 # make test   environment, patched llama.cpp, default model, and all tests
 # make fuzz   random damage to models, documents, states and requests; COUNT mutants of each
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
+# make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
 # make quick  the tests that need no weights, no processes and no quarter of a second
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
@@ -19,7 +20,7 @@ PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/back
 # pytest keeps the tests that it rewrote: collecting takes half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -54,12 +55,22 @@ prove-patches: $(VENV)/installed
 sanitize: $(VENV)/installed
 	$(BIN)/python patches/sanitize.py
 
+integrations: build/integrations/installed
+	build/integrations/bin/python -m pytest tests/integrations
+
 clean:
 	rm -rf $(VENV) build
 
 build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
+
+build/integrations/installed: pyproject.toml $(PATCHES)
+	$(PYTHON) -m venv build/integrations
+	build/integrations/bin/pip install --quiet --upgrade pip
+	build/integrations/bin/pip install --quiet --force-reinstall --no-deps ./patches
+	build/integrations/bin/pip install --quiet -e '.[integrations]' hypothesis pytest
+	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt
 	$(if $(LOCK),$(BIN)/pip install --quiet --require-hashes -r $(LOCK))

@@ -284,6 +284,7 @@ class SelfExtendLlama(Llama):
             self._load_callback = native.report_loading(params, self._load_progress)
 
     def _check_support(self) -> None:
+        # What is set stays until `eval` sets what its text needs: a program that decodes on `ctx` itself has the whole capacity.
         if self.plan.capacity <= self.plan.n_ctx_train and not self.plan.group_attention.enabled:
             return
         try:
@@ -291,7 +292,8 @@ class SelfExtendLlama(Llama):
         except SelfExtendError:
             self.close()
             raise
-        self._set_group_attention(self.group_attention_for(1))
+        if self.context_params.embeddings:  # `embed` doesn't come through `eval`
+            self._set_group_attention(self.group_attention_for(1))
 
     @property
     def group_attention(self) -> GroupAttention:

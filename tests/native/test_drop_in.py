@@ -131,6 +131,20 @@ def test_a_grouped_state_comes_back_with_its_groups(tiny_model: TinyModel) -> No
     llm.close()
 
 
+def test_a_program_that_decodes_by_itself_has_the_whole_capacity(tiny_model: TinyModel) -> None:
+    llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_threads=1, logits_all=True)
+    text = tokens(400)
+    for part in (text[:200], text[200:]):
+        array = (llama_cpp.llama_token * len(part))(*part)
+        assert llama_cpp.llama_decode(llm.ctx, llama_cpp.llama_batch_get_one(array, len(part))) == 0
+    theirs = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(llm.ctx, -1), (llm.n_vocab(),)).copy()
+    llm.reset()
+    llm.pin_group_attention(llm.group_attention_for(llm.capacity))
+    llm.eval(text)
+    np.testing.assert_allclose(llm.scores[len(text) - 1], theirs, atol=2e-3)
+    llm.close()
+
+
 def test_embeddings_say_that_they_are_plain(tiny_model: TinyModel) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, embedding=True, pooling_type=1, n_threads=1, ga_n="auto")
     with warnings.catch_warnings():
