@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfextend_local.chat.settings import ChatSettings
+
 from ..errors import boundary
 from ..flags import engine
 from ..flags.model_names import ModelName, chosen
+from ..flags.reading import read_limits
 from ..flags.types import SizeType
 from ..terminal import output
 
@@ -42,6 +45,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--max-tokens", type=click.IntRange(1), default=2048, show_default=True, metavar="N",
               help="Of an answer whose request doesn't say.")  # fmt: skip
 @click.option("--max-body", type=SizeType(), default="16M", show_default=True, help="Of a question.")
+@click.option("--max-upload", type=SizeType(), default="256M", show_default=True, help="Of a document's file.")
+@click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")
+@read_limits(ChatSettings.read_timeout, ChatSettings.read_memory)
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=3600.0, show_default=True, metavar="S",
               help="Stop an answer, or the reading ahead of a document, after so many seconds of work.")  # fmt: skip
 @click.option("--cache/--no-cache", default=True, help="Keep what the model reads on disk, so that it is read once.")
@@ -56,6 +62,10 @@ def command(
     allow_origin: tuple[str, ...],
     max_tokens: int,
     max_body: int,
+    max_upload: int,
+    ocr: bool,
+    read_timeout: float,
+    read_memory: int,
     timeout: float,
     cache: bool,
     **flags: Any,
@@ -78,22 +88,23 @@ def command(
     if api_key_file is not None:
         api_key = api_key_file.read_text(encoding="utf-8").strip()
     try:
+        from selfextend_local.documents.reader import ReadLimits
         from selfextend_local.server.app import Limits
         from selfextend_local.server.guard import Access
         from selfextend_local.server.serving import Serving, listening
+        from selfextend_local.server.shelf import Shelf
     except ImportError as error:
         raise click.ClickException(_EXTRA.format(error.name)) from error
     with listening(host, port, api_key) as listener:
         model = _planned(need_tokens, cache, flags)
         access = Access(host, api_key, allow_host, allow_origin)
-        limits = Limits(body_bytes=max_body, seconds=timeout, max_tokens=max_tokens)
-        Serving(model, listener, access, limits, lambda: output.say(f"Ready: {_address(listener)}")).run()
+        limits = Limits(max_body, max_upload, timeout, max_tokens, ReadLimits(read_timeout, read_memory))
+        Serving(model, listener, Shelf(), access, limits, lambda: output.say(f"Ready: {_address(listener)}"), ocr=ocr).run()
     output.say("Stopped; what was read is kept.")
 
 
 def _planned(need_tokens: int | None, cache: bool, flags: dict[str, Any]) -> ServedModel:
     from selfextend_local.chat.listener import Listener
-    from selfextend_local.chat.settings import ChatSettings
     from selfextend_local.chat.workspace import model_path
     from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.server.model import ServedModel

@@ -37,6 +37,7 @@ _WHOLE_QUOTE = 4  # words from which on a quote stands for itself; shorter ones 
 _STRETCH = 1.5  # words of the page over which a claim may be spread, for each of its own
 _BEFORE = 6  # and so many more; also, words before a claim in which a "not" counts
 _CLAUSE_END = re.compile(r"[,;:.!?()](?=\D|$)|[—–]|--|\n")
+_MOST_SENTENCES = 3  # of a page, that together bear a claim out
 _LEAST = 2  # telling words without which a sentence claims too little to be checked
 
 _NEGATIONS = frozenset("no not never none nobody nothing neither nor cannot without hardly".split())  # noqa: SIM905
@@ -163,6 +164,20 @@ def check_citations(answer: str, documents: Sequence[Document]) -> list[Citation
         done[key] = done[key] if key in done else _checked(reference, claim, documents)
         citations.append(replace(done[key], reference=reference))
     return citations
+
+
+def evidence(citation: Citation) -> str | None:
+    """The sentence of the page that bears a verified citation out, or the few that do so together; None for any other citation."""
+    if citation.status is not Status.VERIFIED or citation.passage is None:
+        return None
+    text, claim = citation.passage.page.text, citation.claim
+    bears_out = holds if citation.is_quote else _supports
+    spans = list(sentences_of(text))
+    for width in range(1, _MOST_SENTENCES + 1):
+        for (start, _), (_, end) in zip(spans, spans[width - 1 :], strict=False):
+            if bears_out(text[start:end], claim):
+                return text[start:end].strip()
+    return citation.passage.text
 
 
 def suggest_page(sentence: str, documents: Sequence[Document], index: PassageIndex | None = None) -> Passage | None:

@@ -77,7 +77,14 @@ class Marked:
 
 
 def mark(
-    path: Path, page: str | None, text: str | Sequence[str] = (), *, progress: Progress | None = None, dots: int = DOTS
+    path: Path,
+    page: str | None,
+    text: str | Sequence[str] = (),
+    *,
+    progress: Progress | None = None,
+    dots: int = DOTS,
+    width: int | None = None,
+    must_find: bool = True,
 ) -> Marked:
     """A page of a PDF as a picture, with every place marked where `text` stands.
 
@@ -86,6 +93,8 @@ def mark(
         text: what to look for, or several texts of which one has to be there; none marks nothing, and needs a `page`.
         progress: called as ``progress(done, total)`` in pages, where all are searched.
         dots: an inch; fewer for pages so large that the picture would be.
+        width: of the picture in pixels, in place of `dots`.
+        must_find: whether a text that isn't on a named page is an error; else nothing is marked.
 
     Raises:
         DocumentError: no such page; or the text isn't there, and the message names what is nearest to it.
@@ -95,14 +104,16 @@ def mark(
     _check_kind(path)
     wanted = [text] if isinstance(text, str) else list(text)
     needles = list(dict.fromkeys(filter(None, (_Compared(t).text for t in wanted))))
+    if not needles and page is not None and not must_find:
+        wanted = []
     if not needles and (wanted or page is None):
         raise DocumentError(f"{_shown(wanted[0])} has no letter or figure to look for" if wanted else "Name a page, or a text to look for")
     labels = fit_labels(page_labels(path))
     search = _Search(path, labels, needles, max(wanted, key=len, default=""), progress)
     number, elsewhere = search.pages_with() if page is None else (_page_number(path, labels, page), ())
-    placed = placed_page(path, number, dots)
+    placed = placed_page(path, number, dots, width)
     hits = tuple(_hits(placed, needles))
-    if needles and not hits:
+    if needles and not hits and must_find:
         raise search.not_found(number)
     pixels = _painted(placed.pixels, hits, placed.scale)
     return Marked(number, labels[number - 1], *placed.size, hits, elsewhere, placed.scale, _png(pixels))

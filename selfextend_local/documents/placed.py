@@ -60,14 +60,17 @@ def page_texts(path: Path) -> Iterator[tuple[str, ...]]:
             yield (content.drawn[0], *("\n".join(line.text for line in lines) for lines in ways))
 
 
-def placed_page(path: Path, number: int, dots: float) -> PlacedPage:
-    """The page with this number (from 1), drawn with so many dots an inch, or fewer if it is very large. Raises DocumentError."""
+def placed_page(path: Path, number: int, dots: float, width: int | None = None) -> PlacedPage:
+    """The page with this number (from 1), drawn with so many dots an inch, or `width` pixels wide; smaller if it is very large.
+
+    Raises DocumentError.
+    """
     data = without_hidden_layers(path)
     with opened_pdf(path, data) as (pdfium, document):
         widgets.remarks(pdfium, document)
         page = document[number - 1]
         content = _Content(pdfium, document, page)
-        image = drawn(page, number, dots)
+        image = drawn(page, number, dots if width is None else 72 * width / max(page.get_size()[0], 1.0))
         turn, size = page.get_rotation(), page.get_size()
     placed = [(text, _turned(boxes, turn, content.width, content.height)) for text, boxes in content.streams()]
     return PlacedPage(size, tuple(placed), image.pixels, image.scale)

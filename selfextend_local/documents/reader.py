@@ -72,11 +72,14 @@ class Reader:
         page: str | None,
         text: str | Sequence[str] = (),
         *,
+        width: int | None = None,
+        must_find: bool = True,
         progress: Progress | None = None,
         should_stop: ShouldStop | None = None,
     ) -> Marked:
         """As `marking.mark`. Raises what `read` and that raise."""
-        request = {"do": "mark", "path": str(path), "page": page, "texts": [text] if isinstance(text, str) else list(text)}
+        texts = [text] if isinstance(text, str) else list(text)
+        request = {"do": "mark", "path": str(path), "page": page, "texts": texts, "how": {"width": width, "must_find": must_find}}
         return _marked(self._ask(request, progress, should_stop)["marked"])
 
     def close(self) -> None:

@@ -51,5 +51,5 @@ def _document(request: dict[str, Any], progress: Any) -> dict[str, Any]:
 
 
 def _marked(request: dict[str, Any], progress: Any) -> dict[str, Any]:
-    marked = mark(Path(request["path"]), request["page"], request["texts"], progress=progress)
+    marked = mark(Path(request["path"]), request["page"], request["texts"], progress=progress, **request["how"])
     return asdict(marked) | {"png": base64.b64encode(marked.png).decode()}

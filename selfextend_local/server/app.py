@@ -6,29 +6,39 @@ Knows HTTP and who does the work. Everything that takes long is done in threads;
 from __future__ import annotations
 
 import asyncio
+import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from selfextend_local.documents import Document
+from selfextend_local.documents.reader import Reader, ReadLimits
 from selfextend_local.generation.grammar import grammar_of
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.thinking import Part
 
-from .bodies import ClientLeft, EventStream, events_of, whole_body
+from .bodies import ClientLeft, EventStream, events_of, whole_body, within
+from .citing import citations_of
 from .completions import Completion
 from .guard import Access, Guard
+from .intake import Intake, copied, event
 from .model import Finished, Prepared, Reading, ServedModel
-from .refusals import Refused, body, refusal
+from .refusals import Refused, body, refusal, wrong
 from .requests import ChatRequest, chat_request, parsed
+from .shelf import Kept, Shelf, safe_name
 from .turns import Work, Worker
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -40,25 +50,37 @@ _CLIENT_CLOSED = 499
 @dataclass(frozen=True)
 class Limits:
     """What one request may cost: bytes of a question and of a document, seconds of the model's time, tokens of an answer that doesn't
-    say how long it may be."""
+    say how long it may be; and what the reading of a file may."""
 
     body_bytes: int = 16 << 20
     upload_bytes: int = 256 << 20
     seconds: float = 3600.0
     max_tokens: int = 2048
+    reading: ReadLimits = field(default_factory=ReadLimits)
 
 
 class App:
-    """The application: `asgi` is what a server runs."""
+    """The application: `asgi` is what a server runs; `close` it after that.
 
-    def __init__(self, model: ServedModel, worker: Worker, access: Access, limits: Limits = Limits()) -> None:  # noqa: B008 (frozen)
-        self._model, self._worker, self._limits = model, worker, limits
+    ocr: whether the text of scanned pages is recognised.
+    """
+
+    def __init__(self, model: ServedModel, worker: Worker, shelf: Shelf, access: Access, limits: Limits, *, ocr: bool = False) -> None:
+        self._model, self._worker, self._shelf, self._limits = model, worker, shelf, limits
+        self._intake = Intake(model, worker, shelf, limits.reading, ocr=ocr, seconds=limits.seconds)
+        self._painter, self._painting = Reader(limits.reading), threading.Lock()
         self._started = int(time.time())
         routes = [
             self._route("/health", self._health, "GET"),
             self._route("/v1/models", self._models, "GET"),
             self._route("/v1/models/{name:path}", self._one_model, "GET"),
             self._route("/v1/chat/completions", self._chat, "POST"),
+            self._route("/v1/documents", self._upload, "POST"),
+            self._route("/v1/documents", self._documents, "GET"),
+            self._route("/v1/documents/{id}", self._document, "GET"),
+            self._route("/v1/documents/{id}", self._remove, "DELETE"),
+            self._route("/v1/documents/{id}/pages/{number:int}.png", self._picture, "GET"),
+            self._route("/v1/documents/{id}/pages/{number:int}", self._page, "GET"),
             self._route("/", partial(_file, "page.html"), "GET"),
             self._route("/page.js", partial(_file, "page.js"), "GET"),
             self._route("/page.css", partial(_file, "page.css"), "GET"),
@@ -94,42 +116,137 @@ class App:
     async def _chat(self, request: Request) -> ASGIApp:
         model = self._ready()
         data = await whole_body(request, self._limits.body_bytes, "--max-body")
-        asked, prompt = await asyncio.to_thread(self._understood, model, data)
-        completion = Completion(model.name, wants_usage=asked.wants_usage)
+        asked, documents, prompt = await asyncio.to_thread(self._understood, model, data)
+        completion = Completion(model.name, wants_usage=asked.wants_usage, cites=bool(documents))
         work = Work(_client(request), lambda work: model.answer(work, prompt, asked.sampling), self._limits.seconds)
         events = events_of(self._worker, self._worker.submit(work), request.receive)
         if asked.streams:
-            return EventStream(self._chunks(events, completion, asked), "[DONE]")
+            return EventStream(self._chunks(events, completion, asked, documents), "[DONE]")
         shown: list[Part] = []
-        async for event in events:
-            if isinstance(event, Part):
-                shown.append(event)
-            elif isinstance(event, Finished):
-                answer = completion.whole(shown, event.stats, ())
-        return JSONResponse(answer)
+        async for told in events:
+            if isinstance(told, Part):
+                shown.append(told)
+            elif isinstance(told, Finished):
+                finished = told
+        citations = await asyncio.to_thread(citations_of, finished.text, documents)
+        return JSONResponse(completion.whole(shown, finished.stats, citations))
 
-    def _understood(self, model: ServedModel, data: bytes) -> tuple[ChatRequest, Prepared]:
+    def _understood(self, model: ServedModel, data: bytes) -> tuple[ChatRequest, dict[str, Document], Prepared]:
         asked = chat_request(parsed(data), replace(Sampling(), max_tokens=self._limits.max_tokens))
         try:
             grammar_of(asked.sampling.schema)
         except Exception as error:
             raise Refused(400, "invalid_value", str(error), "response_format") from error
-        return asked, model.prepared(asked.messages, asked.sampling.max_tokens)
+        documents = {id: self._shelf.document(id) for id in asked.document_ids}
+        return asked, documents, model.prepared(asked.messages, asked.sampling.max_tokens, list(documents.values()))
 
     async def _chunks(
-        self, events: AsyncIterator[Any], completion: Completion, asked: ChatRequest
+        self, events: AsyncIterator[Any], completion: Completion, asked: ChatRequest, documents: dict[str, Document]
     ) -> AsyncIterator[dict[str, Any] | None]:
         yield completion.opening()
-        async for event in events:
-            if event is None:
+        async for told in events:
+            if told is None:
                 yield None
-            elif isinstance(event, Part):
-                yield completion.piece(event)
-            elif isinstance(event, Reading) and asked.wants_progress:
-                yield completion.progress(event)
-            elif isinstance(event, Finished):
-                for chunk in completion.closing(event.stats, ()):
+            elif isinstance(told, Part):
+                yield completion.piece(told)
+            elif isinstance(told, Reading) and asked.wants_progress:
+                yield completion.progress(told)
+            elif isinstance(told, Finished):
+                citations = await asyncio.to_thread(citations_of, told.text, documents)
+                for chunk in completion.closing(told.stats, citations):
                     yield chunk
+
+    async def _upload(self, request: Request) -> ASGIApp:
+        self._ready()
+        folder = tempfile.TemporaryDirectory(prefix="selfextend-")
+        try:
+            file = await self._received(request, Path(folder.name))
+        except BaseException:
+            folder.cleanup()
+            raise
+        stages = self._stages(request, file, folder)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return EventStream(stages, failed=lambda refused: {"stage": "error"} | body(refused))
+        async for stage in stages:
+            if stage is not None and stage["stage"] == "done":
+                return JSONResponse(stage["document"], 201)
+        raise ClientLeft
+
+    async def _received(self, request: Request, folder: Path) -> Path:
+        """The file of a form, in a folder."""
+        try:
+            async with within(request, self._limits.upload_bytes, "--max-upload").form(max_files=1, max_fields=20) as form:
+                upload = form.get("file")
+                if not isinstance(upload, UploadFile):
+                    raise wrong("file", "The form has no file: send multipart/form-data with a field named file.")
+                return await asyncio.to_thread(copied, upload.file, folder / safe_name(upload.filename or ""))
+        except HTTPException as error:
+            raise wrong("file", f"The form can't be read ({error.detail}): send multipart/form-data with a field named file.") from error
+
+    async def _stages(
+        self, request: Request, file: Path, folder: tempfile.TemporaryDirectory[str]
+    ) -> AsyncIterator[dict[str, Any] | None]:
+        try:
+            async for stage in self._intake.take(file, _client(request), request.receive):
+                yield None if stage is None else event(stage)
+        finally:
+            folder.cleanup()
+
+    async def _documents(self, request: Request) -> ASGIApp:
+        self._ready()
+        found = await asyncio.to_thread(lambda: [self._counted(kept).described() for kept in self._shelf.all()])
+        return JSONResponse({"object": "list", "data": found})
+
+    async def _document(self, request: Request) -> ASGIApp:
+        self._ready()
+        kept = await asyncio.to_thread(lambda: self._counted(self._shelf.get(request.path_params["id"])))
+        return JSONResponse(kept.described())
+
+    def _counted(self, kept: Kept) -> Kept:
+        """With the tokens of the model at hand."""
+        if kept.model == self._model.name:
+            return kept
+        document = self._shelf.document(kept.id)
+        kept = replace(kept, model=self._model.name, tokens=self._model.document_size(document))
+        with suppress(OSError):
+            self._shelf.note(kept)
+        return kept
+
+    async def _remove(self, request: Request) -> ASGIApp:
+        model, id = self._ready(), request.path_params["id"]
+
+        def remove() -> None:
+            kept = self._shelf.get(id)
+            with suppress(Refused):
+                model.forget(self._shelf.document(id))
+            self._shelf.remove(kept)
+
+        await asyncio.to_thread(remove)
+        return JSONResponse({"id": id, "object": "document", "deleted": True})
+
+    async def _page(self, request: Request) -> ASGIApp:
+        document = await asyncio.to_thread(self._shelf.document, request.path_params["id"])
+        number = _page_number(request, document.page_count)
+        page = document.pages[number - 1]
+        return JSONResponse({"page": number, "label": page.label, "text": page.text})
+
+    async def _picture(self, request: Request) -> ASGIApp:
+        kept = await asyncio.to_thread(self._shelf.get, request.path_params["id"])
+        if not kept.has_pictures:
+            raise Refused(404, "no_picture", f"{kept.filename} is no PDF, so its pages have no picture: ask for the text.")
+        number = _page_number(request, kept.n_pages)
+        texts = request.query_params.getlist("find")
+        marked, png = await asyncio.to_thread(self._painted, kept, number, texts, _width(request))
+        return Response(png, media_type="image/png", headers={"x-marked": "1" if marked else "0", "cache-control": "private, max-age=3600"})
+
+    def _painted(self, kept: Kept, number: int, texts: list[str], width: int) -> tuple[bool, bytes]:
+        with self._painting:
+            found = self._painter.mark(self._shelf.file(kept), kept.labels[number - 1], texts, width=width, must_find=False)
+        return bool(found.hits), found.png
+
+    def close(self) -> None:
+        """End the child that draws."""
+        self._painter.close()
 
 
 class _Answered:
@@ -159,6 +276,20 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 async def _no_method(request: Request, error: Exception) -> Response:
     return JSONResponse(body(Refused(405, "method_not_allowed", f"{request.url.path} doesn't take {request.method}.")), 405)
+
+
+def _page_number(request: Request, most: int) -> int:
+    number = int(request.path_params["number"])
+    if not 1 <= number <= most:
+        raise Refused(404, "page_not_found", f"There is no page {number}: the document has {most:,}, counted from 1.")
+    return number
+
+
+def _width(request: Request) -> int:
+    given = request.query_params.get("width", "900")
+    if not given.isdecimal() or not 50 <= int(given) <= 4000:
+        raise wrong("width", f"width is {given!r}: take a number of pixels from 50 to 4000.")
+    return int(given)
 
 
 def _client(request: Request) -> str:

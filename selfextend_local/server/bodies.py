@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -96,10 +96,15 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream:
-    """An answer as events (text/event-stream): each item is a line of JSON, None a sign of life. `ended` is the last line, if any."""
+    """An answer as events (text/event-stream): each item is a line of JSON, None a sign of life.
 
-    def __init__(self, items: AsyncIterator[dict[str, Any] | None], ended: str | None = None) -> None:
-        self._items, self._ended = items, ended
+    ended: the last line, if any. failed: what an error's line holds.
+    """
+
+    def __init__(
+        self, items: AsyncIterator[dict[str, Any] | None], ended: str | None = None, failed: Callable[[Refused], dict[str, Any]] = body
+    ) -> None:
+        self._items, self._ended, self._failed = items, ended, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
@@ -118,7 +123,7 @@ class EventStream:
         except ClientLeft:
             raise
         except Exception as error:
-            yield _line(body(refusal(error)))
+            yield _line(self._failed(refusal(error)))
             return
         if self._ended is not None:
             yield f"data: {self._ended}\n\n".encode()

@@ -132,6 +132,11 @@ class ServedModel:
         self._check(len(tokens), "The request")
         return Prepared(tokens, min(self.capacity, expect), tuple(documents))
 
+    def document_size(self, document: Document) -> int:
+        """Tokens that every question about a document begins with."""
+        with self._tokenising:
+            return len(self._shared([document], None))
+
     def document_tokens(self, document: Document) -> Prepared:
         """What every question about a document begins with. Raises Refused where it doesn't fit."""
         with self._tokenising:
@@ -223,9 +228,10 @@ class ServedModel:
             self._reader.flush()
             llm.reset()  # type: ignore[no-untyped-call]
 
-    def forget(self, prompt: Prepared) -> None:
+    def forget(self, document: Document) -> None:
         """Remove from disk and memory what was read of a document. From any thread."""
-        wanted = np.asarray(prompt.tokens, np.int32)
+        with self._tokenising:
+            wanted = np.asarray(self._shared([document], None), np.int32)
         for entry in self._cache.entries() if self._cache else ():
             if entry.common_prefix(wanted) >= min(len(wanted), entry.n_tokens) > RESTORE_GAIN:
                 with suppress(SessionError):

@@ -19,6 +19,7 @@ from selfextend_local.errors import SelfExtendError
 from .app import App, Limits
 from .guard import Access, is_loopback
 from .model import ServedModel
+from .shelf import Shelf
 from .turns import Worker
 
 _MOST_CONNECTIONS = 512
@@ -47,16 +48,25 @@ def listening(host: str, port: int, key: str | None) -> socket.socket:
 class Serving:
     """A server that answers on a socket until a signal comes, or `stop`.
 
-    ready: called in the model's thread when the model is loaded.
+    ready: called in the model's thread when the model is loaded. ocr: as for App.
     """
 
     def __init__(
-        self, model: ServedModel, listener: socket.socket, access: Access, limits: Limits, ready: Callable[[], None]
+        self,
+        model: ServedModel,
+        listener: socket.socket,
+        shelf: Shelf,
+        access: Access,
+        limits: Limits,
+        ready: Callable[[], None],
+        *,
+        ocr: bool = False,
     ) -> None:
         self._model, self._listener, self._ready = model, listener, ready
         self._worker = Worker(self._begin, model.close)
+        self._app = App(model, self._worker, shelf, access, limits, ocr=ocr)
         config = uvicorn.Config(
-            App(model, self._worker, access, limits).asgi,
+            self._app.asgi,
             lifespan="off",
             log_level="error",
             access_log=False,
@@ -73,6 +83,7 @@ class Serving:
             self._server.run(sockets=[self._listener])
         finally:
             self._worker.stop()
+            self._app.close()
         if self._worker.failed is not None:
             raise self._worker.failed
 

@@ -1,7 +1,7 @@
 """Where things lie on this machine: every folder, and every variable that names another.
 
     SELFEXTEND_CACHE_DIR   what can be made again: states of what was read, pictures of pages
-    SELFEXTEND_DATA_DIR    what the user made: chats
+    SELFEXTEND_DATA_DIR    what the user made or gave: chats, documents of the server
     SELFEXTEND_STATE_DIR   what was typed
     SELFEXTEND_PROFILES    what `selfextend tune` found out
     SELFEXTEND_CONFIG      config.toml
@@ -45,6 +45,11 @@ def chat_folder() -> Path:
     from platformdirs import user_data_path
 
     return (chosen(DATA_VARIABLE) or _usual(user_data_path)) / "chats"
+
+
+def document_folder() -> Path:
+    """Where the server keeps the documents that it was given."""
+    return chat_folder().with_name("documents")
 
 
 def history_file() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from selfextend_local.server.app import Limits
 from selfextend_local.server.guard import Access
 from selfextend_local.server.model import ServedModel
 from selfextend_local.server.serving import Serving, listening
+from selfextend_local.server.shelf import Shelf
 from selfextend_local.sessions import StateCache
 
 PATIENCE_S = 600.0
@@ -38,7 +40,9 @@ class Served:
 
 @contextmanager
 def served(
-    path: Path, *, access: Access | None = None, limits: Limits | None = None, cache: StateCache | None = None, **settings: Any
+    path: Path,
+    *,
+    shelf: Path | None = None, access: Access | None = None, limits: Limits | None = None, cache: StateCache | None = None, **settings: Any
 ) -> Iterator[Served]:
     """A server with this model while the block runs."""
     asked = Settings(**{"threads": 1, **settings})
@@ -50,7 +54,7 @@ def served(
     access = access or Access()
     with listening(access.host, 0, access.key) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        serving = Serving(model, listener, access, limits or Limits(), ready.set)
+        serving = Serving(model, listener, Shelf(shelf or Path(os.devnull)), access, limits or Limits(), ready.set)
         thread = threading.Thread(target=serving.run)
         thread.start()
         try:

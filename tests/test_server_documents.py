@@ -1,0 +1,270 @@
+"""Documents over HTTP: sent once, read once, asked about after a restart, and the pages that answers name."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from PIL import Image
+from support.scripted_model import make_scripted_model
+from support.served import PATIENCE_S, Served, served
+
+from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.positions import MICRO_BATCH
+from selfextend_local.server.app import Limits
+from selfextend_local.server.turns import Worker
+from selfextend_local.sessions import StateCache
+
+pytestmark = pytest.mark.native
+
+FACT = "The key of the north vault is 48213."
+SCRIPTS = {
+    "1": ["The key of ", "the north vault ", "is 48213", " [page ii]", "."],
+    "2": ["The key is 99999", " [page i]!"],
+    "3": ["The key of the north vault is 48213"],
+    "4": ["Nobody found the key of the south vault"],
+}
+FILLER = "Nothing happened on this day, and nobody wrote a word of it. "
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_scripted_model(tmp_path_factory.mktemp("models") / "scripted.gguf", SCRIPTS, trained_window=8192)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=11)
+    for text in (FILLER * 6, FILLER * 3 + FACT + " " + FILLER * 3, FILLER * 6):
+        pdf.add_page(label_style="r")
+        pdf.multi_cell(0, 6, text)
+    path = tmp_path_factory.mktemp("documents") / "report.pdf"
+    pdf.output(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("home")
+    with served(model, shelf=folder / "documents", cache=StateCache(folder / "states"), limits=Limits(upload_bytes=1 << 20)) as running:
+        yield running
+
+
+def sent(server: Served, path: Path, name: str | None = None) -> dict[str, Any]:
+    with path.open("rb") as file:
+        answer = server.http.post("/v1/documents", files={"file": (name or path.name, file)})
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest.fixture
+def document(server: Served, report: Path) -> dict[str, Any]:
+    return sent(server, report)
+
+
+def test_a_document_is_described(server: Served, document: dict[str, Any], report: Path) -> None:
+    expected = {"object": "document", "filename": "report.pdf", "bytes": report.stat().st_size, "n_pages": 3, "labels": ["i", "ii", "iii"],
+                "has_pictures": True, "notes": []}  # fmt: skip
+    assert expected.items() <= document.items() and document["tokens"] > 1000
+    assert set(document) == {*expected, "id", "created", "tokens"} and abs(document["created"] - time.time()) < 3600
+    assert server.http.get("/v1/documents").json() == {"object": "list", "data": [document]}
+    assert server.http.get(f"/v1/documents/{document['id']}").json() == document
+
+
+def test_the_same_contents_are_one_document(server: Served, document: dict[str, Any], report: Path) -> None:
+    assert sent(server, report, "other.pdf") == document
+
+
+def test_how_it_goes_is_told(server: Served, report: Path, tmp_path: Path) -> None:
+    other = tmp_path / "told.pdf"
+    other.write_bytes(report.read_bytes() + b"\n%another\n")
+    answer = server.http.post("/v1/documents", files={"file": other.open("rb")}, headers={"accept": "text/event-stream"})
+    events = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line.startswith("data: ")]
+    assert list(dict.fromkeys(event["stage"] for event in events)) == ["reading", "prefill", "done"]
+    assert [e for e in events if e["stage"] == "reading"][-1] == {"stage": "reading", "done": 3, "total": 3}
+    prefill = [e for e in events if e["stage"] == "prefill"][-1]
+    assert prefill["done"] == prefill["total"] and set(prefill) == {"stage", "done", "total", "seconds_left"}
+    assert server.http.delete(f"/v1/documents/{events[-1]['document']['id']}").json()["deleted"] is True
+
+
+def test_pages_as_text(server: Served, document: dict[str, Any]) -> None:
+    page = server.http.get(f"/v1/documents/{document['id']}/pages/2").json()
+    assert (page["page"], page["label"]) == (2, "ii") and FACT in " ".join(page["text"].split())
+    for number in ("0", "4", "99999999999"):
+        assert code_of(server.http.get(f"/v1/documents/{document['id']}/pages/{number}")) == (404, "page_not_found")
+
+
+def test_pages_as_pictures(server: Served, document: dict[str, Any]) -> None:
+    pages = f"/v1/documents/{document['id']}/pages"
+    for find, page, marked in (("key of the north vault", 2, "1"), ("key of the north vault", 1, "0"), ("", 2, "0"), ("?!", 2, "0")):
+        answer = server.http.get(f"{pages}/{page}.png", params={"find": find, "width": 500})
+        assert (answer.status_code, answer.headers["content-type"], answer.headers["x-marked"]) == (200, "image/png", marked)
+        assert abs(Image.open(io.BytesIO(answer.content)).width - 500) <= 1
+    assert server.http.get(f"{pages}/2.png").headers["x-marked"] == "0"
+    assert code_of(server.http.get(f"{pages}/4.png")) == (404, "page_not_found")
+    assert code_of(server.http.get(f"{pages}/1.png?width=1e9")) == (400, "invalid_value")
+
+
+def test_an_answer_about_a_document_cites_it(server: Served, document: dict[str, Any]) -> None:
+    answer = server.chat("The key? 1", document_ids=[document["id"]]).json()
+    (citation,) = answer["choices"][0]["message"]["citations"]
+    assert citation["document_id"] == document["id"] and (citation["page"], citation["label"], citation["verified"]) == (2, "ii", True)
+    assert " ".join(citation["quote"].split()) == FACT
+    assert answer["choices"][0]["message"]["content"][citation["start"] : citation["end"]] == "[page ii]"
+
+
+def test_a_wrong_citation_is_said(server: Served, document: dict[str, Any]) -> None:
+    (citation,) = server.chat("The key? 2", document_ids=[document["id"]]).json()["choices"][0]["message"]["citations"]
+    assert (citation["page"], citation["verified"], citation["quote"]) == (1, False, None)
+
+
+def test_an_answer_without_pages_gets_those_that_bear_it_out(server: Served, document: dict[str, Any]) -> None:
+    (citation,) = server.chat("The key? 3", document_ids=[document["id"]]).json()["choices"][0]["message"]["citations"]
+    assert (citation["page"], citation["verified"]) == (2, True) and " ".join(citation["quote"].split()) == FACT
+    assert server.chat("The key? 4", document_ids=[document["id"]]).json()["choices"][0]["message"]["citations"] == []
+    assert "citations" not in server.chat("The key? 1").json()["choices"][0]["message"]
+
+
+def test_a_stream_cites_at_its_end(server: Served, document: dict[str, Any]) -> None:
+    lines = server.chat("The key? 1", document_ids=[document["id"]], stream=True).text.split("\n\n")
+    chunks = [json.loads(line[6:]) for line in lines[:-2]]
+    assert [bool(chunk.get("citations")) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop" and chunks[-1]["citations"][0]["page"] == 2
+
+
+def test_after_a_restart_only_the_question_is_read(model: Path, report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home: Any = dict(shelf=tmp_path / "documents", cache=StateCache(tmp_path / "states"))
+    with served(model, **home) as running:
+        document = sent(running, report)
+    evaluated: list[int] = []
+    evaluate = SelfExtendLlama._evaluate
+    monkeypatch.setattr(SelfExtendLlama, "_evaluate", lambda self, chunk: (evaluated.append(len(chunk)), evaluate(self, chunk))[1])
+    with served(model, **home) as running:
+        assert running.http.get("/v1/documents").json()["data"] == [document]
+        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", timeout=PATIENCE_S)
+        for question in ("What is the key? 1", "And which key is it, please? 1"):
+            evaluated.clear()
+            answer = client.chat.completions.create(
+                model="", messages=[{"role": "user", "content": question}], extra_body={"document_ids": [document["id"]]}
+            )
+            assert answer.choices[0].message.content == "The key of the north vault is 48213 [page ii]."
+            assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
+            cached = answer.usage.prompt_tokens_details.cached_tokens
+            assert cached is not None and cached >= document["tokens"]
+            assert sum(evaluated) == answer.usage.prompt_tokens - cached <= len(question) + 8
+
+
+def test_another_document_in_between_costs_nothing(server: Served, document: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(f"{FILLER * 20}", encoding="utf-8")
+    second = sent(server, other)
+    assert (second["labels"], second["has_pictures"]) == (["1"], False)
+    for one in (document, second, document):
+        usage = server.chat("The key? 1", document_ids=[one["id"]]).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] >= one["tokens"]
+    assert code_of(server.http.get(f"/v1/documents/{second['id']}/pages/1.png")) == (404, "no_picture")
+    both = server.chat("The key? 1", document_ids=[document["id"], second["id"]]).json()
+    assert both["usage"]["prompt_tokens"] > document["tokens"] + second["tokens"] - 100
+    assert both["choices"][0]["message"]["citations"][0]["document_id"] == document["id"]
+    assert server.http.delete(f"/v1/documents/{second['id']}").status_code == 200
+
+
+def test_a_removed_document_is_gone_and_its_state_too(server: Served, report: Path, tmp_path: Path) -> None:
+    def kept_of(title: str) -> list[str]:
+        entries = server.model._cache.entries()  # type: ignore[union-attr]
+        return [name for entry in entries for name in entry.info.documents if title in name]
+
+    path = tmp_path / "secret.txt"
+    path.write_text(f"Secret {FILLER * 30}", encoding="utf-8")
+    document = sent(server, path)
+    assert kept_of("ecret")
+    assert server.http.delete(f"/v1/documents/{document['id']}").json() == {"id": document["id"], "object": "document", "deleted": True}
+    assert not kept_of("ecret")
+    for answer in (
+        server.http.get(f"/v1/documents/{document['id']}"),
+        server.http.delete(f"/v1/documents/{document['id']}"),
+        server.chat("The key? 1", document_ids=[document["id"]]),
+    ):
+        assert code_of(answer) == (404, "document_not_found")
+    again = sent(server, path)
+    usage = server.chat("The key? 1", document_ids=[again["id"]]).json()["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= again["tokens"]
+    server.http.delete(f"/v1/documents/{document['id']}")
+
+
+def test_a_document_that_doesnt_fit_is_refused_with_figures(model: Path, report: Path, tmp_path: Path) -> None:
+    with served(model, shelf=tmp_path / "documents", need_tokens=600, n_ctx=None) as running:
+        answer = running.http.post("/v1/documents", files={"file": report.open("rb")})
+        assert code_of(answer) == (400, "context_length_exceeded") and "--need-tokens" in answer.json()["error"]["message"]
+        assert running.http.get("/v1/documents").json()["data"] == []
+        streamed = running.http.post("/v1/documents", files={"file": report.open("rb")}, headers={"accept": "text/event-stream"})
+        last = json.loads(streamed.text.split("\n\n")[-2][6:])
+        assert (last["stage"], last["error"]["code"]) == ("error", "context_length_exceeded")
+
+
+def test_what_cant_be_read_is_refused(server: Served, tmp_path: Path) -> None:
+    def send(name: str, data: bytes) -> httpx.Response:
+        return server.http.post("/v1/documents", files={"file": (name, data)})
+
+    damaged = send("broken.pdf", b"%PDF-1.7 nothing")
+    assert code_of(damaged) == (400, "invalid_document") and "broken.pdf" in damaged.json()["error"]["message"]
+    assert "/tmp" not in damaged.text
+    assert code_of(send("empty.txt", b"")) == (400, "invalid_document")
+    assert code_of(send("large.txt", b"x" * (1 << 20)))[0] == 413
+    assert code_of(server.http.post("/v1/documents", json={})) == (400, "invalid_value")
+    assert code_of(server.http.post("/v1/documents", files={"other": b"x"})) == (400, "invalid_value")
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    assert code_of(server.http.post("/v1/documents", content=b"--y\r\n", headers=headers)) == (400, "invalid_value")
+    for id in ("doc-1", "..%2f..%2fetc", "doc-" + "0" * 32):
+        assert code_of(server.http.get(f"/v1/documents/{id}"))[0] == 404
+
+
+@pytest.mark.parametrize("name", ["../../evil.txt", "..\\evil.txt", "", ".", "a" * 300 + ".txt", "nul\0.txt", "/etc/passwd"])
+def test_a_name_stays_in_its_folder(server: Served, name: str, tmp_path: Path) -> None:
+    data = f"{name!r} {FILLER}".encode()
+    document = server.http.post("/v1/documents", files={"file": (name or "x", data)}).json()
+    assert "/" not in document["filename"] and "\\" not in document["filename"] and len(document["filename"]) < 140
+    server.http.delete(f"/v1/documents/{document['id']}")
+
+
+def test_who_leaves_stops_the_reading_ahead(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "left.txt"
+    path.write_text(f"Left {FILLER * 60}", encoding="utf-8")
+    evaluated, go = [], threading.Event()
+    evaluate = server.model.llm._evaluate
+
+    def held(chunk: Any) -> None:
+        evaluated.append(len(chunk))
+        assert go.wait(PATIENCE_S)
+        evaluate(chunk)
+
+    withdraw, withdrawn = Worker.withdraw, []
+    monkeypatch.setattr(Worker, "withdraw", lambda worker, work: (withdraw(worker, work), withdrawn.append(work))[0])
+    monkeypatch.setattr(server.model.llm, "_evaluate", held)
+    body = {"files": {"file": path.open("rb")}, "headers": {"accept": "text/event-stream"}}
+    with httpx.stream("POST", f"{server.url}/v1/documents", timeout=PATIENCE_S, **body) as answer:  # type: ignore[arg-type]
+        next(line for line in answer.iter_lines() if "prefill" in line)
+    end = time.monotonic() + PATIENCE_S
+    while len(withdrawn) < 2:  # the reading of the file, and that of its tokens
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    go.set()
+    assert server.chat("The key? 1").status_code == 200
+    assert sum(evaluated) <= 2 * MICRO_BATCH
+    assert not [one for one in server.http.get("/v1/documents").json()["data"] if one["filename"] == "left.txt"]
