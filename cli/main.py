@@ -17,6 +17,7 @@ COMMANDS = {
     "chat": "selfextend_cli.chat.command:command",
     "bench": "selfextend_cli.bench:command",
     "doctor": "selfextend_cli.doctor:command",
+    "env": "selfextend_cli.env:command",
     "serve": "selfextend_cli.serve.command:command",
     "sessions": "selfextend_cli.sessions:command",
     "summarize": "selfextend_cli.summarize.command:command",

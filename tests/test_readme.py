@@ -32,7 +32,7 @@ PAGES = {
     "docs/benchmarks.md": (1, 6),
     "docs/measured.md": (2, 6),
     "docs/compare.md": (2, 1),
-    "docs/integrations.md": (1, 10),
+    "docs/integrations.md": (3, 10),
     "patches/README.md": (0, 12),
 }
 
