@@ -81,7 +81,7 @@ class App:
             self._route("/v1/documents/{id}", self._remove, "DELETE"),
             self._route("/v1/documents/{id}/pages/{number:int}.png", self._picture, "GET"),
             self._route("/v1/documents/{id}/pages/{number:int}", self._page, "GET"),
-            self._route("/", partial(_file, "page.html"), "GET"),
+            self._route("/", partial(_file, "index.html"), "GET"),
             self._route("/page.js", partial(_file, "page.js"), "GET"),
             self._route("/page.css", partial(_file, "page.css"), "GET"),
         ]
