@@ -132,6 +132,7 @@ def test_a_schema_is_followed(server: Served) -> None:
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
         ({"logprobs": True}, "unsupported_parameter", "logprobs"),
         ({"messages": []}, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": "x"}] * 5000}, "invalid_value", "messages"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),
         ({"messages": [{"role": "system", "content": "x"}]}, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content"),

@@ -167,7 +167,14 @@ def test_after_a_restart_only_the_question_is_read(model: Path, report: Path, tm
             assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
             cached = answer.usage.prompt_tokens_details.cached_tokens
             assert cached is not None and cached >= document["tokens"]
-            assert sum(evaluated) == answer.usage.prompt_tokens - cached <= len(question) + 8
+            assert evaluated[0] == answer.usage.prompt_tokens - cached <= len(question) + 8
+
+
+def test_a_chat_without_documents_leaves_no_state(server: Served) -> None:
+    before = [entry.id for entry in server.model._cache.entries()]  # type: ignore[union-attr]
+    assert server.chat(f"{FILLER * 20} 1", stream=True).status_code == 200
+    server.model._reader.flush()
+    assert [entry.id for entry in server.model._cache.entries()] == before  # type: ignore[union-attr]
 
 
 def test_another_document_in_between_costs_nothing(server: Served, document: dict[str, Any], tmp_path: Path) -> None:

@@ -34,21 +34,24 @@ class PromptReader:
         expect: int,
         titles: Sequence[str] = (),
         *,
+        keeps: bool = True,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Prefill:
         """Evaluate what is neither in the cache nor on disk. `expect` as for `SelfExtendLlama.prefill`; `titles` of documents, for lists
-        of what is saved.
+        of what is saved. `keeps`: save now and then, and at a stop.
 
-        Raises ContextOverflow; Interrupted, with what was evaluated kept.
+        Raises ContextOverflow, Interrupted.
         """
         if self._autosave:
             self.restored = self._autosave.restore(prompt, expect, titles)
-            progress = self._autosave.checkpointing(progress, should_stop)
+            if keeps:
+                progress = self._autosave.checkpointing(progress, should_stop)
         try:
             return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=expect)
         except Interrupted:
-            self.keep()
+            if keeps:
+                self.keep()
             raise
 
     def keep(self) -> None:

@@ -28,8 +28,9 @@ def citations_of(answer: str, documents: Mapping[str, Document]) -> list[dict[st
 
 
 def _suggested(answer: str, documents: list[Document]) -> Iterator[Citation]:
+    places = {answer[start:end].strip(): (start, end) for start, end in reversed(list(sentences_of(answer)))}  # of the same, the first
     with PassageIndex(documents) as index:
-        for start, end in list(sentences_of(answer))[:_MOST_SENTENCES]:
+        for start, end in sorted(places.values())[:_MOST_SENTENCES]:
             if (passage := suggest_page(answer[start:end], documents, index)) is not None:
                 reference = Reference(start, end, passage.label, passage.label)
                 yield Citation(reference, passage.document, Status.VERIFIED, answer[start:end].strip(), False, passage)

@@ -189,7 +189,8 @@ class ServedModel:
         for part in parts(pieces, open=self.prompts.opens_thought and sampling.schema is None):
             shown.append(part)
             work.tell(part)
-        self._reader.keep()
+        if prompt.documents:
+            self._reader.keep()
         if writing.stop_reason == "interrupted":
             raise work.stopped()
         text = "".join(part.text for part in shown if not part.thought)
@@ -211,7 +212,11 @@ class ServedModel:
         titles = [document.title for document in prompt.documents]
         progress = _progress(work, len(prompt.tokens))
         try:
-            return self._reader.read(prompt.tokens, prompt.expect, titles, progress=progress, should_stop=work.should_stop)
+            # A state of every chat would soon drive those of the documents from the disk.
+            keeps = bool(prompt.documents)
+            return self._reader.read(
+                prompt.tokens, prompt.expect, titles, keeps=keeps, progress=progress, should_stop=work.should_stop
+            )
         except Interrupted:
             raise work.stopped() from None
 

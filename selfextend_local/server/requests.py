@@ -17,6 +17,7 @@ from selfextend_local.generation.sampling import Sampling
 from .refusals import Refused, wrong
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_MOST_MESSAGES = 4096
 _LARGEST_SEED = (1 << 32) - 2
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _REFUSED = {
@@ -80,6 +81,8 @@ def chat_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
 def _messages(given: Any) -> tuple[tuple[Role, str], ...]:
     if not isinstance(given, list) or not given:
         raise wrong("messages", 'messages is missing or empty: send [{"role": "user", "content": "…"}].')
+    if len(given) > _MOST_MESSAGES:
+        raise wrong("messages", f"messages has {len(given):,} entries, and {_MOST_MESSAGES:,} are the most: join some.")
     found = [_message(message, f"messages[{i}]") for i, message in enumerate(given)]
     first = next((i for i, (role, _) in enumerate(found) if role != "system"), len(found))
     if first > 1:
