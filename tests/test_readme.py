@@ -29,6 +29,7 @@ PAGES = {
     "docs/chat.md": (15, 4),
     "docs/install.md": (3, 2),
     "docs/batch.md": (3, 2),
+    "docs/server.md": (3, 2),
     "docs/benchmarks.md": (1, 6),
     "docs/measured.md": (2, 6),
     "docs/compare.md": (2, 1),
