@@ -28,13 +28,14 @@ def command(models_dir: Path | None) -> None:
     Example:
       selfextend models --models-dir ~/models
     """
-    found = list(_named(models_dir))
+    found = list(named(models_dir))
     width = max((len(name) for name, _ in found), default=0)
     for name, path in found:
         click.echo(f"{name:<{width}}  {_described(path)}")
 
 
-def _named(folder: Path | None) -> Iterator[tuple[str, Path]]:
+def named(folder: Path | None) -> Iterator[tuple[str, Path]]:
+    """Names and files: the aliases of config.toml, and the files of a folder; None = that of config.toml."""
     from .chat.command import command as chat
 
     held = config.read(click.Context(chat))
