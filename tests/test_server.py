@@ -24,7 +24,7 @@ from selfextend_local.server.app import Limits
 from selfextend_local.server.guard import Access
 from selfextend_local.server.turns import Work, Worker
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.slow]
 
 SCRIPTS = {"1": ["The ", "key ", "is ", "48213", "."], "2": ["on ", "and ", ...]}
 

@@ -23,7 +23,7 @@ from selfextend_local.server.app import Limits
 from selfextend_local.server.turns import Worker
 from selfextend_local.sessions import StateCache
 
-pytestmark = pytest.mark.native
+pytestmark = [pytest.mark.native, pytest.mark.slow]
 
 FACT = "The key of the north vault is 48213."
 SCRIPTS = {

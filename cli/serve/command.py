@@ -94,7 +94,7 @@ def command(
         from selfextend_local.server.serving import Serving, listening
         from selfextend_local.server.shelf import Shelf
     except ImportError as error:
-        raise click.ClickException(_EXTRA.format(error.name)) from error
+        raise click.ClickException(_EXTRA.format((error.name or "").partition(".")[0])) from error
     with listening(host, port, api_key) as listener:
         model = _planned(need_tokens, cache, flags)
         access = Access(host, api_key, allow_host, allow_origin)
