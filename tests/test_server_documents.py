@@ -126,7 +126,7 @@ def test_an_answer_about_a_document_cites_it(server: Served, document: dict[str,
     (citation,) = answer["choices"][0]["message"]["citations"]
     assert citation["document_id"] == document["id"] and (citation["page"], citation["label"], citation["verified"]) == (2, "ii", True)
     assert " ".join(citation["quote"].split()) == FACT
-    assert answer["choices"][0]["message"]["content"][citation["start"] : citation["end"]] == "[page ii]"
+    assert answer["choices"][0]["message"]["content"][citation["start"] : citation["end"]] == "[page ii]" and citation["named"]
 
 
 def test_a_wrong_citation_is_said(server: Served, document: dict[str, Any]) -> None:

@@ -18,13 +18,14 @@ _MOST_SENTENCES = 20
 
 
 def citations_of(answer: str, documents: Mapping[str, Document]) -> list[dict[str, Any]]:
-    """Of an answer about documents by id. `start` and `end` are its place in the answer; `quote` is what on the page bears it out,
-    None if it isn't verified."""
+    """Of an answer about documents by id. `start` and `end` are its place in the answer, in characters: of the page's name if it is
+    `named`, else of the sentence that the page bears out. `quote` is what on the page bears it out, None if it isn't verified."""
     paged = {id: document for id, document in documents.items() if document.paged}
     if not paged:
         return []
-    found = check_citations(answer, list(paged.values())) if find_citations(answer) else list(_suggested(answer, list(paged.values())))
-    return [_described(citation, paged) for citation in found]
+    named = bool(find_citations(answer))
+    found = check_citations(answer, list(paged.values())) if named else _suggested(answer, list(paged.values()))
+    return [_described(citation, paged) | {"named": named} for citation in found]
 
 
 def _suggested(answer: str, documents: list[Document]) -> Iterator[Citation]:

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="starlette isn't there: pip install 'selfextend-local[serve]'")
 
-from support.browser import PATIENCE_MS, ask, chromium, drop
+from support.browser import PATIENCE_MS, ask, drop, expect, marked_pixels, opened
 from support.fake_page_server import Answer, FakeServer, fake_page_server
 
 from selfextend_local.sample.book import report_pdf
@@ -27,12 +27,6 @@ ARABIC = "رمز الخزنة الشمالية هو 48213."
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def pdf() -> bytes:
     return report_pdf()
 
@@ -45,31 +39,7 @@ def server(tmp_path: Path) -> Iterator[FakeServer]:
 
 @pytest.fixture
 def page(browser: Any, server: FakeServer) -> Iterator[Any]:
-    yield from _opened(browser, server)
-
-
-def _opened(browser: Any, server: FakeServer, **options: Any) -> Iterator[Any]:
-    """The page, watched: it asks no other host, and breaks neither its policy nor itself."""
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    context.set_default_timeout(PATIENCE_MS)
-    tab = context.new_page()
-    asked: list[str] = []
-    faults: list[str] = []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: faults.append(str(error)))
-    tab.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
-    tab.goto(server.url)
-    yield tab
-    assert [url for url in asked if not url.startswith((server.url, "blob:", "data:"))] == []
-    assert faults == []
-    context.close()
-
-
-def _expect(found: Any) -> Any:
-    from playwright.sync_api import expect
-
-    expect.set_options(timeout=PATIENCE_MS)
-    return expect(found)
+    yield from opened(browser, server.url)
 
 
 def _read(page: Any, name: str, data: bytes) -> None:
@@ -77,60 +47,46 @@ def _read(page: Any, name: str, data: bytes) -> None:
     page.get_by_role("button", name=name, exact=True).wait_for()
 
 
-def _marked_pixels(page: Any) -> int:
-    """How many pixels of the picture are yellow."""
-    return page.locator("#viewer-body img").evaluate("""(picture) => {
-      const canvas = document.createElement("canvas");
-      canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
-      const drawing = canvas.getContext("2d");
-      drawing.drawImage(picture, 0, 0);
-      const { data } = drawing.getImageData(0, 0, canvas.width, canvas.height);
-      let found = 0;
-      for (let i = 0; i < data.length; i += 4) found += data[i] > 240 && data[i + 1] > 200 && data[i + 2] < 120;
-      return found;
-    }""")
-
-
 def test_from_the_drop_to_the_marked_page(page: Any, server: FakeServer, pdf: bytes) -> None:
     server.upload_waits = True
     server.answers = [Answer(FACT.pieces, FACT.citations, waits_before=2)]
-    _expect(page.get_by_role("heading", name="Ask a long document")).to_be_visible()
+    expect(page.get_by_role("heading", name="Ask a long document")).to_be_visible()
     drop(page, "report.pdf", pdf)
-    opened = page.get_by_role("list", name="Documents of this conversation")
-    _expect(opened).to_contain_text("Reading the pages: 3 of 12 pages")
+    rows = page.get_by_role("list", name="Documents of this conversation")
+    expect(rows).to_contain_text("Reading the pages: 3 of 12 pages")
     server.go.set()
-    _expect(opened).to_contain_text("about 31 s left")
-    _expect(opened.get_by_role("progressbar")).to_have_accessible_name("Reading report.pdf")
+    expect(rows).to_contain_text("about 31 s left")
+    expect(rows.get_by_role("progressbar")).to_have_accessible_name("Reading report.pdf")
     server.go.set()
-    _expect(page.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
-    _expect(page.get_by_label("Question", exact=True)).to_be_focused()
+    expect(page.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
+    expect(page.get_by_label("Question", exact=True)).to_be_focused()
 
     server.go.clear()
     ask(page, "What is the pass key?")
     log = page.get_by_role("log")
-    _expect(log).to_contain_text("The pass key is 48213")
-    _expect(log).not_to_contain_text("[page 3]")
+    expect(log).to_contain_text("The pass key is 48213")
+    expect(log).not_to_contain_text("[page 3]")
     server.go.set()
     reference = log.get_by_role("button", name="page 3", exact=True)
     reference.wait_for()
     source = page.get_by_role("region", name="Pages named in the answer").get_by_role("button")
-    _expect(source).to_contain_text("The page says so")
-    _expect(log).to_contain_text("9,000 tokens in view, 50 of them new")
+    expect(source).to_contain_text("The page says so")
+    expect(log).to_contain_text("9,000 tokens in view, 50 of them new")
 
     reference.click()
     viewer = page.get_by_role("region", name="report.pdf")
     picture = viewer.get_by_role("img")
-    _expect(picture).to_have_accessible_name("Page 3 of 40 of report.pdf, with the passage marked")
-    assert _marked_pixels(page) > 500
-    _expect(viewer.get_by_role("heading")).to_be_focused()
+    expect(picture).to_have_accessible_name("Page 3 of 40 of report.pdf, with the passage marked")
+    assert marked_pixels(page) > 500
+    expect(viewer.get_by_role("heading")).to_be_focused()
     viewer.get_by_role("button", name="Page after").click()
-    _expect(picture).to_have_accessible_name("Page 4 of 40 of report.pdf")
+    expect(picture).to_have_accessible_name("Page 4 of 40 of report.pdf")
     viewer.get_by_role("button", name="Page before").click()
     viewer.get_by_role("button", name="Text").click()
-    _expect(viewer.locator("mark")).to_have_text(QUOTE.rstrip("."))
+    expect(viewer.locator("mark")).to_have_text(QUOTE.rstrip("."))
     page.keyboard.press("Escape")
-    _expect(viewer).to_be_hidden()
-    _expect(reference).to_be_focused()
+    expect(viewer).to_be_hidden()
+    expect(reference).to_be_focused()
     [asked] = server.asked
     assert asked["messages"] == [{"role": "user", "content": "What is the pass key?"}]
     assert asked["document_ids"] == list(server.documents)
@@ -145,7 +101,7 @@ def test_the_next_question_carries_the_conversation_and_a_reload_keeps_it(page: 
     page.reload()
     page.get_by_role("button", name="page 3", exact=True).wait_for()
     ask(page, "Where are the logbooks?")
-    _expect(page.get_by_role("log")).to_contain_text("In the vault.")
+    expect(page.get_by_role("log")).to_contain_text("In the vault.")
     assert [message["content"] for message in server.asked[1]["messages"]] == [
         "What is the pass key?",
         "The pass key is **48213** [page 3].",
@@ -153,21 +109,21 @@ def test_the_next_question_carries_the_conversation_and_a_reload_keeps_it(page: 
     ]
     assert server.asked[1]["document_ids"] == list(server.documents)
     page.get_by_role("button", name="New conversation").click()
-    _expect(page.get_by_role("log")).to_be_empty()
+    expect(page.get_by_role("log")).to_be_empty()
 
 
 def test_stop_ends_the_request_and_keeps_what_came(page: Any, server: FakeServer) -> None:
     server.answers = [Answer(("It begins ", "and never ends."), waits_before=1), Answer(("Done.",))]
     ask(page, "Tell me all")
     log = page.get_by_role("log")
-    _expect(log).to_contain_text("It begins")
+    expect(log).to_contain_text("It begins")
     page.get_by_role("button", name="Stop the answer").click()
     assert server.left.wait(PATIENCE_MS / 1000)
-    _expect(log).to_contain_text("You stopped this answer.")
-    _expect(log).to_contain_text("It begins")
-    _expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+    expect(log).to_contain_text("You stopped this answer.")
+    expect(log).to_contain_text("It begins")
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
     page.get_by_role("button", name="Ask again").click()
-    _expect(log).to_contain_text("Done.")
+    expect(log).to_contain_text("Done.")
     assert [body["messages"][-1]["content"] for body in server.asked] == ["Tell me all"] * 2
 
 
@@ -183,17 +139,17 @@ def test_hostile_names_and_answers_stay_text(page: Any, server: FakeServer, pdf:
         Answer(error=(400, HOSTILE)),
     ]
     drop(page, name, pdf)
-    _expect(page.get_by_role("list", name="Documents of this conversation")).to_contain_text(name)
+    expect(page.get_by_role("list", name="Documents of this conversation")).to_contain_text(name)
     page.get_by_text("notes on the reading").click()
     ask(page, HOSTILE)
     page.get_by_role("button", name="page 3", exact=True).click()
-    _expect(page.locator("#viewer blockquote")).to_have_text(HOSTILE)
-    _expect(page.locator("#viewer-title")).to_have_text(name)
+    expect(page.locator("#viewer blockquote")).to_have_text(HOSTILE)
+    expect(page.locator("#viewer-title")).to_have_text(name)
     page.get_by_role("button", name="Close the page").click()
     ask(page, "And now?")
-    _expect(page.get_by_role("alert")).to_contain_text(HOSTILE)
+    expect(page.get_by_role("alert")).to_contain_text(HOSTILE)
     page.get_by_role("button", name=f"Delete {name}").click()
-    _expect(page.get_by_role("dialog")).to_contain_text(name)
+    expect(page.get_by_role("dialog")).to_contain_text(name)
     assert page.locator("#log img, #log script, #log a, #documents img, dialog img, body script").count() == 0
     assert page.locator("#log").inner_text().count(HOSTILE) >= 7
     assert page.evaluate("window.hit") is None
@@ -224,15 +180,15 @@ def test_errors_stand_where_they_happened_and_can_be_tried_again(page: Any, serv
     server.answers = [Answer(error=(400, too_long)), Answer(("Half ", broken)), FACT]
     drop(page, "report.pdf", pdf)
     row = page.get_by_role("list", name="Documents of this conversation")
-    _expect(row.get_by_role("alert")).to_contain_text("report.pdf is locked with a password: remove it first.")
+    expect(row.get_by_role("alert")).to_contain_text("report.pdf is locked with a password: remove it first.")
     row.get_by_role("button", name="Try again").click()
     page.get_by_role("checkbox", name="Ask report.pdf").wait_for()
     ask(page, "What is the pass key?")
     log = page.get_by_role("log")
-    _expect(log.get_by_role("alert")).to_contain_text(too_long)
+    expect(log.get_by_role("alert")).to_contain_text(too_long)
     log.get_by_role("button", name="Try again").click()
-    _expect(log.get_by_role("alert")).to_contain_text("The model stopped: see the log.")
-    _expect(log).to_contain_text("Half")
+    expect(log.get_by_role("alert")).to_contain_text("The model stopped: see the log.")
+    expect(log).to_contain_text("Half")
     log.get_by_role("button", name="Try again").click()
     log.get_by_role("button", name="page 3", exact=True).wait_for()
     assert log.get_by_role("alert").count() == 0
@@ -241,11 +197,11 @@ def test_errors_stand_where_they_happened_and_can_be_tried_again(page: Any, serv
 
 def test_a_server_that_is_gone_is_named(browser: Any, tmp_path: Path) -> None:
     with fake_page_server(tmp_path) as server:
-        tabs = _opened(browser, server)
+        tabs = opened(browser, server.url)
         page = next(tabs)
-        _expect(page.locator("#model")).to_have_text("mistral-7b-q4")
+        expect(page.locator("#model")).to_have_text("mistral-7b-q4")
     ask(page, "Are you there?")
-    _expect(page.get_by_role("alert")).to_contain_text("Is selfextend serve still running?")
+    expect(page.get_by_role("alert")).to_contain_text("Is selfextend serve still running?")
 
 
 @pytest.mark.parametrize(
@@ -255,68 +211,68 @@ def test_a_server_that_is_gone_is_named(browser: Any, tmp_path: Path) -> None:
 def test_an_answer_that_was_cut_says_so(page: Any, server: FakeServer, finish: str, reason: str, said: str) -> None:
     server.answers = [Answer(("Word " * 5,), finish=finish, stop_reason=reason)]
     ask(page, "All?")
-    _expect(page.get_by_role("log")).to_contain_text(said)
+    expect(page.get_by_role("log")).to_contain_text(said)
 
 
 def test_those_documents_are_asked_that_are_ticked(page: Any, server: FakeServer, pdf: bytes) -> None:
     _read(page, "report.pdf", pdf)
     _read(page, "minutes.txt", b"The trustees met in May.")
-    _expect(page.get_by_label("Question", exact=True)).to_have_attribute("placeholder", "Ask 2 documents")
+    expect(page.get_by_label("Question", exact=True)).to_have_attribute("placeholder", "Ask 2 documents")
     page.get_by_role("checkbox", name="Ask report.pdf").uncheck()
     ask(page, "When?")
-    _expect(page.get_by_role("log")).to_contain_text("Yes.")
+    expect(page.get_by_role("log")).to_contain_text("Yes.")
     [minutes] = [id for id, document in server.documents.items() if document["filename"] == "minutes.txt"]
     assert server.asked[0]["document_ids"] == [minutes]
     page.get_by_role("checkbox", name="Ask minutes.txt").uncheck()
     ask(page, "And without?")
-    _expect(page.get_by_role("log").get_by_text("Yes.")).to_have_count(2)
+    expect(page.get_by_role("log").get_by_text("Yes.")).to_have_count(2)
     assert "document_ids" not in server.asked[1]
 
 
 def test_kept_documents_are_opened_and_deleted(browser: Any, server: FakeServer, pdf: bytes) -> None:
     server.keep("report.pdf", pdf)
     server.keep("minutes.txt", b"The trustees met in May.")
-    for page in _opened(browser, server):
+    for page in opened(browser, server.url):
         kept = page.get_by_role("list", name="Documents kept by the server, to open again")
-        _expect(kept.get_by_role("listitem")).to_have_count(2)
+        expect(kept.get_by_role("listitem")).to_have_count(2)
         kept.get_by_role("button", name="Open report.pdf").click()
-        _expect(page.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
+        expect(page.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
         delete = page.get_by_role("button", name="Delete minutes.txt")
         delete.click()
         page.get_by_role("dialog").get_by_role("button", name="Keep").click()
         assert len(server.documents) == 2
         delete.click()
         page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-        _expect(delete).to_have_count(0)
+        expect(delete).to_have_count(0)
         assert [document["filename"] for document in server.documents.values()] == ["report.pdf"]
         page.get_by_role("button", name="Take report.pdf out of the conversation").click()
-        _expect(kept.get_by_role("button", name="Open report.pdf")).to_be_visible()
+        expect(kept.get_by_role("button", name="Open report.pdf")).to_be_visible()
 
 
 def test_the_key_is_asked_for_once_and_kept_for_the_tab(browser: Any, tmp_path: Path) -> None:
     with fake_page_server(tmp_path, key="right") as server:
         server.keep("minutes.txt", b"The trustees met in May.")
-        for page in _opened(browser, server):
+        for page in opened(browser, server.url):
             field = page.get_by_label("API key")
             field.fill("wrong")
             page.keyboard.press("Enter")
-            _expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("doesn't take this key")
+            expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("doesn't take this key")
             field.fill("right")
             page.get_by_role("button", name="Use the key").click()
             page.get_by_role("button", name="Open minutes.txt").click()
             page.reload()
             ask(page, "When?")
-            _expect(page.get_by_role("log")).to_contain_text("Yes.")
+            expect(page.get_by_role("log")).to_contain_text("Yes.")
             assert page.evaluate("Object.keys(localStorage)") == []
 
 
 def test_a_model_that_is_being_loaded_is_waited_for(browser: Any, server: FakeServer) -> None:
     server.loading = True
-    for page in _opened(browser, server):
-        _expect(page.locator("#model")).to_have_text("The model is being loaded…")
+    for page in opened(browser, server.url):
+        expect(page.locator("#model")).to_have_text("The model is being loaded…")
         ask(page, "Early?")
         server.loading = False
-        _expect(page.get_by_role("log")).to_contain_text("Yes.")
+        expect(page.get_by_role("log")).to_contain_text("Yes.")
 
 
 def test_an_arabic_document_is_set_from_right_to_left_with_its_passage_marked(page: Any, server: FakeServer) -> None:
@@ -325,7 +281,7 @@ def test_an_arabic_document_is_set_from_right_to_left_with_its_passage_marked(pa
     ask(page, "ما هو الرمز؟")
     reference = page.get_by_role("button", name="page 1", exact=True)
     reference.click()
-    _expect(page.locator("#viewer-body mark")).to_have_text(ARABIC.rstrip("."))
+    expect(page.locator("#viewer-body mark")).to_have_text(ARABIC.rstrip("."))
     directions = "(nodes) => nodes.map((node) => getComputedStyle(node).direction)"
     texts = page.locator("#log .question, #log .text p, #viewer-body p, #viewer blockquote, #opened .name bdi")
     assert set(texts.evaluate_all(directions)) == {"rtl"}
@@ -337,7 +293,7 @@ def test_what_was_left_out_can_be_read(page: Any, server: FakeServer, pdf: bytes
     assert notes
     page.locator("#opened summary").click()
     for note in notes:
-        _expect(page.locator("#opened .notes")).to_contain_text(note)
+        expect(page.locator("#opened .notes")).to_contain_text(note)
 
 
 _NAMELESS = """() => [...document.querySelectorAll("button, input, textarea, summary, progress, meter, img, dialog, section, aside")]
@@ -371,11 +327,11 @@ _FAINT = """() => {
 def test_all_has_a_name_and_can_be_seen(browser: Any, server: FakeServer, pdf: bytes, scheme: str, width: int) -> None:
     server.answers = [FACT, Answer(error=(400, "Too long."))]
     server.keep("minutes.txt", b"The trustees met in May.")
-    for page in _opened(browser, server, color_scheme=scheme, viewport={"width": width, "height": 800}):
+    for page in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
         _check(page)
         drop(page, "report.pdf", pdf)
         page.get_by_label("Question", exact=True).wait_for()
-        _expect(page.locator("#opened input")).to_have_count(1)
+        expect(page.locator("#opened input")).to_have_count(1)
         ask(page, "What is the pass key?")
         page.get_by_role("button", name="page 3", exact=True).wait_for()
         ask(page, "And more?")
@@ -409,7 +365,7 @@ def test_landmarks_and_the_way_by_keyboard(page: Any, server: FakeServer, pdf: b
     page.reload()
     page.get_by_role("checkbox").wait_for()
     page.keyboard.press("Tab")
-    _expect(page.get_by_role("link", name="Skip to the question")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to the question")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.type("What is the pass key?")
     page.keyboard.press("Enter")
@@ -420,16 +376,16 @@ def test_landmarks_and_the_way_by_keyboard(page: Any, server: FakeServer, pdf: b
         page.keyboard.press("Shift+Tab")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
-    _expect(page.get_by_role("region", name="report.pdf").get_by_role("heading")).to_be_focused()
-    _expect(page.get_by_role("status")).to_have_text("Page 3 of 40, the passage is marked")
+    expect(page.get_by_role("region", name="report.pdf").get_by_role("heading")).to_be_focused()
+    expect(page.get_by_role("status")).to_have_text("Page 3 of 40, the passage is marked")
 
 
 def test_on_a_phone_what_is_covered_is_out_of_reach(browser: Any, server: FakeServer, pdf: bytes) -> None:
     server.answers = [FACT]
-    for page in _opened(browser, server, viewport={"width": 360, "height": 700}, has_touch=True):
+    for page in opened(browser, server.url, viewport={"width": 360, "height": 700}, has_touch=True):
         page.get_by_role("button", name="Choose a file").wait_for()
         drop(page, "report.pdf", pdf)
-        _expect(page.locator("#opened input")).to_have_count(1)
+        expect(page.locator("#opened input")).to_have_count(1)
         ask(page, "What is the pass key?")
         page.get_by_role("button", name="page 3", exact=True).tap()
         page.locator("#viewer-body img").wait_for()
@@ -440,4 +396,4 @@ def test_on_a_phone_what_is_covered_is_out_of_reach(browser: Any, server: FakeSe
         page.get_by_role("button", name="1 document").tap()
         page.get_by_role("checkbox", name="Ask report.pdf").wait_for()
         page.keyboard.press("Escape")
-        _expect(page.get_by_role("button", name="1 document")).to_be_focused()
+        expect(page.get_by_role("button", name="1 document")).to_be_focused()

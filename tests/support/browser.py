@@ -22,6 +22,17 @@ _DROP = """([name, type, data]) => {
   }
 }"""
 
+_YELLOW = """(picture) => {
+  const canvas = document.createElement("canvas");
+  canvas.width = picture.naturalWidth; canvas.height = picture.naturalHeight;
+  const drawing = canvas.getContext("2d");
+  drawing.drawImage(picture, 0, 0);
+  const { data } = drawing.getImageData(0, 0, canvas.width, canvas.height);
+  let found = 0;
+  for (let i = 0; i < data.length; i += 4) found += data[i] > 240 && data[i + 1] > 200 && data[i + 2] < 120;
+  return found;
+}"""
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -45,3 +56,34 @@ def ask(page: Any, question: str) -> None:
     """A question typed and sent with Enter."""
     page.get_by_label("Question", exact=True).fill(question)
     page.keyboard.press("Enter")
+
+
+def expect(found: Any) -> Any:
+    """What playwright says about an element, once it is so."""
+    from playwright.sync_api import expect as expecting
+
+    expecting.set_options(timeout=PATIENCE_MS)
+    return expecting(found)
+
+
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    """The page at `url`, watched: it asks no other host, and breaks neither its policy nor itself."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    context.set_default_timeout(PATIENCE_MS)
+    tab = context.new_page()
+    asked: list[str] = []
+    faults: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("console", lambda said: faults.append(said.text) if "Content Security Policy" in said.text else None)
+    tab.goto(url)
+    yield tab
+    assert [other for other in asked if not other.startswith((url, "blob:", "data:"))] == []
+    assert faults == []
+    context.close()
+
+
+def marked_pixels(page: Any) -> int:
+    """How many pixels of the picture of the page are yellow."""
+    found: int = page.locator("#viewer-body img").evaluate(_YELLOW)
+    return found

@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +33,9 @@ _PAPER_POINTS = 595
 class Answer:
     """What a question is answered with.
 
-    pieces: of text, one chunk each; a dictionary is sent as the chunk. citations: with `document` for the place of its document among those
-    asked. error: a status and a sentence in place of an answer. waits_before: the piece before which the server waits for `FakeServer.go`.
+    pieces: of text, one chunk each; a dictionary is sent as the chunk. citations: without document and place; each is of the next place
+    in the text that names its page, and of the first document asked. error: a status and a sentence in place of an answer.
+    waits_before: the piece before which the server waits for `FakeServer.go`.
     """
 
     pieces: tuple[str | dict[str, Any], ...] = ("Yes.",)
@@ -86,11 +87,8 @@ class FakeServer:
         }
         return self.documents[id]
 
-    async def until_told(self, request: Request | None = None) -> None:
+    async def until_told(self) -> None:
         while not self.go.is_set():
-            if request is not None and await request.is_disconnected():
-                self.left.set()
-                return
             await asyncio.sleep(0.01)
 
     async def upload(self, request: Request) -> Response:
@@ -104,7 +102,7 @@ class FakeServer:
                 return
             yield _event({"stage": "reading", "done": 3, "total": 12})
             if self.upload_waits:
-                await self.until_told(request)
+                await self.until_told()
                 self.go.clear()
             try:
                 document = await asyncio.to_thread(self.keep, name, data)
@@ -113,7 +111,7 @@ class FakeServer:
                 return
             yield _event({"stage": "prefill", "done": 2048, "total": document["tokens"], "seconds_left": 31.4})
             if self.upload_waits:
-                await self.until_told(request)
+                await self.until_told()
             yield _event({"stage": "done", "document": document})
 
         return StreamingResponse(events(), media_type="text/event-stream")
@@ -125,21 +123,29 @@ class FakeServer:
         if answer.error:
             return _refused(*answer.error)
         ids = body.get("document_ids", [])
-        citations = [{"document_id": ids[c.get("document", 0)], **c} for c in answer.citations]
+        citations = list(_placed("".join(piece for piece in answer.pieces if isinstance(piece, str)), answer.citations, ids))
 
         async def chunks() -> AsyncIterator[str]:
-            yield _chunk({"role": "assistant", "content": ""})
-            yield _chunk({}, prompt_progress={"total": 9000, "cache": 2000, "processed": 4500, "seconds_left": 12.0})
-            for at, piece in enumerate(answer.pieces):
-                if at == answer.waits_before:
-                    await self.until_told(request)
-                yield f"data: {json.dumps(piece)}\n\n" if isinstance(piece, dict) else _chunk({"content": piece})
-            yield _chunk({}, answer.finish, citations=citations, selfextend={"stop_reason": answer.stop_reason})
-            details = {"cached_tokens": 8950}
-            yield f"data: {json.dumps({'choices': [], 'usage': {'prompt_tokens': 9000, 'prompt_tokens_details': details}})}\n\n"
-            yield "data: [DONE]\n\n"
+            try:
+                async for chunk in self.chunks_of(answer, citations):
+                    yield chunk
+            except (asyncio.CancelledError, GeneratorExit):
+                self.left.set()
+                raise
 
         return StreamingResponse(chunks(), media_type="text/event-stream")
+
+    async def chunks_of(self, answer: Answer, citations: list[dict[str, Any]]) -> AsyncIterator[str]:
+        yield _chunk({"role": "assistant", "content": ""})
+        yield _chunk({}, prompt_progress={"total": 9000, "cache": 2000, "processed": 4500, "seconds_left": 12.0})
+        for at, piece in enumerate(answer.pieces):
+            if at == answer.waits_before:
+                await self.until_told()
+            yield f"data: {json.dumps(piece)}\n\n" if isinstance(piece, dict) else _chunk({"content": piece})
+        yield _chunk({}, answer.finish, citations=citations, selfextend={"stop_reason": answer.stop_reason})
+        details = {"cached_tokens": 8950}
+        yield f"data: {json.dumps({'choices': [], 'usage': {'prompt_tokens': 9000, 'prompt_tokens_details': details}})}\n\n"
+        yield "data: [DONE]\n\n"
 
     async def health(self, request: Request) -> Response:
         return JSONResponse({"status": "loading" if self.loading else "ok"}, 503 if self.loading else 200)
@@ -213,6 +219,16 @@ class _Guarded:
             await _refused(401, "The API key is missing or wrong.")(scope, receive, with_policy)
         else:
             await self._app(scope, receive, with_policy)
+
+
+def _placed(text: str, citations: Sequence[dict[str, Any]], ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    end = 0
+    for citation in citations:
+        said = citation.get("said", f"[page {citation['label']}]")
+        start = text.index(said, end)
+        end = start + len(said)
+        status = "verified" if citation["verified"] else "unverified"
+        yield {"document_id": ids[0], "start": start, "end": end, "named": True, "status": status, **citation}
 
 
 def _refused(status: int, sentence: str) -> Response:

@@ -530,25 +530,25 @@ function goesOn(kind, lines, at) {
   return next === kind;
 }
 
-function drawn({ kind, lines }, linked) {
+function drawn({ kind, lines }, marks) {
   if (kind === "code") {
     const body = lines.slice(1, FENCE.test(lines.at(-1)) && lines.length > 1 ? -1 : undefined);
-    return element("pre", { tabindex: "0", dir: "ltr" }, element("code", {}, body.join("\n")));
+    return element("pre", { tabindex: "0", dir: "ltr" }, element("code", {}, unmarked(body.join("\n"), marks)));
   }
-  if (kind === "heading") return element("h3", { dir: "auto" }, ...inline(HEADING.exec(lines[0])[1], linked));
-  if (kind === "list") return listOf(lines, linked);
-  if (kind === "table") return tableOf(lines, linked);
+  if (kind === "heading") return element("h3", { dir: "auto" }, ...inline(HEADING.exec(lines[0])[1], marks));
+  if (kind === "list") return listOf(lines, marks);
+  if (kind === "table") return tableOf(lines, marks);
   const text = kind === "quote" ? lines.map((line) => line.replace(/^>\s?/, "")) : lines;
-  return element(kind === "quote" ? "blockquote" : "p", { dir: "auto" }, ...inline(text.join("\n"), linked));
+  return element(kind === "quote" ? "blockquote" : "p", { dir: "auto" }, ...inline(text.join("\n"), marks));
 }
 
-function listOf(lines, linked) {
+function listOf(lines, marks) {
   const levels = []; // {indent, list}
   let item = null;
   for (const line of lines) {
     const found = ITEM.exec(line);
     if (!found) {
-      if (line.trim() && item) item.append("\n", ...inline(line.trim(), linked));
+      if (line.trim() && item) item.append("\n", ...inline(line.trim(), marks));
       continue;
     }
     const indent = found[1].length;
@@ -559,15 +559,15 @@ function listOf(lines, linked) {
       item?.append(list);
       levels.push({ indent, list });
     }
-    item = element("li", { dir: "auto" }, ...inline(found[3], linked));
+    item = element("li", { dir: "auto" }, ...inline(found[3], marks));
     levels.at(-1).list.append(item);
   }
   return levels[0].list;
 }
 
-function tableOf(lines, linked) {
+function tableOf(lines, marks) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => cell.trim());
-  const row = (tag, line) => element("tr", {}, ...cells(line).map((cell) => element(tag, { dir: "auto" }, ...inline(cell, linked))));
+  const row = (tag, line) => element("tr", {}, ...cells(line).map((cell) => element(tag, { dir: "auto" }, ...inline(cell, marks))));
   const head = element("thead", {}, row("th", lines[0]));
   const body = element("tbody", {}, ...lines.slice(2).map((line) => row("td", line)));
   return element("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" }, element("table", {}, head, body));
@@ -575,58 +575,94 @@ function tableOf(lines, linked) {
 
 const MARKED = /`([^`\n]+)`|\*\*(?=\S)([^*]+?)\*\*|(?<![\w*])\*(?=\S)([^*\n]+?)\*(?![\w*])/g;
 
-function inline(text, linked) {
+function inline(text, marks) {
   const nodes = [];
   let at = 0;
   for (const found of text.matchAll(MARKED)) {
-    nodes.push(...withReferences(text.slice(at, found.index), linked));
-    if (found[1] !== undefined) nodes.push(element("code", {}, found[1]));
-    else if (found[2] !== undefined) nodes.push(element("strong", {}, ...withReferences(found[2], linked)));
-    else nodes.push(element("em", {}, ...withReferences(found[3], linked)));
+    nodes.push(...withReferences(text.slice(at, found.index), marks));
+    if (found[1] !== undefined) nodes.push(element("code", {}, unmarked(found[1], marks)));
+    else if (found[2] !== undefined) nodes.push(element("strong", {}, ...withReferences(found[2], marks)));
+    else nodes.push(element("em", {}, ...withReferences(found[3], marks)));
     at = found.index + found[0].length;
   }
-  nodes.push(...withReferences(text.slice(at), linked));
+  nodes.push(...withReferences(text.slice(at), marks));
   return nodes;
 }
 
-// [page 12], [Title, page 12], (p. 12), page iv
-const REFERENCE = /[[(]([^[\]()\n]{0,100}?\b(?:pages?|pp?\.)\s*([^[\]()\n]{1,24}?))[\])]|\b((?:pages?|pp?\.)\s*([\w-]{1,10}\b))/gi;
+/** What citations stand for, by their places: a page's name is shown as a button, a sentence that a page bears out has one behind it. */
+function marksOf(characters, citations) {
+  const marks = [];
+  for (const citation of citations) {
+    const { start, end, named } = citation;
+    const same = marks.find((mark) => mark.start === start && mark.end === end);
+    const said = characters.slice(start, end).join("");
+    if (same) same.citations.push(citation);
+    else marks.push({ start, end, source: named ? said : "", at: named ? start : start + [...said.trimEnd()].length, citations: [citation] });
+  }
+  return marks;
+}
 
-/** The text with its page references as buttons, for those that the server found a page for. */
-function withReferences(text, linked) {
-  if (!linked?.length || !text) return text ? [text] : [];
+/** The text with a mark, `START number END`, for each citation. */
+function withMarks(characters, marks) {
+  let marked = "";
+  let at = 0;
+  for (const [number, mark] of [...marks.entries()].sort(([, a], [, b]) => a.at - b.at)) {
+    marked += characters.slice(at, mark.at).join("") + `${START}${number}${END}`;
+    at = mark.source ? mark.end : mark.at;
+  }
+  return marked + characters.slice(at).join("");
+}
+
+// What stands for a citation while a text is parsed: of Unicode's private use, so no text needs them.
+const START = "\ue000";
+const END = "\ue001";
+const MARK = /\ue000(\d+)\ue001/g;
+
+/** The text with a button for each page that it names. */
+function withReferences(text, marks) {
+  if (!text) return [];
+  if (!marks?.length) return [text];
   const nodes = [];
   let at = 0;
-  for (const found of text.matchAll(REFERENCE)) {
-    const shown = found[1] ?? found[3];
-    const label = (found[2] ?? found[4]).trim();
-    const named = linked.filter((entry) => entry.citation.label === label || String(entry.citation.page) === label);
-    const entry = named.find((one) => !one.used) ?? named[0];
-    if (!entry) continue;
-    entry.used = true;
-    nodes.push(text.slice(at, found.index), referenceButton(entry, shown));
+  for (const found of text.matchAll(MARK)) {
+    nodes.push(text.slice(at, found.index), ...referencesAt(marks[Number(found[1])]));
     at = found.index + found[0].length;
   }
   nodes.push(text.slice(at));
   return nodes.filter((node) => node !== "");
 }
 
-function referenceButton({ citation }, shown) {
-  const button = element("button", { type: "button", class: citation.verified ? "reference true" : "reference", title: statusOf(citation) }, shown);
+/** The text as the model wrote it. */
+function unmarked(text, marks) {
+  return marks?.length ? text.replace(MARK, (_, number) => marks[Number(number)].source) : text;
+}
+
+function referencesAt({ source, citations }) {
+  const spaced = source ? [] : [" "];
+  return [...spaced, ...citations.flatMap((citation, place) => (place ? [" ", referenceTo(citation)] : [referenceTo(citation)]))];
+}
+
+function referenceTo(citation) {
+  const shown = `page ${citation.label}`;
+  const kind = citation.verified ? "reference true" : "reference";
+  if (!citation.page) return element("span", { class: kind, title: statusOf(citation) }, shown);
+  const button = element("button", { type: "button", class: kind, title: statusOf(citation) }, shown);
   button.addEventListener("click", () => viewCitation(citation, button));
   return button;
 }
 
 /** Shows a text in `holder`; what didn't change of it stays, with the reader's selection. */
-function showText(holder, text, citations) {
-  const linked = citations?.map((citation) => ({ citation, used: false }));
-  const blocks = blocksOf(text);
+function showText(holder, text, citations = []) {
+  const plain = text.replaceAll(/[\ue000\ue001]/g, "\ufffd");
+  const characters = [...plain]; // the server counts characters, not UTF-16 units
+  const marks = marksOf(characters, citations);
+  const blocks = blocksOf(withMarks(characters, marks));
   const sources = blocks.map((block) => `${block.kind}\n${block.lines.join("\n")}`);
-  const before = linked ? [] : holder.sources ?? [];
+  const before = marks.length ? [] : holder.sources ?? [];
   let same = 0;
   while (same < sources.length && sources[same] === before[same]) same += 1;
   while (holder.childNodes.length > same) holder.lastChild.remove();
-  holder.append(...blocks.slice(same).map((block) => drawn(block, linked)));
+  holder.append(...blocks.slice(same).map((block) => drawn(block, marks)));
   holder.sources = sources;
 }
 
@@ -679,9 +715,14 @@ function footOf(turn) {
   return foot;
 }
 
+const STATUS = {
+  "verified": "The page says so",
+  "page found, quote not on it": "The quote isn't on this page",
+  "no such page": "There is no such page",
+};
+
 function statusOf(citation) {
-  if (citation.verified) return "The page says so";
-  return citation.quote ? "Nearest passage: read it yourself" : "Not verified: read the page yourself";
+  return STATUS[citation.verified ? "verified" : citation.status] ?? "Not verified: read the page yourself";
 }
 
 function nameOf(id) {
@@ -690,10 +731,10 @@ function nameOf(id) {
 }
 
 function sourcesOf(turn) {
-  const several = new Set(turn.citations.map((citation) => citation.document_id)).size > 1;
+  const several = turn.asked.length > 1;
   const seen = new Set();
   const items = turn.citations.filter((citation) => {
-    const key = JSON.stringify([citation.document_id, citation.page, citation.quote]);
+    const key = JSON.stringify([citation.document_id, citation.label, citation.quote, citation.status]);
     return !seen.has(key) && seen.add(key);
   }).map((citation) => sourceOf(citation, several));
   return element("section", { class: "sources", "aria-label": "Pages named in the answer" }, element("ul", {}, ...items));
@@ -703,9 +744,10 @@ function sourceOf(citation, several) {
   const found = nameOf(citation.document_id);
   const status = element("span", { class: citation.verified ? "status true" : "status" }, icon(citation.verified ? "true" : "open-question"), statusOf(citation));
   const where = `Page ${citation.label ?? citation.page}`;
-  const button = element("button", { type: "button", class: "source" },
-    element("span", { class: "source-head" }, element("strong", {}, where), several && found ? element("span", { class: "quiet", dir: "auto" }, found.filename) : null, status),
-    citation.quote ? element("q", { dir: "auto" }, citation.quote) : null);
+  const name = several && found ? element("bdi", { class: "quiet" }, found.filename) : null;
+  const head = element("span", { class: "source-head" }, element("strong", {}, where), name, status);
+  if (!citation.page) return element("li", {}, element("div", { class: "source" }, head));
+  const button = element("button", { type: "button", class: "source" }, head, citation.quote ? element("q", { dir: "auto" }, citation.quote) : null);
   button.addEventListener("click", () => viewCitation(citation, button));
   return element("li", {}, button);
 }
@@ -789,7 +831,7 @@ function takeIn(turn, chunk, shown) {
   turn.thoughts += choice?.delta?.reasoning_content ?? "";
   turn.answer += choice?.delta?.content ?? "";
   if (choice?.delta?.content || choice?.delta?.reasoning_content) later(turn, shown);
-  if (chunk.citations) turn.citations = chunk.citations.filter((citation) => citation.page);
+  if (chunk.citations) turn.citations = chunk.citations;
   if (choice?.finish_reason) turn.remark = remarkOn(choice.finish_reason, chunk.selfextend?.stop_reason);
   if (chunk.usage) turn.used = usedOf(chunk.usage);
 }
