@@ -127,6 +127,16 @@ def test_stop_ends_the_request_and_keeps_what_came(page: Any, server: FakeServer
     assert [body["messages"][-1]["content"] for body in server.asked] == ["Tell me all"] * 2
 
 
+def test_a_document_that_is_being_read_can_be_stopped(page: Any, server: FakeServer, pdf: bytes) -> None:
+    server.upload_waits = True
+    drop(page, "report.pdf", pdf)
+    expect(page.locator("#reading")).to_contain_text("3 of 12 pages")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    assert server.left.wait(PATIENCE_MS / 1000)
+    expect(page.get_by_role("button", name="Choose a file")).to_be_focused()
+    assert server.documents == {}
+
+
 def test_hostile_names_and_answers_stay_text(page: Any, server: FakeServer, pdf: bytes) -> None:
     server.more_notes = (f"left out: {HOSTILE}",)
     name = HOSTILE.replace("/", ":").replace('"', "'") + ".pdf"
@@ -193,6 +203,19 @@ def test_errors_stand_where_they_happened_and_can_be_tried_again(page: Any, serv
     log.get_by_role("button", name="page 3", exact=True).wait_for()
     assert log.get_by_role("alert").count() == 0
     assert [len(body["messages"]) for body in server.asked] == [1, 1, 1]
+
+
+def test_what_failed_long_ago_cant_take_later_answers_with_it(page: Any, server: FakeServer) -> None:
+    server.answers = [Answer(error=(500, "A fault.")), Answer(("Later.",))]
+    ask(page, "First?")
+    page.get_by_role("alert").wait_for()
+    ask(page, "Second?")
+    page.get_by_role("button", name="Ask again").wait_for()
+    for _ in range(2):
+        expect(page.get_by_role("log")).to_contain_text("A fault.")
+        expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+        page.reload()
+        page.get_by_role("button", name="Ask again").wait_for()
 
 
 def test_a_server_that_is_gone_is_named(browser: Any, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class Answer:
 class FakeServer:
     """A server that runs.
 
-    asked: the bodies of the questions. left: set when a client went away in the middle of an answer. go: what waits, goes on.
+    asked: the bodies of the questions. left: set when a client went away in the middle of a stream. go: what waits, goes on.
     """
 
     folder: Path
@@ -114,7 +114,7 @@ class FakeServer:
                 await self.until_told()
             yield _event({"stage": "done", "document": document})
 
-        return StreamingResponse(events(), media_type="text/event-stream")
+        return StreamingResponse(self._watched(events()), media_type="text/event-stream")
 
     async def chat(self, request: Request) -> Response:
         body = await request.json()
@@ -125,17 +125,17 @@ class FakeServer:
         ids = body.get("document_ids", [])
         citations = list(_placed("".join(piece for piece in answer.pieces if isinstance(piece, str)), answer.citations, ids))
 
-        async def chunks() -> AsyncIterator[str]:
-            try:
-                async for chunk in self.chunks_of(answer, citations):
-                    yield chunk
-            except (asyncio.CancelledError, GeneratorExit):
-                self.left.set()
-                raise
+        return StreamingResponse(self._watched(self._chunks(answer, citations)), media_type="text/event-stream")
 
-        return StreamingResponse(chunks(), media_type="text/event-stream")
+    async def _watched(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
+        try:
+            async for line in lines:
+                yield line
+        except (asyncio.CancelledError, GeneratorExit):
+            self.left.set()
+            raise
 
-    async def chunks_of(self, answer: Answer, citations: list[dict[str, Any]]) -> AsyncIterator[str]:
+    async def _chunks(self, answer: Answer, citations: list[dict[str, Any]]) -> AsyncIterator[str]:
         yield _chunk({"role": "assistant", "content": ""})
         yield _chunk({}, prompt_progress={"total": 9000, "cache": 2000, "processed": 4500, "seconds_left": 12.0})
         for at, piece in enumerate(answer.pieces):

@@ -45,6 +45,10 @@ function iconButton(name, label, onclick) {
   return element("button", { type: "button", class: "round", "aria-label": label, title: label, onclick }, icon(name));
 }
 
+function plainButton(label, onclick) {
+  return element("button", { type: "button", class: "plain", onclick }, label);
+}
+
 function announce(words) {
   $("status").textContent = words;
 }
@@ -222,7 +226,7 @@ function restoreConversation() {
     const found = state.kept.find((kept) => kept.id === id);
     if (found) opened(found, asked);
   }
-  for (const turn of saved.turns ?? []) showTurn(addTurn(turn));
+  for (const turn of (saved.turns ?? []).map(addTurn)) showTurn(turn);
 }
 
 // ---- documents ----
@@ -309,12 +313,19 @@ function opened(document, asked = true) {
 }
 
 function leaveOut(entry) {
+  const focused = [entry.node, $("reading")].some((node) => node?.contains(document.activeElement));
   entry.stop?.abort();
   state.documents = state.documents.filter((other) => other !== entry);
   if (entry.document) state.kept.unshift(entry.document);
   if (entry.document && viewed?.document.id === entry.document.id) closeViewer();
   showDocuments();
   keepConversation();
+  if (focused) focusDocuments();
+}
+
+/** Where the keyboard goes on from when what it was on is gone. */
+function focusDocuments() {
+  ($("welcome").hidden ? $("add-document") : $("choose")).focus();
 }
 
 async function deleteDocument(found, row) {
@@ -336,7 +347,7 @@ async function deleteDocument(found, row) {
   announce(`${found.filename} is deleted`);
   showDocuments();
   keepConversation();
-  (state.documents.length ? $("add-document") : $("choose")).focus();
+  focusDocuments();
 }
 
 function showDocuments() {
@@ -373,7 +384,7 @@ function readRow(entry) {
   return [
     element("div", { class: "name-line" }, box, name),
     underName(read,
-      iconButton("close", `Take ${read.filename} out of the conversation`, () => { leaveOut(entry); $("add-document").focus(); }),
+      iconButton("close", `Take ${read.filename} out of the conversation`, () => leaveOut(entry)),
       iconButton("delete", `Delete ${read.filename}`, () => deleteDocument(read, entry.node))),
     notesOf(read) ?? "",
   ];
@@ -399,20 +410,40 @@ function updateProgress(entry) {
 function showReading() {
   const failed = state.documents.filter((entry) => entry.failure);
   const coming = state.documents.filter((entry) => !entry.document && !entry.failure);
-  $("documents-count").textContent = failed.length ? `${failed.length} not read` : coming.length ? `Reading ${coming.length}…`
-    : state.documents.length ? count(state.documents.length, "document") : "Documents";
+  $("documents-count").textContent = documentsInWords(failed.length, coming.length);
   const entry = failed[0] ?? coming[0];
   $("reading").hidden = !entry || state.turns.length > 0;
   if ($("reading").hidden) return;
-  if (entry !== showReading.entry || failed.length || !$("reading").hasChildNodes()) {
-    const title = element("h2", {}, failed.length ? "Not read: " : "Reading ", element("bdi", {}, entry.name));
-    const rest = failed.length ? [problem(entry.failure, "Try again", () => retryUpload(entry))] : [element("progress", { "aria-label": "Progress" }), element("p", { class: "quiet" })];
-    $("reading").replaceChildren(title, ...rest);
+  if (shownReading.entry !== entry || shownReading.failure !== entry.failure) {
+    $("reading").replaceChildren(...(entry.failure ? unreadWords(entry) : comingWords(entry)));
+    shownReading = { entry, failure: entry.failure };
   }
-  showReading.entry = failed.length ? null : entry;
-  if (failed.length) return;
+  if (entry.failure) return;
   fillBar($("reading").querySelector("progress"), entry.progress);
   $("reading").querySelector("p").textContent = entry.progress?.words ?? "Waits for its turn";
+}
+
+let shownReading = {};
+
+function documentsInWords(failed, coming) {
+  if (failed) return `${failed} not read`;
+  if (coming) return `Reading ${coming}…`;
+  return state.documents.length ? count(state.documents.length, "document") : "Documents";
+}
+
+function unreadWords(entry) {
+  const words = problem(entry.failure, "Try again", () => retryUpload(entry));
+  words.removeAttribute("role"); // the row of the document says it already
+  return [element("h2", {}, "Not read: ", element("bdi", {}, entry.name)), words];
+}
+
+function comingWords(entry) {
+  const stop = plainButton("Stop", () => leaveOut(entry));
+  return [
+    element("h2", {}, "Reading ", element("bdi", {}, entry.name)),
+    element("progress", { "aria-label": "Progress" }),
+    element("div", { class: "row" }, element("p", { class: "quiet" }), stop),
+  ];
 }
 
 function fillBar(bar, progress) {
@@ -447,7 +478,8 @@ function keptRow(kept) {
 }
 
 function underName(read, ...actions) {
-  return element("div", { class: "under-name" }, element("p", { class: "small quiet" }, sizeOf(read)), element("div", { class: "actions" }, ...actions));
+  const size = element("p", { class: "small quiet" }, sizeOf(read));
+  return element("div", { class: "under-name" }, size, element("div", { class: "actions" }, ...actions));
 }
 
 function sizeOf({ n_pages: pages, tokens }) {
@@ -462,8 +494,13 @@ function notesOf({ notes }) {
 }
 
 function problem(sentence, label, onclick) {
-  const again = label && element("button", { type: "button", class: "plain", onclick }, label);
-  return element("div", { class: "problem", role: "alert" }, element("p", { class: "problem-words", dir: "auto" }, sentence), again || null);
+  const words = element("p", { class: "problem-words", dir: "auto" }, sentence);
+  return element("div", { class: "problem", role: "alert" }, words, label && plainButton(label, onclick));
+}
+
+function invitation(asked, read) {
+  if (asked) return asked === 1 ? "Ask this document" : `Ask ${count(asked, "document")}`;
+  return read ? "Ask the model (no document is ticked)" : "Ask the model";
 }
 
 /** What depends on which documents are asked: the hint, the room that is left, whether one can begin. */
@@ -479,7 +516,7 @@ function showReadiness() {
     const over = tokens > room ? " More than fits: untick a document, or start the server with a larger --need-tokens." : "";
     $("room-words").textContent = `${figures.format(tokens)} of ${count(room, "token")} taken by the ticked documents.${over}`;
   }
-  $("question").placeholder = asked.length === 1 ? "Ask this document" : asked.length ? `Ask ${count(asked.length, "document")}` : read.length ? "Ask the model (no document is ticked)" : "Ask the model";
+  $("question").placeholder = invitation(asked.length, read.length);
   $("welcome").hidden = state.documents.length > 0 || state.turns.length > 0;
   $("starters").hidden = !asked.length || state.turns.length > 0 || read.length < state.documents.length;
   $("new-conversation").hidden = !state.turns.length;
@@ -525,7 +562,8 @@ function kindAt(lines, at) {
 function goesOn(kind, lines, at) {
   const next = kindAt(lines, at);
   if (kind === "heading" || kind === "gap") return next === "gap" && kind === "gap";
-  if (kind === "list") return next === "list" || (next === "paragraph" && /^\s+/.test(lines[at])) || (next === "gap" && ITEM.test(lines[at + 1] ?? ""));
+  if (kind === "list" && next === "gap") return ITEM.test(lines[at + 1] ?? "");
+  if (kind === "list") return next === "list" || (next === "paragraph" && /^\s+/.test(lines[at]));
   if (kind === "table") return lines[at].includes("|");
   return next === kind;
 }
@@ -554,8 +592,8 @@ function listOf(lines, marks) {
     const indent = found[1].length;
     while (levels.length > 1 && indent < levels.at(-1).indent) levels.pop();
     if (!levels.length || indent > levels.at(-1).indent + 1) {
-      const ordered = /\d/.test(found[2]);
-      const list = element(ordered ? "ol" : "ul", { start: ordered && parseInt(found[2], 10) !== 1 ? parseInt(found[2], 10) : undefined, dir: "auto" });
+      const first = parseInt(found[2], 10); // NaN for a bullet
+      const list = element(first >= 0 ? "ol" : "ul", { start: first >= 0 && first !== 1 && first, dir: "auto" });
       item?.append(list);
       levels.push({ indent, list });
     }
@@ -597,7 +635,8 @@ function marksOf(characters, citations) {
     const same = marks.find((mark) => mark.start === start && mark.end === end);
     const said = characters.slice(start, end).join("");
     if (same) same.citations.push(citation);
-    else marks.push({ start, end, source: named ? said : "", at: named ? start : start + [...said.trimEnd()].length, citations: [citation] });
+    else if (named) marks.push({ start, end, source: said, at: start, citations: [citation] });
+    else marks.push({ start, end, source: "", at: start + [...said.trimEnd()].length, citations: [citation] });
   }
   return marks;
 }
@@ -687,7 +726,7 @@ function showTurn(turn) {
   answer.append(text);
   if (turn.citations?.length) answer.append(sourcesOf(turn));
   if (turn.remark) answer.append(element("p", { class: "small quiet remark" }, turn.remark));
-  if (turn.failure) answer.append(problem(turn.failure, "Try again", () => again(turn)));
+  if (turn.failure) answer.append(problem(turn.failure, turn === state.turns.at(-1) && "Try again", () => again(turn)));
   else answer.append(footOf(turn));
   turn.node.append(answer);
 }
@@ -710,7 +749,7 @@ function footOf(turn) {
     });
     foot.append(copy);
   }
-  if (turn === state.turns.at(-1)) foot.append(element("button", { type: "button", class: "plain", onclick: () => again(turn) }, "Ask again"));
+  if (turn === state.turns.at(-1)) foot.append(plainButton("Ask again", () => again(turn)));
   if (turn.used) foot.append(element("span", { class: "small quiet" }, turn.used));
   return foot;
 }
@@ -742,12 +781,14 @@ function sourcesOf(turn) {
 
 function sourceOf(citation, several) {
   const found = nameOf(citation.document_id);
-  const status = element("span", { class: citation.verified ? "status true" : "status" }, icon(citation.verified ? "true" : "open-question"), statusOf(citation));
+  const [kind, sign] = citation.verified ? ["status true", "true"] : ["status", "open-question"];
+  const status = element("span", { class: kind }, icon(sign), statusOf(citation));
   const where = `Page ${citation.label ?? citation.page}`;
   const name = several && found ? element("bdi", { class: "quiet" }, found.filename) : null;
   const head = element("span", { class: "source-head" }, element("strong", {}, where), name, status);
   if (!citation.page) return element("li", {}, element("div", { class: "source" }, head));
-  const button = element("button", { type: "button", class: "source" }, head, citation.quote ? element("q", { dir: "auto" }, citation.quote) : null);
+  const quote = citation.quote && element("q", { dir: "auto" }, citation.quote);
+  const button = element("button", { type: "button", class: "source" }, head, quote);
   button.addEventListener("click", () => viewCitation(citation, button));
   return element("li", {}, button);
 }
@@ -849,7 +890,8 @@ function usedOf({ prompt_tokens: all, prompt_tokens_details: details }) {
 
 function showPromptProgress(turn, { total, cache, processed, seconds_left: left }, shown) {
   const kept = cache ? ` (${figures.format(cache)} known from before)` : "";
-  turn.progress = { done: processed, total, words: `The model is reading: ${figures.format(processed)} of ${count(total, "token")}${kept}${timeLeft(left)}` };
+  const far = `${figures.format(processed)} of ${count(total, "token")}`;
+  turn.progress = { done: processed, total, words: `The model is reading: ${far}${kept}${timeLeft(left)}` };
   fillBar(shown.bar, turn.progress);
   shown.words.textContent = turn.progress.words;
   announceProgress(turn, "Before the answer");
@@ -880,7 +922,7 @@ function finish(turn) {
   $("stop").hidden = true;
   showTurn(turn);
   showDocuments();
-  announce(turn.failure ?? turn.remark ?? "The answer is complete");
+  announce(turn.failure || turn.remark || "The answer is complete");
   stick();
   keepConversation();
   if (document.activeElement === document.body) $("question").focus();
@@ -960,7 +1002,7 @@ function replacePage({ node, marked }) {
   for (const picture of body.querySelectorAll("img")) URL.revokeObjectURL(picture.src);
   body.replaceChildren(node);
   body.removeAttribute("aria-busy");
-  if (marked === false) body.prepend(element("p", { class: "small quiet" }, "The passage wasn't found on the picture of this page. Its text may show it."));
+  if (marked === false) body.prepend(element("p", { class: "small quiet" }, "The passage wasn't found on this page: read it yourself."));
   const mark = body.querySelector("mark");
   if (mark) mark.scrollIntoView({ block: "center" });
   else body.scrollTop = 0;
@@ -985,7 +1027,8 @@ async function textOf(shown, page, quote, signal) {
   if (!paragraphs.length) return { node: element("p", { class: "quiet" }, "This page has no text."), marked: null };
   const wanted = quote ? passage(quote) : null;
   const nodes = paragraphs.map((part) => element("p", { dir: "auto" }, ...withMark(part, wanted)));
-  return { node: element("div", { class: "page-text" }, ...nodes), marked: quote ? nodes.some((node) => node.querySelector("mark")) : null };
+  const marked = quote ? nodes.some((node) => node.querySelector("mark")) : null;
+  return { node: element("div", { class: "page-text" }, ...nodes), marked };
 }
 
 /** What finds a passage in a text, whatever stands between its words. */
@@ -1124,8 +1167,10 @@ function listen() {
     else if (document.body.classList.contains("listing")) { closeDocuments(); $("documents-toggle").focus(); }
     else state.answering?.abort();
   });
-  const starters = STARTERS.map((question) => element("li", {}, element("button", { type: "button", onclick: () => ask(question) }, question)));
-  $("starters").querySelector("ul").append(...starters);
+  for (const question of STARTERS) {
+    const button = element("button", { type: "button", onclick: () => ask(question) }, question);
+    $("starters").querySelector("ul").append(element("li", {}, button));
+  }
   listenToDrops();
 }
 
