@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
 _JUNK_SHARE = 0.003  # control characters in text; random bytes have 0.1
 _SOUND_PER_DAMAGED = 4  # characters beyond ASCII that are right in UTF-8, for each that isn't
 _FOREIGN_SHARE = 0.3  # letters beyond ASCII; more than that is no Latin script
+_TURKISH, _ICELANDIC = frozenset("ðþý"), frozenset("áíóúæ")
 _SAMPLE = 256 * 1024  # bytes that tell an encoding
 # Code pages of Latin scripts, the likeliest first.
 _LATIN = ("cp1252", "cp1250", "mac_roman", "iso8859_15", "cp1257", "cp1254", "cp850", "cp852")
@@ -79,9 +81,20 @@ def _wide(data: bytes) -> str:
         return ""
     even, odd = sample[::2].count(0), sample[1::2].count(0)
     most = max(even, odd)
+    if len(data) % 2 == 0 and (other := _other_script(sample)):
+        return other
     if most * 2 < len(sample) * 0.7 or min(even, odd) * 20 > most:
         return ""
     return "utf-16-be" if even > odd else "utf-16-le"
+
+
+def _other_script(sample: bytes) -> str:
+    """UTF-16 in another script than Latin, whose characters are mostly from one block, "" if it isn't."""
+    for encoding, high in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[::2])):
+        (block, times), *_ = Counter(high).most_common(1)
+        if block and times > 0.5 * len(high) and times + high.count(0) > 0.9 * len(high) and high.count(0) > 0.02 * len(high):
+            return encoding
+    return ""
 
 
 def _damaged(data: bytes) -> Decoded | None:
@@ -119,8 +132,16 @@ def _candidates(sample: bytes) -> Iterable[str]:
             # A sample may end within a character that the whole file holds; related code pages hold more characters.
             yield from found.could_be_from_charset
     order = _LATIN if b"\n" in sample or b"\r" not in sample else ("mac_roman", *_LATIN)
+    if _is_turkish(western.casefold()):
+        yield "cp1254"
     yield from sorted(order, key=lambda encoding: _odd(sample, encoding))
     yield "latin-1"
+
+
+def _is_turkish(western: str) -> bool:
+    """Whether a text that is read as Western European has the letters that Turkish ones become, and none that are beside them in
+    Icelandic."""
+    return bool(_TURKISH & set(western)) and not _ICELANDIC & set(western)
 
 
 def _odd(sample: bytes, encoding: str) -> int:

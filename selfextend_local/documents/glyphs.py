@@ -235,11 +235,11 @@ def logical(visual: Sequence[str]) -> str:
     return "".join(_turned(_mirrored(chars[::-1]), kinds[::-1], _FROM_LEFT))
 
 
-# Classes of the bidirectional algorithm (UAX 9): L and R letters, N digits, c what stands between digits, o the rest.
-_CLASSES = {"L": "L", "R": "R", "AL": "R", "EN": "N", "AN": "N", "CS": "c", "ES": "c", "ET": "c", "WS": " "}
-_FROM_RIGHT = re.compile(r"R(?:[RNco ]*R)?")
-_FROM_LEFT = re.compile(r"[LN](?:[LNco ]*[LN])?")
-_NUMBER = re.compile(r"N(?:c?N)*")
+# Classes of the bidirectional algorithm (UAX 9): L and R letters, N digits, t what belongs to them, s signs, c what stands between digits, o the rest.
+_CLASSES = {"L": "L", "R": "R", "AL": "R", "EN": "N", "AN": "N", "CS": "c", "ES": "s", "ET": "t", "WS": " "}
+_FROM_RIGHT = re.compile(r"R(?:[RNcsto ]*R)?")
+_FROM_LEFT = re.compile(r"t*[LN](?:[LNcsto ]*[LN])?t*(?:s(?= |$))?")
+_NUMBER = re.compile(r"t*N(?:[cst]?N)*t*(?:s(?= |$))?")  # a sign before it has its place behind it here
 
 
 def _turned(chars: list[str], kinds: str, stretches: re.Pattern[str]) -> list[str]:
@@ -251,7 +251,7 @@ def _turned(chars: list[str], kinds: str, stretches: re.Pattern[str]) -> list[st
         if "R" in within:
             part = _mirrored(chars[start:stop][::-1])
             result[start:stop] = _turned(part, within[::-1], _NUMBER)
-        elif "L" in within:
+        elif "L" in within or chars[stop - 1] == "+":  # a telephone number
             result[start:stop] = chars[start:stop][::-1]
         else:
             for number in _NUMBER.finditer(within):

@@ -14,6 +14,7 @@ from typing import Any
 
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.formulas import lowered, mathml, raised, tex
+from selfextend_local.documents.numerals import counted
 
 _DEEPEST = 60  # tags within tags; deeper ones are dropped, their text is not
 _PATIENCE = 2e8  # unclosed "<" times characters: each makes the parser look through the rest
@@ -25,6 +26,8 @@ _STRIKING = re.compile(r"text-decoration[\w-]*\s*:[^;]*line-through", re.IGNOREC
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _PREFIX = re.compile(r"<(/?)[\w-]+:")
 _LONG_NUMBER = re.compile(r"&#x?[0-9a-f]{9,};?", re.IGNORECASE)  # no character has so large a number
+_LETTERED = re.compile(r"^[aAiI]$")
+_NO_VALUES = frozenset("hidden password submit button image file reset".split())  # noqa: SIM905
 _VISIBLE_SHARE = 0.05  # a page that shows less than this of its text waits for a script to show it
 
 _NOT_TEXT = frozenset(
@@ -111,8 +114,38 @@ def _put_in_line(soup: Any) -> None:
                 tag.attrs.pop(hiding, None)
         elif tag.find("sup") is None and (number := tag.get_text().strip("[] ")):
             tag.string = f"[{number}]"
+    for tag in soup.find_all(["input", "select", "summary"]):
+        _put_field(tag)
+    for tag in soup.find_all("ol", type=_LETTERED):
+        _letter(tag)
     for tag in soup.find_all(["strike", lambda t: bool(_STRIKING.search(str(t.get("style", ""))))]):
         tag.name = "s"
+
+
+def _put_field(tag: Any) -> None:
+    """A field of a form as what it shows."""
+    if tag.name == "summary":
+        tag.name = "p"
+    elif tag.name == "select":
+        options = tag.find_all("option")
+        chosen = [option for option in options if option.has_attr("selected")] or options[: not tag.has_attr("multiple")]
+        tag.replace_with(", ".join(_words(option.get_text()) for option in chosen))
+    elif tag.get("type", "text").lower() in ("checkbox", "radio"):
+        tag.replace_with("[x]" if tag.has_attr("checked") else "[ ]")
+    elif tag.get("type", "text").lower() not in _NO_VALUES and not _is_hidden(tag):
+        tag.replace_with(_words(tag.get("value", "")))
+
+
+def _letter(tag: Any) -> None:
+    """A list that counts in letters or Roman numerals as paragraphs that begin with those."""
+    form, at = tag["type"], 1
+    for item in tag.find_all("li", recursive=False):
+        given = str(item.get("value", tag.get("start", "") if at == 1 else ""))
+        at = int(given) if given.isdecimal() and len(given) < 6 else at
+        item.insert(0, f"{counted(at, form)}. ")
+        item.name = "p"
+        at += 1
+    tag.name = "div"
 
 
 def _kinds(tag: Any) -> set[str]:

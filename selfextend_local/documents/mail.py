@@ -6,6 +6,7 @@ Must not know HTML (html.py does), other files or how a Document is built. What 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -17,6 +18,7 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _FIRST_LINE = re.compile(rb"(?:[!-9;-~]+:[ \t][^\n]*\n(?:[ \t][^\n]*\n)*){2,}", re.DOTALL)
 _TELLING = re.compile(rb"^(mime-version|message-id|received|return-path|snapshot-content-location|from)\s*:", re.IGNORECASE | re.MULTILINE)
 _NAMED = 8
+_DEEPEST = 8  # mails within mails
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,33 @@ def read_mail(data: bytes) -> Mail:
     """The text of a mail under its headers, or of the page that a browser saved. Takes any bytes; raises nothing of its own."""
     message = message_from_bytes(data, policy=policy.default)
     assert isinstance(message, EmailMessage)
+    return _read(message, 0)
+
+
+def _read(message: EmailMessage, depth: int) -> Mail:
     saved_page = "Snapshot-Content-Location" in message or message.get_content_type() == "multipart/related"
     body, title = _body(message)
     subject = _header(message, "Subject")
     if not saved_page:
         body = "\n".join([f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))] + ["", body])
+    forwarded = [_read(inner, depth + 1) for inner in _forwarded(message)] if depth < _DEEPEST else []
+    body = "\n\n".join([body.strip(), *(f"Forwarded:\n{mail.text}" for mail in forwarded)])
     return Mail(subject or title, body.strip(), _attached(message))
+
+
+def _own(message: EmailMessage) -> Iterator[EmailMessage]:
+    """The parts of a mail, without those of mails that it forwards."""
+    yield message
+    if message.get_content_type() != "message/rfc822" and message.is_multipart():
+        for part in message.iter_parts():
+            assert isinstance(part, EmailMessage)
+            yield from _own(part)
+
+
+def _forwarded(message: EmailMessage) -> Iterator[EmailMessage]:
+    for part in _own(message):
+        if part.get_content_type() == "message/rfc822":
+            yield from (inner for inner in part.get_payload() if isinstance(inner, EmailMessage))
 
 
 def html_of(data: bytes) -> str:
@@ -58,7 +81,7 @@ def html_of(data: bytes) -> str:
 
 
 def _body(message: EmailMessage) -> tuple[str, str]:
-    texts = [part for part in message.walk() if part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment"]
+    texts = [part for part in _own(message) if part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment"]
     for kind in ("text/plain", "text/html"):
         found = [_decoded(part) for part in texts if part.get_content_type() == kind]
         if any(text.strip() for text in found):

@@ -201,9 +201,10 @@ def _pdfium_page(pdfium: Any, document: Any, index: int) -> RawPage:
         left, bottom, right, top = page.get_bbox()
         width, height = right - left, top - bottom
         filled = widgets.filled_in(pdfium.raw, page, document.formenv, (left, bottom, right, top))
-        notes = tuple(widgets.sticky_notes(pdfium.raw, page))
+        notes = widgets.sticky_notes(pdfium.raw, page)
         textpage = page.get_textpage()
         try:
+            notes += widgets.struck_out(pdfium.raw, page, textpage)
             glyphs = glyphs_of(pdfium, textpage, left, bottom, width, height)
         finally:
             textpage.close()
@@ -212,7 +213,7 @@ def _pdfium_page(pdfium: Any, document: Any, index: int) -> RawPage:
     found = lines_by_direction(glyphs, width, height)
     if filled:
         found[UPRIGHT] = [*found.get(UPRIGHT, []), *filled]
-    return replace(_laid_out(found, width, height, label), comments=notes)
+    return replace(_laid_out(found, width, height, label), comments=tuple(notes))
 
 
 def _laid_out(found: dict[int, list[Line]], width: float, height: float, label: str) -> RawPage:

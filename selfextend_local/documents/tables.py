@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
+
+_DELIMITERS = ",;\t|"
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -27,10 +30,15 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
 
 def read_csv(text: str) -> str:
     """A comma-separated file (or one with tabs, semicolons, bars) as a table; as it is if its rows don't agree."""
-    try:
-        dialect = csv.Sniffer().sniff(text[:16_384], ",;\t|")
-        rows = list(csv.reader(io.StringIO(text, newline=""), dialect))
-    except csv.Error:
-        return text.strip()
-    lengths = {len(row) for row in rows if row}
-    return markdown_table(rows) if len(lengths) <= 2 and min(lengths, default=0) > 1 else text.strip()
+    text = text.removeprefix("\ufeff")
+    stated = re.match(r'"?sep=([,;\t|])"?\r?\n', text)  # as Excel writes it
+    text = text[stated.end() :] if stated else text
+    for delimiter in (stated[1],) if stated else sorted(_DELIMITERS, key=lambda one: -text[:16_384].count(one)):
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True))
+        except csv.Error:
+            continue
+        lengths = {len(row) for row in rows if row}
+        if len(lengths) <= 2 and min(lengths, default=0) > 1:
+            return markdown_table(rows)
+    return text.strip()

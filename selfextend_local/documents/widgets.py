@@ -65,12 +65,12 @@ def remarks(pdfium: Any, document: Any) -> tuple[str, ...]:
 
 
 def notes_remark(notes: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """One sentence on sticky notes, given as page label and text; none if there are none."""
+    """One sentence on what readers wrote or struck out, given as page label and text; none if there is nothing."""
     if not notes:
         return ()
-    shown = "; ".join(f'page {label}: "{text}"' for label, text in notes[:_MOST_NAMED])
+    shown = "; ".join(f"page {label}: {text}" for label, text in notes[:_MOST_NAMED])
     more = f" and {len(notes) - _MOST_NAMED} more" if len(notes) > _MOST_NAMED else ""
-    return (f"Sticky notes, which are no part of the text: {shown}{more}.",)
+    return (f"Marks of readers, which are no part of the text: {shown}{more}.",)
 
 
 def _is_placeholder(document: Any) -> bool:
@@ -94,8 +94,31 @@ def sticky_notes(raw: Any, page: Any) -> list[str]:
         if kind in commented:
             text = " ".join(clean(_string(raw.FPDFAnnot_GetStringValue, annotation, b"Contents")).split())
             if text:
-                texts.append(text if len(text) <= _LONGEST else text[:_LONGEST] + "...")
+                texts.append(f'"{text if len(text) <= _LONGEST else text[:_LONGEST] + "..."}"')
     return texts
+
+
+def struck_out(raw: Any, page: Any, textpage: Any) -> list[str]:
+    """What readers struck out on this page, as sentences."""
+    found = []
+    for annotation, kind in _annotations(raw, page):
+        if kind == raw.FPDF_ANNOT_STRIKEOUT:
+            parts = (textpage.get_text_bounded(*box) for box in _marked(raw, annotation))
+            words = " ".join(clean(" ".join(parts)).split())
+            if words:
+                found.append(f'struck out: "{words if len(words) <= _LONGEST else words[:_LONGEST] + "..."}"')
+    return found
+
+
+def _marked(raw: Any, annotation: Any) -> Iterator[tuple[float, float, float, float]]:
+    """The boxes that a mark covers, a line each: left, bottom, right, top, less a rim that the lines beside reach into."""
+    quad = raw.FS_QUADPOINTSF()
+    for i in range(raw.FPDFAnnot_CountAttachmentPoints(annotation)):
+        if raw.FPDFAnnot_GetAttachmentPoints(annotation, i, quad):
+            left, *_, right = sorted((quad.x1, quad.x2, quad.x3, quad.x4))
+            bottom, *_, top = sorted((quad.y1, quad.y2, quad.y3, quad.y4))
+            rim = min(2.0, (top - bottom) / 4)
+            yield left, bottom + rim, right, top - rim
 
 
 def _annotations(raw: Any, page: Any) -> Iterator[tuple[Any, int]]:

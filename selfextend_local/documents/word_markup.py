@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from selfextend_local.documents.formulas import omml
+from selfextend_local.documents.numerals import letters, roman
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -23,6 +24,13 @@ _RENAMED = {f"{W}{name}": f"{W}ins" for name in ("moveTo", "fldSimple", "customX
     f"{W}dstrike": f"{W}strike",
 }
 _DEEPEST = 20  # styles based on styles
+_LEAST_RAISED = 4  # half points
+# Boxes, ticks, bullets and arrows of the fonts that Word takes them from.
+_SIGNS = {
+    "Wingdings": {0x6F: "☐", 0xA8: "☐", 0xFD: "☒", 0xFE: "☑", 0xFB: "✗", 0xFC: "✓", 0xA7: "▪", 0xE0: "→", 0xDF: "←", 0x28: "☎"},
+    "Wingdings 2": {0x50: "✓", 0x4F: "✗", 0x52: "☑", 0x53: "☒", 0xA3: "☐", 0x51: "☒"},
+    "Symbol": {0xB7: "•", 0xB0: "°", 0xB1: "±", 0xA3: "≤", 0xB3: "≥", 0xB4: "×", 0xAE: "→", 0x6D: "μ", 0x61: "α", 0x62: "β", 0x44: "Δ"},
+}
 
 CHUNK = "\ue001"
 """Stands where a chunk of another format stood; its relationship id follows, then the same character again."""
@@ -38,6 +46,10 @@ def plain(body: Element, numbering: Numbering, styles: Styles) -> None:
                 parent[index] = _paragraph(f"{CHUNK}{child.get(f'{_R}id', '')}{CHUNK}")
             elif child.tag == f"{W}r" and _is_hidden(child, styles):
                 parent.remove(child)
+            elif child.tag == f"{W}r" and _is_raised(child, styles):
+                ElementTree.SubElement(child[0], f"{W}vertAlign", {f"{W}val": "superscript"})
+            elif child.tag == f"{W}sym" and (sign := _sign(child)):
+                parent[index] = _text(sign)
     for node in body.iter():
         node.tag = _RENAMED.get(node.tag, node.tag)
     for paragraph in body.iter(f"{W}p"):
@@ -75,15 +87,45 @@ def _is_hidden(run: Element, styles: Styles) -> bool:
     return style is not None and styles.hides(style.get(f"{W}val", ""))
 
 
+def _is_raised(run: Element, styles: Styles) -> bool:
+    """Whether a run is raised by its style, or by its place, without being called a superscript itself."""
+    properties = run.find(f"{W}rPr")
+    if properties is None or properties.find(f"{W}vertAlign") is not None or run[0] is not properties:
+        return False
+    position = _value(properties, "position") or ""
+    if position.isdecimal() and int(position) >= _LEAST_RAISED:
+        return True
+    style = properties.find(f"{W}rStyle")
+    return style is not None and styles.raises(style.get(f"{W}val", ""))
+
+
+def _sign(node: Element) -> str:
+    """What a character of a font of signs shows, "" if it isn't known."""
+    code = _hexadecimal(node.get(f"{W}char", ""))
+    return _SIGNS.get(node.get(f"{W}font", ""), {}).get(code & 0xFF, "") if code else ""
+
+
+def _hexadecimal(text: str) -> int:
+    try:
+        return int(text, 16)
+    except ValueError:
+        return 0
+
+
 def _on(switch: Element) -> bool:
     return switch.get(f"{W}val", "1") not in _OFF
 
 
 def _run(text: str) -> Element:
     run = Element(f"{W}r")
-    inner = ElementTree.SubElement(run, f"{W}t", {"{http://www.w3.org/XML/1998/namespace}space": "preserve"})
-    inner.text = text
+    run.append(_text(text))
     return run
+
+
+def _text(text: str) -> Element:
+    inner = Element(f"{W}t", {"{http://www.w3.org/XML/1998/namespace}space": "preserve"})
+    inner.text = text
+    return inner
 
 
 def _paragraph(text: str) -> Element:
@@ -120,6 +162,9 @@ class Styles:
             number = number or _value(properties, "numId")
             level = level or _value(properties, "ilvl")
         return number, level
+
+    def raises(self, name: str) -> bool:
+        return any(_value(style.find(f"{W}rPr"), "vertAlign") == "superscript" for style in self._chain(name))
 
     def hides(self, name: str) -> bool:
         for style in self._chain(name):
@@ -242,29 +287,13 @@ def _label(level: _Level, counts: dict[int, int], levels: dict[int, _Level]) -> 
     return text.strip()
 
 
-def _letters(n: int) -> str:
-    """a … z, aa … zz, as Word counts."""
-    return chr(ord("a") + (n - 1) % 26) * min((n - 1) // 26 + 1, 50) if n > 0 else ""
-
-
-def _roman(n: int) -> str:
-    text = ""
-    for value, letters in _ROMAN:
-        text += letters * min(n // value, 50)
-        n %= value
-    return text
-
-
-_ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"), (10, "x"), (9, "ix"), (5, "v"),
-    (4, "iv"), (1, "i"))  # fmt: skip
-
 FORMS: dict[str, Callable[[int], str]] = {
     "decimal": str,
     "decimalZero": lambda n: f"{n:02}",
-    "lowerLetter": _letters,
-    "upperLetter": lambda n: _letters(n).upper(),
-    "lowerRoman": _roman,
-    "upperRoman": lambda n: _roman(n).upper(),
+    "lowerLetter": letters,
+    "upperLetter": lambda n: letters(n).upper(),
+    "lowerRoman": roman,
+    "upperRoman": lambda n: roman(n).upper(),
     "ordinal": lambda n: f"{n}{'th' if 10 <= n % 100 <= 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(n % 10, 'th')}",
     "none": lambda n: "",
     "bullet": lambda n: "",
