@@ -15,13 +15,18 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.scripted_model import THINKING_TEMPLATE, make_scripted_model
 from support.served import PATIENCE_S, Served, served
 
+from selfextend_local.generation.sampling import Sampling
 from selfextend_local.positions import MICRO_BATCH
-from selfextend_local.server import turns
+from selfextend_local.server import refusals, turns
 from selfextend_local.server.app import Limits
 from selfextend_local.server.guard import Access
+from selfextend_local.server.refusals import Refused
+from selfextend_local.server.requests import chat_request
 from selfextend_local.server.turns import Work, Worker
 
 pytestmark = [pytest.mark.native, pytest.mark.slow]
@@ -118,6 +123,21 @@ def test_content_in_parts_roles_and_unknown_fields(server: Served) -> None:
     assert answer.status_code == 200 and answer.json()["choices"][0]["message"]["content"] == "The key is 48213."
 
 
+def test_an_empty_system_message_is_none(server: Served) -> None:
+    def tokens(*messages: tuple[str, str]) -> int:
+        body = {"messages": [{"role": role, "content": text} for role, text in messages], "max_tokens": 1}
+        return int(server.http.post("/v1/chat/completions", json=body).json()["usage"]["prompt_tokens"])
+
+    assert tokens(("system", ""), ("user", "Which? 1")) == tokens(("user", "Which? 1")) < tokens(("system", "x"), ("user", "Which? 1"))
+
+
+def test_lone_surrogates_cost_nothing(server: Served) -> None:
+    content = b'{"messages": [{"role": "user", "content": "\\ud800 Which? 1"}], "\\ud800": 1}'
+    assert server.http.post("/v1/chat/completions", content=content).json()["choices"][0]["message"]["content"] == "The key is 48213."
+    content = b'{"messages": [{"role": "\\ud800", "content": "x"}]}'
+    assert error_of(server.http.post("/v1/chat/completions", content=content))[0] == 400
+
+
 def test_a_schema_is_followed(server: Served) -> None:
     schema = {"type": "object", "properties": {"a": {"const": "b"}}, "required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
@@ -151,6 +171,26 @@ def test_a_schema_is_followed(server: Served) -> None:
 def test_what_cant_be_done_is_refused_with_its_field(server: Served, fields: dict[str, Any], code: str, param: str) -> None:
     for stream in ({}, {"stream": True}):
         assert error_of(server.chat("Which? 1", **stream | fields)) == (400, code, param)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["type", "text", "role", "content", "schema"]), inner),
+    max_leaves=8,
+)
+FIELDS = ("messages", "stream", "stream_options", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop",
+          "response_format", "document_ids", "n", "tools", "return_progress", "logprobs", "logit_bias")  # fmt: skip
+MESSAGES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "tool"]), "content": VALUES}), max_size=3)
+
+
+@given(st.fixed_dictionaries({}, optional={name: VALUES for name in FIELDS} | {"messages": MESSAGES | VALUES}))
+def test_whatever_is_asked_is_taken_or_refused(body: dict[str, Any]) -> None:
+    try:
+        request = chat_request(body, Sampling())
+    except Refused as refused:
+        assert refused.status == 400 and json.dumps(refusals.body(refused), ensure_ascii=False).encode()
+    else:
+        assert request.messages and request.sampling.max_tokens >= 1 and 0 <= request.sampling.seed < 1 << 32
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"temperature": NaN}', b"\xff\xfe", b"[" * 100_000])

@@ -242,6 +242,15 @@ def test_what_cant_be_read_is_refused(server: Served, tmp_path: Path) -> None:
         assert code_of(server.http.get(f"/v1/documents/{id}"))[0] == 404
 
 
+def test_a_name_that_is_no_text(server: Served) -> None:
+    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="\xff\xfe\xed\xa0\x80.txt"\r\n\r\n'
+    headers = {"content-type": "multipart/form-data; boundary=x"}
+    answer = server.http.post("/v1/documents", content=head + FILLER.encode() + b"\r\n--x--\r\n", headers=headers)
+    assert answer.status_code in (201, 400)
+    if answer.status_code == 201:
+        server.http.delete(f"/v1/documents/{answer.json()['id']}")
+
+
 @pytest.mark.parametrize("name", ["../../evil.txt", "..\\evil.txt", "", ".", "a" * 300 + ".txt", "nul\0.txt", "/etc/passwd"])
 def test_a_name_stays_in_its_folder(server: Served, name: str, tmp_path: Path) -> None:
     data = f"{name!r} {FILLER}".encode()

@@ -160,6 +160,7 @@ class ServedModel:
         laid = list(messages)
         if laid[0][0] != "system" and (ours := system_prompt(documents, None)):
             laid.insert(0, ("system", ours))
+        laid = [message for message in laid if message != ("system", "")]
         first = next((i for i, (role, _) in enumerate(laid) if role == "user"), -1)
         found = []
         for i, (role, text) in enumerate(laid):
@@ -205,7 +206,6 @@ class ServedModel:
         self._read(work, prompt)
         self._reader.keep()
         self._reader.flush()
-        self._tell_notes()
 
     def _read(self, work: Work, prompt: Prepared) -> Prefill:
         self._make_fit(prompt)
@@ -219,6 +219,8 @@ class ServedModel:
             )
         except Interrupted:
             raise work.stopped() from None
+        finally:
+            self._tell_notes()
 
     def _make_fit(self, prompt: Prepared) -> None:
         """Drop what another request left in the cache, where this text would be read otherwise."""

@@ -56,4 +56,5 @@ def refusal(error: BaseException) -> Refused:
 def body(refused: Refused) -> dict[str, Any]:
     """The JSON of a refusal."""
     kind = "server_error" if refused.status >= 500 else "invalid_request_error"
-    return {"error": {"message": refused.message, "type": kind, "code": refused.code, "param": refused.param}}
+    message = refused.message.encode("utf-8", "replace").decode()  # what is cited of a request may hold lone surrogates
+    return {"error": {"message": message, "type": kind, "code": refused.code, "param": refused.param}}
