@@ -19,6 +19,7 @@ from support.served import PATIENCE_S, Served, served
 
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.positions import MICRO_BATCH
+from selfextend_local.server import turns
 from selfextend_local.server.app import Limits
 from selfextend_local.server.turns import Worker
 from selfextend_local.sessions import StateCache
@@ -256,6 +257,43 @@ def test_a_name_stays_in_its_folder(server: Served, name: str, tmp_path: Path) -
     data = f"{name!r} {FILLER}".encode()
     document = server.http.post("/v1/documents", files={"file": (name or "x", data)}).json()
     assert "/" not in document["filename"] and "\\" not in document["filename"] and len(document["filename"]) < 140
+    server.http.delete(f"/v1/documents/{document['id']}")
+
+
+def test_a_long_document_lets_a_question_go_first(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is not read again for that."""
+    monkeypatch.setattr(turns, "FIRST_TURN_S", 0.0)
+    path = tmp_path / "long.txt"
+    path.write_text(f"Long {FILLER * 60}", encoding="utf-8")
+    evaluated, go, order = [], threading.Event(), []
+    evaluate = server.model.llm._evaluate
+
+    def held(chunk: Any) -> None:
+        evaluated.append(len(chunk))
+        assert go.wait(PATIENCE_S)
+        evaluate(chunk)
+
+    def send() -> None:
+        order.append(sent(server, path))
+
+    def ask() -> None:
+        order.append(server.chat("The key? 3").json()["choices"][0]["message"]["content"])
+
+    monkeypatch.setattr(server.model.llm, "_evaluate", held)
+    sending, asking = threading.Thread(target=send), threading.Thread(target=ask)
+    sending.start()
+    end = time.monotonic() + PATIENCE_S
+    while not evaluated and time.monotonic() < end:
+        time.sleep(0.01)
+    asking.start()
+    while not server.serving.waiting and time.monotonic() < end:
+        time.sleep(0.01)
+    go.set()
+    sending.join()
+    asking.join()
+    answer, document = order
+    assert answer == "The key of the north vault is 48213"
+    assert document["tokens"] <= sum(evaluated) < document["tokens"] + MICRO_BATCH
     server.http.delete(f"/v1/documents/{document['id']}")
 
 

@@ -31,7 +31,7 @@ from selfextend_local.sessions.state_file import common_prefix
 from selfextend_local.sessions.states import RESTORE_GAIN
 
 from .refusals import TOO_LONG, Refused
-from .turns import Work
+from .turns import Paused, Work
 
 if TYPE_CHECKING:
     from selfextend_local.documents import Document
@@ -202,15 +202,15 @@ class ServedModel:
         work.tell(Finished(text, stats))
 
     def read_ahead(self, work: Work, prompt: Prepared) -> None:
-        """Read a document's tokens and keep the state on disk; tells Reading."""
-        self._read(work, prompt)
+        """Read a document's tokens and keep the state on disk; tells Reading. Lets others go first now and then."""
+        self._read(work, prompt, pauses=self._cache is not None)
         self._reader.keep()
         self._reader.flush()
 
-    def _read(self, work: Work, prompt: Prepared) -> Prefill:
+    def _read(self, work: Work, prompt: Prepared, *, pauses: bool = False) -> Prefill:
         self._make_fit(prompt)
         titles = [document.title for document in prompt.documents]
-        progress = _progress(work, len(prompt.tokens))
+        progress = _progress(work, len(prompt.tokens), pauses)
         try:
             # A state of every chat would soon drive those of the documents from the disk.
             keeps = bool(prompt.documents)
@@ -219,6 +219,10 @@ class ServedModel:
             )
         except Interrupted:
             raise work.stopped() from None
+        except Paused:
+            self._reader.keep()
+            self._reader.flush()
+            raise
         finally:
             self._tell_notes()
 
@@ -259,12 +263,14 @@ class ServedModel:
             self._cache.notes.clear()
 
 
-def _progress(work: Work, n_prompt: int) -> Callable[[int, int], None]:
+def _progress(work: Work, n_prompt: int, pauses: bool) -> Callable[[int, int], None]:
     started = time.monotonic()
 
     def report(done: int, total: int) -> None:
         left = (total - done) * (time.monotonic() - started) / done if done else None
         work.tell(Reading(n_prompt, n_prompt - total, n_prompt - total + done, left))
+        if pauses and 0 < done < total and work.should_pause():
+            raise Paused  # between two micro-batches, so that none is lost
 
     return report
 

@@ -19,9 +19,17 @@ from .refusals import Refused
 MOST_WAITING = 64
 """Requests that wait at once; more are refused, and may come again."""
 
+FIRST_TURN_S = 20.0
+"""Seconds after which long work lets others go first, if some wait; twice as many with each further turn, since a pause costs something."""
+
+
+class Paused(Exception):
+    """Raised by work that goes on when the others have had their turn."""
+
 
 class Work:
-    """A piece of work: `do(work)` runs in the worker's thread and tells the client what happens with `tell`.
+    """A piece of work: `do(work)` runs in the worker's thread and tells the client what happens with `tell`. It may raise Paused where
+    `should_pause` says so, and is done again later.
 
     client: whose turn it takes. seconds: that it may take once it has begun.
     """
@@ -31,7 +39,9 @@ class Work:
         self._do, self._seconds = do, seconds
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Any] = asyncio.Queue()
-        self._deadline = 0.0
+        self._deadline = self._turn_ends = 0.0
+        self._turn_s = FIRST_TURN_S
+        self._others: Callable[[], bool] = lambda: False
         self._left = False
         self._closing = threading.Event()
 
@@ -62,6 +72,10 @@ class Work:
         """Polled by the work."""
         return self._left or self.is_closing or self.is_late
 
+    def should_pause(self) -> bool:
+        """Polled by work that can go on later."""
+        return time.monotonic() > self._turn_ends and self._others()
+
     def stopped(self) -> Refused:
         """Why it was stopped, to a client that is still there."""
         if self.is_closing:
@@ -75,17 +89,23 @@ class Work:
                 raise event
             yield event
 
-    def run(self, closing: threading.Event) -> None:
-        """Do it; in the worker's thread."""
-        self._closing = closing
-        self._deadline = time.monotonic() + self._seconds
+    def run(self, closing: threading.Event, others: Callable[[], bool] = lambda: False) -> bool:
+        """Do it, or go on with it; whether it is done. `others`: whether others wait."""
+        self._closing, self._others = closing, others
+        now = time.monotonic()
+        self._deadline = self._deadline or now + self._seconds
+        self._turn_ends = now + self._turn_s
         try:
             if closing.is_set():
                 raise self.stopped()
             self._do(self)
+        except Paused:
+            self._turn_s *= 2
+            return False
         except Exception as error:  # One request's failure must not be the end of the others.
             self.tell(error)
         self.tell(_END)
+        return True
 
 
 _END = object()
@@ -154,7 +174,9 @@ class Worker:
             self.failed = error
             self.closing.set()
         while (work := self._next()) is not None:
-            work.run(self.closing)
+            if not work.run(self.closing, lambda: bool(self._waiting)):
+                with self._changed:
+                    self._waiting.setdefault(work.client, deque()).append(work)
         if self.failed is None:
             self._end()
 
