@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,14 @@ def test_a_schema_is_followed(server: Served) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
     assert json.loads(server.chat("As JSON? 1", response_format=form).json()["choices"][0]["message"]["content"]) == {"a": "b"}
     assert server.chat("As JSON? 1", response_format={"type": "json_object"}, max_tokens=9).status_code == 200
+
+
+def test_openai_parses_what_it_asked_for(client: openai.OpenAI) -> None:
+    class Found(pydantic.BaseModel):
+        key: Literal["48213"]
+
+    answer = client.chat.completions.parse(model="", messages=asked("As JSON? 1"), response_format=Found)
+    assert answer.choices[0].message.parsed == Found(key="48213")
 
 
 @pytest.mark.parametrize(
