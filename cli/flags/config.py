@@ -52,6 +52,13 @@ def in_use(context: click.Context) -> Config:
     return found if isinstance(found, Config) else Config()
 
 
+def aliases() -> dict[str, Path]:
+    """The short names of models, for commands that take nothing else from the file. Raises click.UsageError."""
+    path = config_file()
+    models = _table(path, "models", _tables(path).get("models"))
+    return {name: _model(path, name, file) for name, file in models.items()}
+
+
 def read(context: click.Context, profile: str | None = None) -> Config:
     """The file, with the flags checked against this command. No file is an empty one. Raises click.UsageError."""
     path = config_file()
@@ -63,12 +70,11 @@ def read(context: click.Context, profile: str | None = None) -> Config:
     if profile is not None and profile not in profiles:
         raise click.UsageError(f"There is no profile {profile!r} in {path}. There {_are(profiles)}.")
     checked = {name: _Flags(context, path, f"profiles.{name}").checked(held) for name, held in profiles.items()}
-    models = _table(path, "models", tables.get("models"))
     return Config(
         path,
         _Flags(context, path, "chat").checked(_table(path, "chat", tables.get("chat"))),
         checked[profile] if profile is not None else {},
-        {name: _model(path, name, file) for name, file in models.items()},
+        aliases(),
     )
 
 

@@ -88,7 +88,8 @@ def _name(path: Path) -> str:
 
 def chosen(context: click.Context, flags: dict[str, Any]) -> Path | None:
     """Take `model` and `models_dir` out of the flags; the model's file, or None for the default one. Raises ModelNotFound."""
-    from .config import in_use
+    from .config import aliases, in_use
 
     name, folder = flags.pop("model"), flags.pop("models_dir")
-    return None if name is None else find_model(name, in_use(context).models, folder)
+    config = in_use(context)
+    return None if name is None else find_model(name, aliases() if config.path is None else config.models, folder)

@@ -96,6 +96,13 @@ def test_what_it_refuses(home: dict[str, str], scripted: Path, tmp_path: Path) -
     assert code == 1 and said.count("\n") == 1
 
 
+def test_a_model_by_its_alias(home: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[chat]\nmax-tokens = 9\n[models]\nfast = "missing.gguf"\n')
+    code, said = refused(home | {"SELFEXTEND_CONFIG": str(config)}, "--model", "fast", "--port", "0")
+    assert code == 1 and str(tmp_path / "missing.gguf") in said
+
+
 def test_a_key_from_a_file(home: dict[str, str], scripted: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("s3cret\n")
     with running(home, "--model", str(scripted), "--api-key-file", str(tmp_path / "key")) as server:
