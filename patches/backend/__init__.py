@@ -22,6 +22,7 @@ from .cache import cache_root, find_wheel, store_wheel, writable
 from .errors import BuildError
 from .key import ConfigSettings, configured_arguments, wheel_key
 from .pin import read_pin
+from .portable import portable_settings, portable_tree, variants
 from .sdist import fetch_sdist
 from .series import read_series
 from .skbuild import call_hook, lean_settings
@@ -126,13 +127,17 @@ def _compile(key: str, settings: ConfigSettings | None) -> Path:
     sdist = fetch_sdist(pin)
     with tempfile.TemporaryDirectory(prefix="selfextend-") as scratch:
         tree, finished = Path(scratch) / "tree", Path(scratch) / "wheel"
-        write_files(patched_files(sdist, pin, patches, own_sources(FOLDER / "src")), tree)
+        files = patched_files(sdist, pin, patches, own_sources(FOLDER / "src"))
+        chosen = variants(settings)
+        write_files(portable_tree(files, chosen, FOLDER) if chosen else files, tree)
         print(f"applied {len(patches)} patches to {pin.package} {pin.version}; compiling takes minutes", flush=True)
         name = call_hook("build_wheel", tree, [str(finished), _settings(settings), None], log)
         return store_wheel(key, finished / name)
 
 
 def _settings(given: ConfigSettings | None) -> dict[str, str | list[str]]:
+    if variants(given):
+        return portable_settings(given or {}, lean_settings(None, FOLDER / "lean.cmake"), FOLDER)
     return lean_settings(given, FOLDER / "lean.cmake")
 
 

@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import portable
 from .errors import BuildError
 from .series import series_names
 from .toolchain import compiler_versions, cpu_features
@@ -32,11 +33,12 @@ _PREFIXES = ("CMAKE_", "SKBUILD_")
 _HARMLESS = ("CMAKE_BUILD_PARALLEL_LEVEL", "CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER")
 
 
-def source_inputs(folder: Path) -> dict[str, str]:
+def source_inputs(folder: Path, settings: ConfigSettings | None = None) -> dict[str, str]:
     """SHA-256 of each file of the `patches` folder that shapes the source or how it is configured."""
     files = [folder / "pin", folder / "series", folder / "lean.cmake"]
     files += [folder / name for name in series_names(folder)]
     files += own_files(folder / "src")
+    files += portable.files(folder) if portable.variants(settings) else []
     try:
         return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     except OSError as error:
@@ -58,7 +60,7 @@ def wheel_key(folder: Path, settings: ConfigSettings | None) -> str:
     """32 hex digits that change whenever the wheel might."""
     inputs = {
         "backend": BACKEND_VERSION,
-        "sources": source_inputs(folder),
+        "sources": source_inputs(folder, settings),
         "flags": flag_inputs(),
         "settings": dict(settings or {}),
         # The wheel is tagged py3-none-PLATFORM, so that every Python 3 shares it.
