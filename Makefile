@@ -50,7 +50,7 @@ bench: $(VENV)/installed
 	$(BIN)/selfextend bench --limits
 
 results: $(VENV)/installed
-	$(BIN)/python -m selfextend_local.evaluation.report docs/results >docs/results.md
+	$(BIN)/python -m selfextend_local.evaluation.report docs/results docs/results/ruler.svg >docs/results.md
 
 prove-patches: $(VENV)/installed
 	$(BIN)/python patches/prove.py

@@ -44,7 +44,8 @@ def command(need_tokens: int | None, as_json: bool, **flags: Any) -> None:
 
     path = model_or_default(chosen(click.get_current_context(), flags))
     with ModelPeek(path) as peek:
-        settings = with_profile(replace(engine.taken(flags), need_tokens=need_tokens), path)
+        asked = replace(engine.taken(flags), need_tokens=need_tokens, groups_only="no variable asks for recall")
+        settings = with_profile(asked, path)
         plan = peek.plan(settings)
     found = variables(plan.group_attention, settings.ga_temperature or 0.0)
     output.say(plan.describe())

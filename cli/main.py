@@ -23,6 +23,7 @@ COMMANDS = {
     "summarize": "selfextend_cli.summarize.command:command",
     "eval": "selfextend_cli.eval.command:command",
     "tune": "selfextend_cli.eval.tune:command",
+    "plan": "selfextend_cli.plan:command",
     "pages": "selfextend_cli.pages:command",
     "completion": "selfextend_cli.shell_completion:command",
     "models": "selfextend_cli.models:command",

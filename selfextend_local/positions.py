@@ -53,6 +53,14 @@ RECALL_FIRST = 16_384
 RECALL_KEEP = 16
 """So many tokens of an answer share a choice."""
 
+RECALL_FROM_SMALL = 8
+"""Trained windows from which on the automatic choice recalls where the window is too small for RECALLED.
+
+Measured (docs/results.md): with a window of 8,192 recall of 2,048 finds and answers at least as much as groups as soon as the text
+is longer than the window. With one of 1,024 it can fetch 256 tokens, too few for questions that need many places: there groups
+name more of RULER's values up to 8 windows, from 16 on as many or fewer.
+"""
+
 RECALL_REACH = 1 << 24
 """The most tokens of a text that is read by recall: the library counts its cells in float32."""
 
@@ -108,6 +116,11 @@ class GroupAttention:
     @property
     def enabled(self) -> bool:
         return self.n > 1 or self.recall > 0
+
+    @property
+    def stage(self) -> tuple[bool, int]:
+        """The order in which a growing text goes through them: plain, larger and larger groups, recall."""
+        return self.recall > 0, self.n
 
     @property
     def mode(self) -> GroupForm:
@@ -282,6 +295,15 @@ def fetching(recall: int | None, w: int | None, window: int, sliding_window: int
     if ga.w < sliding_window:
         raise GroupAttentionError(f"ga_w={ga.w}: recall needs at least the sliding window of this model, {sliding_window} tokens.")
     return ga
+
+
+def recall_from(window: int, sliding_window: int = 0) -> int:
+    """The automatic choice recalls texts of more tokens than this: RECALL_REACH where it never does, since the window holds no
+    recall, or local layers have a sliding window, with which recall was never measured."""
+    least = RECALL_SINKS + RECALL_SPAN + default_neighbours(window) + max(default_step(window), RECALL_SPAN)
+    if sliding_window or least > window:
+        return RECALL_REACH
+    return window if fetching(None, None, window).recall == RECALLED else RECALL_FROM_SMALL * window
 
 
 def choose(

@@ -77,8 +77,8 @@ class FakeLlama:
     def group_attention_for(self, n_tokens: int) -> GroupAttention:
         return GroupAttention(4, n_tokens, 64)
 
-    def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
-        return coming + 1, 8
+    def next_growth(self, coming: int = 0) -> tuple[int, GroupAttention] | None:
+        return coming + 1, GroupAttention(8)
 
     def set_seed(self, seed: int) -> None:
         self.seeds.append(seed)
@@ -122,10 +122,10 @@ def test_the_grouping_of_a_text_is_known_before_it_is_read() -> None:
     fake = FakeLlama([b"Seven."])
     chat = start(fake, documents=[document()], sampling=Sampling(max_tokens=100), reserve=50)
     group, growth = chat.grouping(chat.filling().total)
-    assert growth == (group.w + 1, 8)
+    assert growth == (group.w + 1, GroupAttention(8))
     "".join(chat.ask("Which key?"))
     assert fake.expected == [group.w + len("\n\nWhich key?")]
-    assert chat.grouping(chat.filling().total) == (fake.group_attention, (1, 8))
+    assert chat.grouping(chat.filling().total) == (fake.group_attention, (1, GroupAttention(8)))
 
 
 def document(text: str = "The key is 7.") -> Document:

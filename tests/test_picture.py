@@ -9,7 +9,7 @@ from selfextend_local.chat.conversation import Filling
 from selfextend_local.positions import GroupAttention
 
 
-def window(read: int = 6_000, growth: tuple[int, int] | None = (9_000, 8)) -> Window:
+def window(read: int = 6_000, growth: tuple[int, GroupAttention] | None = (9_000, GroupAttention(8))) -> Window:
     filling = Filling(20, (4_000, 1_000), 1_000, read, 12_000)
     return Window(filling, ["A report, 12 pages", "表" * 60], 2, GroupAttention(4, 1024, 512), growth)
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from selfextend_local.engine.plan import ContextPlan, Memory, Settings, Shape, Use, make_plan
+from selfextend_local.engine.plan import (
+    ContextPlan,
+    Memory,
+    Settings,
+    Shape,
+    Use,
+    group_attention_for,
+    make_plan,
+    next_growth,
+    restricted,
+    why,
+)
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
+from selfextend_local.positions import fetching
 
 GIB = 1 << 30
 WINDOW = 8192
@@ -29,7 +41,7 @@ def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> Context
 def test_the_context_is_sized_from_the_need_and_said_in_one_line() -> None:
     made = plan(Settings(need_tokens=12_900))
     assert made.n_ctx == 13_056
-    assert made.describe() == "trained 8,192 → up to 13,056 tokens (n=16, w=1024, progressive), KV cache 287 MiB f16"
+    assert made.describe() == "trained 8,192 → up to 13,056 tokens (recall of 2,048, w=1024), KV cache 287 MiB f16"
 
 
 def test_a_short_text_needs_no_groups() -> None:
@@ -94,9 +106,7 @@ def test_a_type_that_a_model_doesn_t_take_is_passed_over() -> None:
         make_plan(Settings(n_ctx=512, kv_type="auto"), WINDOW, sliding_window=0, memory=Memory(GIB), measure=measure)
 
 
-@pytest.mark.parametrize(
-    ("gpu", "layers"), [(0, 0), (500_000_000, 12), (16 * GIB, 31)], ids=["none", "small", "large"]
-)
+@pytest.mark.parametrize(("gpu", "layers"), [(0, 0), (500_000_000, 12), (16 * GIB, 31)], ids=["none", "small", "large"])
 def test_as_many_layers_as_the_free_gpu_memory_holds(gpu: int, layers: int) -> None:
     made = plan(Settings(n_ctx=32_768, gpu_layers="auto"), gpu=gpu)
     # a layer takes 10 MB of weights and 25.2 MB of keys and values
@@ -113,3 +123,87 @@ def test_layers_that_the_gpu_doesn_t_hold_are_refused_with_the_number_that_fits(
 def test_what_lies_on_the_gpu_is_not_asked_of_the_host() -> None:
     made = plan(Settings(n_ctx=32_768, kv_type="auto", gpu_layers="auto"), GIB // 4, gpu=16 * GIB)
     assert (made.kv_type, made.gpu_layers) == ("f16", 31)
+
+
+# What is chosen between groups and recall
+
+
+def test_recall_leaves_nothing_out_while_the_trained_window_holds_the_text() -> None:
+    recall = Settings(ga_mode="recall")
+    assert not group_attention_for(recall, WINDOW, WINDOW).enabled
+    assert group_attention_for(recall, WINDOW + 1, WINDOW) == fetching(2048, None, WINDOW)
+    growth = next_growth(recall, group_attention_for(recall, 100, WINDOW), 100, 4 * WINDOW, WINDOW)
+    assert growth == (WINDOW + 1, fetching(2048, None, WINDOW))
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "window", "sliding", "label"),
+    [
+        (3000, 8192, 0, "n=1"),
+        (8192, 8192, 0, "n=4, w=1024, progressive"),
+        (8193, 8192, 0, "recall of 2,048, w=1024"),
+        (8192, 1024, 0, "n=64, w=128, progressive"),
+        (8193, 1024, 0, "recall of 256, w=128"),
+        (65_536, 32_768, 512, "n=16, w=4096, progressive"),
+        (1000, 128, 0, "n=64, w=16, progressive"),
+    ],
+)
+def test_the_automatic_choice(n_tokens: int, window: int, sliding: int, label: str) -> None:
+    assert group_attention_for(Settings(), n_tokens, window, sliding).label == label
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(ga_w=512),
+        Settings(ga_fraction=0.5),
+        Settings(ga_n=8),
+        Settings(ga_mode="progressive"),
+        Settings(ga_recall=0),
+        Settings(groups_only="a reason"),
+    ],
+)
+def test_who_asks_for_groups_gets_groups(settings: Settings) -> None:
+    assert not group_attention_for(settings, 20_000, WINDOW).recall
+
+
+@pytest.mark.parametrize(("gpu", "kv_type", "recalls"), [(0, "q4_0", True), (8 * GIB, "f16", True), (8 * GIB, "q8_0", False)])
+def test_a_quantised_cache_on_a_gpu_keeps_groups(gpu: int, kv_type: str, recalls: bool) -> None:
+    made = plan(Settings(need_tokens=20_000, kv_type=kv_type, gpu_layers=-1 if gpu else 0), gpu=gpu)
+    assert bool(made.group_attention.recall) == recalls
+    assert recalls == (not made.groups_only)
+
+
+def test_without_flash_attention_there_is_no_recall() -> None:
+    shape = Shape(WINDOW, "f16", 0, flash_attn=False)
+    assert "flash attention" in restricted(Settings(), shape).groups_only
+
+
+def test_a_growing_text_goes_from_plain_to_groups_to_recall() -> None:
+    seen, length = [group_attention_for(Settings(), 1, WINDOW)], 1
+    while growth := next_growth(Settings(), seen[-1], length, 4 * WINDOW, WINDOW):
+        length, ga = growth
+        seen.append(ga)
+    assert [ga.label for ga in seen] == ["n=1", "n=2, w=1024, progressive", "n=4, w=1024, progressive", "recall of 2,048, w=1024"]
+    assert length == WINDOW + 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_tokens", "words"),
+    [
+        (Settings(), 100, "bit for bit"),
+        (Settings(), 8000, "finds less than groups"),
+        (Settings(), 9000, "beyond 8,192 tokens recall"),
+        (Settings(ga_mode="recall"), 100, "nothing is left out"),
+        (Settings(groups_only="recall takes no q8_0 cache on a GPU"), 9000, "on a GPU"),
+        (Settings(ga_n=4), 9000, "asked for"),
+        (Settings(tuned=True, ga_w=512), 9000, "selfextend tune"),
+    ],
+)
+def test_it_says_why(settings: Settings, n_tokens: int, words: str) -> None:
+    assert words in why(settings, n_tokens, WINDOW)
+
+
+def test_it_says_why_small_windows_and_sliding_ones_keep_groups() -> None:
+    assert "up to 8,192 tokens groups" in why(Settings(), 4096, 1024)
+    assert "sliding-window" in why(Settings(), 65_536, 32_768, 512)

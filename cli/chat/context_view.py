@@ -25,13 +25,14 @@ _DOCUMENT_COLOURS = (34, 36, 33, 31)
 
 @dataclass(frozen=True)
 class Window:
-    """What the picture shows. `documents`: a name for each of `filling.documents`; `growth`: (length, n) or None."""
+    """What the picture shows. `documents`: a name for each of `filling.documents`; `growth`: a length and what the text goes over to
+    there, or None."""
 
     filling: Filling
     documents: Sequence[str]
     questions: int
     group: GroupAttention
-    growth: tuple[int, int] | None
+    growth: tuple[int, GroupAttention] | None
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def _ahead(window: Window) -> list[str]:
     used = max(window.filling.read, window.filling.total)
     lines = []
     if window.growth:
-        length, n = window.growth
-        lines.append(f"n grows from {window.group.n} to {n} at {length:,} tokens: {max(0, length - used):,} more")
+        length, group = window.growth
+        change = "far text is left out until it is fetched" if group.recall else f"n grows from {window.group.n} to {group.n}"
+        lines.append(f"{change} at {length:,} tokens: {max(0, length - used):,} more")
     else:
         lines.append("recall stays as it is to the end" if window.group.recall else f"n stays {window.group.n} to the end")
     lines.append(f"the window ends at {window.filling.capacity:,} tokens: {max(0, window.filling.capacity - used):,} more")

@@ -86,6 +86,7 @@ class Options:
     ga_w: tuple[int, ...] | None
     ga_mode: tuple[Any, ...]
     ga_temperature: tuple[float, ...] | None
+    ga_recall: tuple[int | float, ...] | None
     kv_type: tuple[str, ...]
     threads: int | None
     gpu_layers: Any
@@ -125,6 +126,8 @@ _SHARED = (
         help=f"Of {', '.join(GROUP_MODES)}. {GROUP_MODES_HELP}",
     ),
     click.option("--ga-temperature", type=ListOf("C", temperature), help=f"{TEMPERATURE_HELP} Default: as in chat."),
+    click.option("--ga-recall", type=ListOf("TOKENS", read_length),
+                 help="With --ga-mode recall: far tokens fetched, or trained windows (0.25x). Default: as in chat."),  # fmt: skip
     click.option("--kv-type", type=ListOf("TYPES", one_of(AUTO_KV_TYPES)), default="f16", show_default=True, help="KV cache types."),
     threads,
     gpu_layers,
@@ -157,9 +160,16 @@ def evaluate(task: Task | Callable[[int], Task], options: Options) -> int:
     if options.plot:
         check_plot(options.plot)
     path = model_or_default(options.model)
-    columns = methods(options.methods, options.ga_n, options.ga_w or (None,), options.ga_mode, options.ga_temperature or (None,))
     with ModelPeek(path) as peek:
         trained = peek.info.n_ctx_train
+        columns = methods(
+            options.methods,
+            options.ga_n,
+            options.ga_w or (None,),
+            options.ga_mode,
+            options.ga_temperature or (None,),
+            [tokens_of(recall, trained) for recall in options.ga_recall] if options.ga_recall else (None,),
+        )
         made = task(trained) if callable(task) else task
         results = Results(options.out or Path(f"eval-{made.name}.jsonl"))
         lengths = sorted({tokens_of(length, trained) for length in options.lengths})
@@ -182,7 +192,7 @@ def _rows(
     made_with = _made_with(options)
     for kv_type in options.kv_type:
         settings = Settings(kv_type=kv_type, threads=options.threads, gpu_layers=options.gpu_layers)
-        planned: list[Cell] = cells(task, subject_of(peek, kv_type), columns, lengths)
+        planned: list[Cell] = cells(task, subject_of(peek, kv_type, options.gpu_layers), columns, lengths)
         with (
             interrupts.StopOnInterrupt() as stop,
             ModelReaders(peek.info.path, settings, should_stop=stop) as readers,
@@ -192,8 +202,10 @@ def _rows(
     return rows
 
 
-def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
-    """What is evaluated, with what the automatic choice has of a profile."""
+def subject_of(peek: ModelPeek, kv_type: str, gpu_layers: int | str = 0) -> Subject:
+    """What is evaluated, with what the automatic choice has of a profile, and what it may take with that cache there."""
+    from selfextend_local.engine.machine import free_memory
+    from selfextend_local.engine.plan import Shape, restricted
     from selfextend_local.engine.tuned import with_profile
     from selfextend_local.evaluation.methods import Rotary
     from selfextend_local.evaluation.prompting import PeekTokenizer
@@ -201,7 +213,9 @@ def subject_of(peek: ModelPeek, kv_type: str) -> Subject:
     from selfextend_local.storage.identity import model_identity
 
     info = peek.info
-    rotary = Rotary.of(info.metadata, info.n_ctx_train, info.sliding_window, with_profile(Settings(), info.path))
+    on_gpu = gpu_layers != 0 and free_memory().gpu > 0
+    usual = restricted(Settings(), Shape(info.n_ctx_train, kv_type, int(on_gpu), flash_attn=True))
+    rotary = Rotary.of(info.metadata, info.n_ctx_train, info.sliding_window, with_profile(usual, info.path))
     record = {"model": info.name, "file": info.path.name, "identity": model_identity(info.path), "trained": info.n_ctx_train}
     return Subject(PeekTokenizer(peek), rotary, {**record, "kv_type": kv_type})
 

@@ -87,7 +87,7 @@ def _cell(group: Group | None) -> str:
     share = group.task not in ("ppl", "copy")
     value = f"{100 * e.mean:.0f} %" if share else f"{e.mean:.3f}"
     bounds = f"{100 * e.low:.0f}-{100 * e.high:.0f}" if share else f"{e.low:.3f}-{e.high:.3f}"
-    grouped = f"\nn={group.ga[0]} w={group.ga[1]}" if group.ga else ""
+    grouped = f"\n{group.setting}" if group.ga else ""
     second = "" if group.also is None else f"\n{group.also:.3f} {TASKS[group.task].also}"
     return f"{value} ({bounds}){second}{grouped}"
 

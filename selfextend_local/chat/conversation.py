@@ -280,9 +280,9 @@ class Chat:
         total = self._length() if system or documents or self._turns else 0
         return Filling(system, documents, max(0, total - system - sum(documents)), self.n_used, self.capacity)
 
-    def grouping(self, total: int) -> tuple[GroupAttention, tuple[int, int] | None]:
-        """The group attention of what is read, while nothing is that of what the next question reads; and (tokens, n), where it
-        grows. `total`: that of `filling`."""
+    def grouping(self, total: int) -> tuple[GroupAttention, tuple[int, GroupAttention] | None]:
+        """The group attention of what is read, while nothing is that of what the next question reads; and the length at which it
+        goes over to another. `total`: that of `filling`."""
         llm = self._llm
         if self.n_used:
             return llm.group_attention, llm.next_growth()

@@ -37,21 +37,25 @@ class Grouping:
             return self.pinned
         return group_attention_for(self.settings, n_tokens, self.window, self.sliding_window)
 
-    def next_growth(self, n: int, n_tokens: int) -> tuple[int, int] | None:
-        """(length, group size) at which a text of `n_tokens`, read in groups of `n`, is regrouped; None if it stays."""
+    def next_growth(self, now: GroupAttention, n_tokens: int) -> tuple[int, GroupAttention] | None:
+        """(length, group attention) at which a text of `n_tokens`, read with `now`, is regrouped, and how; None if it stays."""
         if self.pinned is not None:
             return None
-        return next_growth(self.settings, n, n_tokens, self.capacity, self.window, self.sliding_window)
+        return next_growth(self.settings, now, n_tokens, self.capacity, self.window, self.sliding_window)
 
     def accepts(self, ga: GroupAttention, n_tokens: int) -> bool:
         """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
-        with a smaller n, from which the group grows as it does in a conversation; or with the next larger n, which a text
+        with what it goes over from in a conversation, to a larger n or to recall; or with the next larger n, which a text
         gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
         wanted = self.for_length(n_tokens)
         if ga == wanted:
             return True
-        alike = (ga.w, ga.progressive, ga.recall) == (wanted.w, wanted.progressive, wanted.recall)
-        return self.mode == "auto" and alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
+        if self.mode != "auto" or ga.w != wanted.w:
+            return False
+        if wanted.recall:
+            return not ga.recall
+        alike = (ga.progressive, ga.recall) == (wanted.progressive, wanted.recall)
+        return alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 
     def overflow(self, n_tokens: int) -> ContextOverflow:
         """The error for a text of `n_tokens`, with the setting that would fit it."""

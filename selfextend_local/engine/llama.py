@@ -189,6 +189,7 @@ class SelfExtendLlama(Llama):
                 raise ModelUnsupported(f"{model_path} doesn't say which context window it was trained with.")
             self._settings = with_profile(_plain_where_needed(asked, peek, llama_kwargs), peek.info.path)
             self.plan = plan or peek.plan(self._settings, flash_attn=flash_attn)
+            self._settings = replace(self._settings, groups_only=self.plan.groups_only)
         if self.plan.group_attention.enabled:
             native.require_patched()
         threads = n_threads or psutil.cpu_count(logical=False) or 1
@@ -289,11 +290,21 @@ class SelfExtendLlama(Llama):
             return
         try:
             self._set_group_attention(self.group_attention_for(self.plan.capacity))
-        except SelfExtendError:
+        except SelfExtendError as error:
+            if self._settings.chooses and self.group_attention_for(self.plan.capacity).recall:
+                self._keep_groups(str(error))
+                return self._check_support()
             self.close()
             raise
         if self.context_params.embeddings:  # `embed` doesn't come through `eval`
             self._set_group_attention(self.group_attention_for(1))
+
+    def _keep_groups(self, reason: str) -> None:
+        # Recall was chosen, not asked for.
+        self._settings = replace(self._settings, groups_only=reason)
+        self._grouping = replace(self._grouping, settings=self._settings)
+        planned = self._settings.need_tokens or self.plan.capacity
+        self.plan = replace(self.plan, group_attention=self.group_attention_for(planned), groups_only=reason)
 
     @property
     def group_attention(self) -> GroupAttention:
@@ -643,13 +654,13 @@ class SelfExtendLlama(Llama):
         """The (n, w, r) that a text of `n_tokens` is read with."""
         return self._grouping.for_length(n_tokens)
 
-    def next_growth(self, coming: int = 0) -> tuple[int, int] | None:
-        """(tokens, n): the length of text at which the group size grows to n; None if it stays in this context.
+    def next_growth(self, coming: int = 0) -> tuple[int, GroupAttention] | None:
+        """(tokens, group attention): the length of text at which it goes over to larger groups or to recall; None if it stays.
 
         coming: while nothing is read, the length that will be read with one group size.
         """
         now = self._ga if self.n_tokens else self.group_attention_for(coming)
-        return self._grouping.next_growth(now.n, max(int(self.n_tokens), coming))
+        return self._grouping.next_growth(now, max(int(self.n_tokens), coming))
 
     def _set_group_attention(self, ga: GroupAttention) -> None:
         if ga != self._ga:
@@ -662,7 +673,7 @@ class SelfExtendLlama(Llama):
         if self.n_tokens > 0 and n_tokens < self._grows_at:
             return
         wanted = self.group_attention_for(n_tokens)
-        if self.n_tokens == 0 or wanted.n > self._ga.n:
+        if self.n_tokens == 0 or wanted.stage > self._ga.stage:
             self._set_group_attention(wanted)
         growth = self.next_growth(n_tokens)
         self._grows_at = self.capacity + 1 if growth is None else growth[0]

@@ -6,7 +6,7 @@ Knows the plan and the native boundary. Importing it loads no C library; opening
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from selfextend_local.positions import MICRO_BATCH, GroupAttention
 
 from . import opening
 from .machine import free_memory
-from .plan import ContextPlan, Settings, Shape, Use, group_attention_for, make_plan
+from .plan import ContextPlan, Settings, Shape, Use, group_attention_for, make_plan, restricted, why
 from .tuned import with_profile
 
 
@@ -80,9 +80,12 @@ class ModelPeek:
             raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(native.KV_TYPES)}.")
         memory = free_memory()
         info = self.info
+        if f"{info.architecture}.attention.key_length_mla" in info.metadata:
+            settings = replace(settings, groups_only="recall takes no compressed keys (MLA)")
 
-        def largest_group(n_ctx: int) -> GroupAttention:
-            return group_attention_for(settings, n_ctx, info.n_ctx_train, info.sliding_window)
+        def largest_group(shape: Shape) -> GroupAttention:
+            there = restricted(settings, shape if memory.gpu else replace(shape, gpu_layers=0))
+            return group_attention_for(there, shape.n_ctx, info.n_ctx_train, info.sliding_window)
 
         with _Measurement(info.path, self._model, on_gpu=memory.gpu > 0, group_attention=largest_group) as measure:
             return make_plan(
@@ -94,6 +97,10 @@ class ModelPeek:
                 n_layers=native.n_layers(self._model) + 1,  # and the output
                 flash_attn=flash_attn,
             )
+
+    def why(self, settings: Settings, n_tokens: int) -> str:
+        """Why a text of `n_tokens` is read as it is, in a sentence."""
+        return why(with_profile(settings, self.info.path), n_tokens, self.info.n_ctx_train, self.info.sliding_window)
 
     def close(self) -> None:
         if self._model is not None:
@@ -114,7 +121,7 @@ class ModelPeek:
 class _Measurement:
     """What contexts on a model would take. Nothing is allocated; a model whose layers lie elsewhere is opened once more."""
 
-    def __init__(self, path: Path, model: Any, *, on_gpu: bool, group_attention: Callable[[int], GroupAttention]) -> None:
+    def __init__(self, path: Path, model: Any, *, on_gpu: bool, group_attention: Callable[[Shape], GroupAttention]) -> None:
         self._path, self._on_gpu = path, on_gpu
         self._group_attention = group_attention
         self._models = {0: model}
@@ -130,7 +137,7 @@ class _Measurement:
             n_ubatch=MICRO_BATCH,
             kv_type=shape.kv_type,
             flash_attn=shape.flash_attn,
-            group_attention=self._group_attention(shape.n_ctx),
+            group_attention=self._group_attention(shape),
         )
         if found is None:
             return None

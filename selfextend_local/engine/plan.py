@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
-from selfextend_local.positions import RELIABLE_FRACTION, GroupAttention, GroupForm, choose, fetching, fixed, reach
+from selfextend_local.positions import (
+    RECALL_REACH,
+    RELIABLE_FRACTION,
+    GroupAttention,
+    GroupForm,
+    choose,
+    fetching,
+    fixed,
+    reach,
+    recall_from,
+)
 
 GroupSize = int | Literal["auto"]
 GpuLayers = int | Literal["auto"]
@@ -37,7 +47,9 @@ class Settings:
 
     `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means
     RECALLED with "recall", less where the trained window is small.
-    `ga_mode` "auto" is as tuned, else progressive while n is chosen too, and the paper's two levels for an n that was given.
+    `ga_mode` "auto" is as tuned, else recall where the text is long enough (`positions.recall_from`) and nothing else is given,
+    progressive below while n is chosen too, and the paper's two levels for an n that was given. `groups_only`: why the
+    automatic choice can't recall.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
     as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is as in
     `SelfExtendLlama`, None means as tuned, else 0. `tuned`: a profile of this model filled in what the user left open.
@@ -55,6 +67,13 @@ class Settings:
     threads: int | None = None
     ga_temperature: float | None = None
     ga_recall: int | None = None
+    groups_only: str = ""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether nothing is given that decides between groups and recall."""
+        given = (self.ga_w, self.ga_fraction, self.ga_recall)
+        return self.ga_mode == self.ga_n == "auto" and given == (None, None, None) and not self.groups_only
 
     @property
     def recalls(self) -> bool:
@@ -108,7 +127,7 @@ class ContextPlan:
     """A context that fits: sizes in tokens, `kv_bytes` of KV cache (None if the library can't tell).
 
     `group_attention` is the one for a text of `planned_tokens`; the automatic choice begins with the plain model and
-    grows up to it. `capacity` is the most tokens that the context can ever hold.
+    grows up to it. `capacity` is the most tokens that the context can ever hold. `groups_only`: why it never goes over to recall.
     """
 
     n_ctx: int
@@ -121,6 +140,7 @@ class ContextPlan:
     gpu_layers: int = 0
     flash_attn: bool = True
     reasons: tuple[str, ...] = ()
+    groups_only: str = ""
 
     def describe(self) -> str:
         """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
@@ -133,7 +153,7 @@ class ContextPlan:
 def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> int:
     """The most tokens that these settings can read with a trained window. Raises GroupAttentionError."""
     if settings.recalls:
-        return group_attention_for(settings, 1, window, sliding_window).capacity(window)
+        return group_attention_for(settings, window + 1, window, sliding_window).capacity(window)
     if settings.ga_n == "auto":
         group_attention_for(settings, 1, window, sliding_window)
         return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
@@ -147,7 +167,11 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     if settings.recalls:
         if settings.ga_n not in ("auto", 1):
             raise GroupAttentionError(f"Recall takes no groups: leave --ga-n {settings.ga_n} out.")
-        return fetching(settings.ga_recall, settings.ga_w, window, sliding_window)
+        recall = fetching(settings.ga_recall, settings.ga_w, window, sliding_window)
+        # Nothing is left out of a text that the trained window holds.
+        return recall if n_tokens > window else replace(recall, recall=0)
+    if settings.chooses and n_tokens > recall_from(window, sliding_window):
+        return fetching(None, None, window)
     if settings.ga_n == "auto":
         return choose(
             n_tokens,
@@ -160,20 +184,22 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive)
 
 
-def next_growth(settings: Settings, n: int, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> tuple[int, int] | None:
-    """(length, group size): where the group grows beyond `n` for a text that has `n_tokens` now; None if it doesn't up to
-    `capacity`."""
+def next_growth(
+    settings: Settings, now: GroupAttention, n_tokens: int, capacity: int, window: int, sliding_window: int = 0
+) -> tuple[int, GroupAttention] | None:
+    """(length, group attention): where a text that has `n_tokens` now, read with `now`, goes over to larger groups or to recall;
+    None if it doesn't up to `capacity`."""
 
-    def size(length: int) -> int:
-        return group_attention_for(settings, length, window, sliding_window).n
+    def at(length: int) -> GroupAttention:
+        return group_attention_for(settings, length, window, sliding_window)
 
     low, high = n_tokens + 1, capacity
-    if high < low or size(high) <= n:
+    if high < low or at(high).stage <= now.stage:
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(middle) > n else (middle + 1, high)
-    return low, size(low)
+        low, high = (low, middle) if at(middle).stage > now.stage else (middle + 1, high)
+    return low, at(low)
 
 
 def make_plan(
@@ -210,6 +236,7 @@ def make_plan(
         raise budget.refusal(chosen)
     capacity = min(chosen.shape.n_ctx, most)
     planned = settings.need_tokens or capacity
+    settings = restricted(settings, chosen.shape if memory.gpu else replace(chosen.shape, gpu_layers=0))
     return ContextPlan(
         n_ctx=chosen.shape.n_ctx,
         n_ctx_train=window,
@@ -221,7 +248,41 @@ def make_plan(
         gpu_layers=chosen.shape.gpu_layers,
         flash_attn=chosen.shape.flash_attn,
         reasons=budget.reasons(chosen, found),
+        groups_only=settings.groups_only,
     )
+
+
+def restricted(settings: Settings, shape: Shape) -> Settings:
+    """The settings for such a context, where the library refuses recall."""
+    if not shape.flash_attn:
+        return replace(settings, groups_only="recall needs flash attention")
+    if shape.gpu_layers > 0 and shape.kv_type not in ("f16", "f32"):
+        return replace(settings, groups_only=f"recall takes no {shape.kv_type} cache on a GPU")
+    return settings
+
+
+def why(settings: Settings, n_tokens: int, window: int, sliding_window: int = 0) -> str:
+    """Why these settings read a text of `n_tokens` as they do, in a sentence. docs/results.md has the figures."""
+    ga = group_attention_for(settings, n_tokens, window, sliding_window)
+    if settings.tuned:
+        return "selfextend tune found it for this model"
+    if settings.recalls:
+        return "asked for" if ga.recall else "the trained window holds it, so nothing is left out"
+    if settings.ga_n != "auto":
+        return "asked for"
+    start = recall_from(window, sliding_window)
+    if ga.recall:
+        return f"beyond {start:,} tokens recall finds and answers as much as groups or more, at a price that hardly grows"
+    if not ga.enabled:
+        return f"it fits {settings.fraction:.3g} of the trained window: the plain model, bit for bit"
+    if n_tokens <= window:
+        return f"beyond {settings.fraction:.3g} of the trained window the plain model finds less than groups do"
+    if n_tokens <= start and settings.chooses:
+        return _NO_RECALL if start >= RECALL_REACH else f"up to {start:,} tokens groups name more of what is asked than recall does"
+    return settings.groups_only or "asked for"
+
+
+_NO_RECALL = "recall was never measured on models with sliding-window layers, and needs a window of some hundred tokens"
 
 
 @dataclass(frozen=True)

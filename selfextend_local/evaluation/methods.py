@@ -76,6 +76,7 @@ class Method:
     ga_fraction: float | None = None
     ga_mode: GroupMode = "auto"
     ga_temperature: float | None = None
+    ga_recall: int | None = None
 
     @property
     def label(self) -> str:
@@ -85,7 +86,7 @@ class Method:
         given = "" if self.ga_w is None else f" w={self.ga_w}"
         given += "" if self.ga_temperature is None else f" c={self.ga_temperature:g}"
         if self.ga_mode == "recall":
-            return "recall" + given
+            return "recall" + ("" if self.ga_recall is None else f" of {self.ga_recall:,}") + given
         size = "auto" if self.ga_n == "auto" else f"n={self.ga_n}"
         # Without a word: what the automatic choice takes, and two levels where n is given.
         mode = f" {self.ga_mode}" if self.ga_mode == "progressive" or (self.ga_mode == "two-level" and self.ga_n == "auto") else ""
@@ -111,6 +112,8 @@ class Method:
                 ga_w=tuned.ga_w if self.ga_w is None else self.ga_w,
                 ga_fraction=tuned.ga_fraction if self.ga_fraction is None else self.ga_fraction,
                 ga_mode=self._mode(tuned),
+                ga_recall=self.ga_recall if self.ga_mode == "recall" else None,
+                groups_only=rotary.tuned.groups_only,
             )
             ga = group_attention_for(settings, length, rotary.window, rotary.sliding_window)
             if self.name == "selfextend":
@@ -135,13 +138,16 @@ def methods(
     neighbours: Sequence[int | None],
     modes: Sequence[GroupMode] = ("auto",),
     temperatures: Sequence[float | None] = (None,),
+    recalls: Sequence[int | None] = (None,),
 ) -> list[Method]:
-    """The columns for `names`, the two grouping ones once for each size and neighbour window, ours for each mode and temperature too."""
+    """The columns for `names`, the two grouping ones once for each size and neighbour window, ours for each mode and temperature too,
+    recall for each number of tokens."""
     found = []
     for name in names:
         if name == "selfextend":
-            every = product(modes, sizes, neighbours, temperatures)
-            found += [Method(name, n, w, ga_mode=mode, ga_temperature=c) for mode, n, w, c in every]
+            for mode in modes:
+                every = product(sizes, neighbours, temperatures, recalls if mode == "recall" else (None,))
+                found += [Method(name, n, w, ga_mode=mode, ga_temperature=c, ga_recall=recall) for n, w, c, recall in every]
         elif name == "upstream":
             found += [Method(name, n, w) for n in sizes for w in neighbours]
         else:

@@ -19,7 +19,7 @@ from selfextend_local import native
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import Interrupted
-from selfextend_local.positions import MICRO_BATCH, PLAIN
+from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_LOOKS
 
 from .methods import Setup
 from .upstream_schedule import UpstreamSchedule
@@ -152,6 +152,8 @@ class ModelReader:
         while (at := len(self._known)) < len(tokens):
             ga = PLAIN if self._schedule else self._setup.group_attention
             end = min(len(tokens), at + ga.batch(at, self._batch))
+            if ga.recall and collect is None and len(tokens) - at > RECALL_LOOKS:
+                end = min(end, len(tokens) - RECALL_LOOKS)  # as SelfExtendLlama: the end of a prompt looks for itself
             every = collect is not None and end > collect_from
             logits = self._decode(tokens[at:end], self._schedule(at) if self._schedule else at, every)
             self._known += tokens[at:end]
@@ -212,7 +214,9 @@ class ModelReaders:
         context = dict(setup.context)
         if self._reader is None or self._opened[1] != context or self._opened[0] < n_ctx:
             self.close()
-            llm = SelfExtendLlama.of(self._model, replace(self._settings, n_ctx=n_ctx), **dict[str, Any](context))
+            # Recall reads longer texts than groups, and a reader is told how to read anyway.
+            mode = "recall" if setup.group_attention.recall else self._settings.ga_mode
+            llm = SelfExtendLlama.of(self._model, replace(self._settings, n_ctx=n_ctx, ga_mode=mode), **dict[str, Any](context))
             self._reader = ModelReader(llm, should_stop=self._should_stop)
             self._opened = (n_ctx, context)
         self._reader.set_up(setup)

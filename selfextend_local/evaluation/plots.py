@@ -21,10 +21,11 @@ SUFFIXES = (".png", ".svg", ".pdf")
 _COLOURS = {
     "plain": "#888888",
     "selfextend": "#0868ac",
-    "yarn": "#d95f02",
+    "recall": "#e6550d",
+    "yarn": "#756bb1",
     "ntk": "#1b9e77",
     "linear": "#e7298a",
-    "upstream": "#7b4fb0",
+    "upstream": "#31a354",
 }
 _DASHES = ("-", "--", ":", "-.")
 

@@ -7,12 +7,27 @@ comes from a row.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from .effective import KEPT, MEAN, Effective, effective
+from .plots import draw
 from .results import Results, Row
 from .summary import Group, groups
 from .tasks import TASKS
+from .verdict import BY_HAND, verdicts
+
+EXPLAINED = (
+    f"The longest length at which a method keeps {100 * KEPT:.0f} % of its own score at the shortest one, in tokens; ≥: the longest",
+    "that was measured. Tasks that a model hardly does at all are left out of RULER's mean. Inside the window recall and scaled",
+    "positions are the plain model, whose rows count for them. n and w set by hand are in the tables below.",
+)
+TASKS_OF_LENGTH = {"passkey": "", "facts": "", "babilong": MEAN, "ruler": MEAN}
+"""Tasks that have an effective length, and which part of them counts."""
+
+SLIDING = {"Gemma 3 270m": 512}
+"""Windows of local layers, which rows don't name, by model."""
 
 HEADER = """\
 # Results
@@ -23,12 +38,11 @@ Made by `make results` from the rows in `docs/results/*.jsonl`; don't edit this 
 
 def report(folder: Path) -> str:
     """The whole page. Raises ResultsError if a file in `folder` holds something else."""
-    rows: list[Row] = []
-    for path in sorted(folder.glob("*.jsonl")):
-        rows += Results(path).rows
+    rows = stored(folder)
     notes = folder / "notes.md"
     parts = [HEADER, notes.read_text(encoding="utf-8").strip() + "\n" if notes.is_file() else ""]
     found = groups(rows)
+    parts += [_effective(found), _verdicts(rows)]
     for model in dict.fromkeys(group.model for group in found):
         parts.append(f"## {model}\n")
         of_model = [group for group in found if group.model == model]
@@ -36,6 +50,83 @@ def report(folder: Path) -> str:
             for name in dict.fromkeys(group.name for group in of_model if group.task == task):
                 parts.append(_task([group for group in of_model if group.name == name]))
     return "\n".join(part for part in parts if part)
+
+
+def stored(folder: Path) -> list[Row]:
+    """The rows of all files; what several files have counts once. Raises ResultsError."""
+    rows: dict[str, Row] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        rows = {row["key"]: row for row in Results(path).rows} | rows
+    return list(rows.values())
+
+
+def _effective(found: Sequence[Group]) -> str:
+    """The effective length of each method, by model and task."""
+    lines = ["## Up to which length", "", *EXPLAINED]
+    for model in dict.fromkeys(group.model for group in found):
+        held = [g for g in _with_plain([g for g in found if (g.model, g.kv_type) == (model, "f16")]) if not BY_HAND.search(g.method)]
+        tables = {task: _rows_of([g for g in held if g.task == task], part) for task, part in TASKS_OF_LENGTH.items()}
+        tables = {task: rows for task, rows in tables.items() if rows}
+        if tables:
+            named = (f"{task}, from {_base(rows)}" for task, rows in tables.items())
+            lines += ["", f"**{model}**", "", f"| method | {' | '.join(named)} |", "|---" * (len(tables) + 1) + "|"]
+        for method in dict.fromkeys(method for rows in tables.values() for method in rows):
+            lines.append(f"| {method} | {' | '.join(_length(rows.get(method)) for rows in tables.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows_of(held: Sequence[Group], part: str) -> dict[str, Effective]:
+    """By method, of one task: those that were measured from the shortest length on and beyond it."""
+    if len({g.length for g in held}) < 3:
+        return {}
+    shortest = min(g.length for g in held)
+    made = {row.method: row for row in effective(held).rows if row.part == part}
+    return {method: row for method, row in made.items() if shortest in row.scores and len(row.scores) > 1}
+
+
+def _base(rows: Mapping[str, Effective]) -> str:
+    scores = next(iter(rows.values())).scores
+    return f"{100 * scores[min(scores)].mean:.0f} % at {min(scores):,}"
+
+
+def _with_plain(held: Sequence[Group]) -> list[Group]:
+    """With the rows that methods share inside the window: there recall and scaled positions are the plain model, and a temperature is 1."""
+    made = {(g.task, g.method, g.part, g.length): g for g in held}
+    for method in dict.fromkeys(g.method for g in held):
+        usual = method.removesuffix(" c=0.1")
+        same = "plain" if usual.startswith(("recall", "yarn", "ntk", "linear")) else usual
+        for g in held:
+            if g.method == same and g.length <= g.rows[0]["config"]["trained"]:
+                made.setdefault((g.task, method, g.part, g.length), replace(g, method=method))
+    return list(made.values())
+
+
+def _length(row: Effective | None) -> str:
+    if row is None:
+        return "–"
+    return "none" if row.length is None else f"{'≥ ' if row.beyond else ''}{row.length:,}"
+
+
+def _verdicts(rows: Sequence[Row]) -> str:
+    """The automatic choice against the best fixed method at each length, on the same items."""
+    made = list(verdicts(rows, SLIDING))
+    counts = {word: sum(v.word == word for v in made) for word in ("better", "as good", "worse")}
+    lines = ["## The automatic choice against the best fixed method", ""]
+    lines.append(
+        f"Over {len(made)} cells of a model, a task and a length: better in {counts['better']}, as good within the 95 % interval in "
+        f"{counts['as good']}, worse in {counts['worse']}. The fixed method is the one that does best on the items that both were asked."
+    )
+    lines += [
+        "",
+        "| model | task | tokens | auto reads with | auto | best fixed | its score | difference (95 %) | auto is |",
+        "|---" * 9 + "|",
+    ]
+    for v in made:
+        a, b = (f"{x:.3f}" if v.task in ("ppl", "copy") else f"{100 * x:.0f} %" for x in (v.score, v.other_score))
+        spread = f"{v.low:+.3f} to {v.high:+.3f}, {v.count}"
+        word = f"**{v.word}**" if v.word == "worse" else v.word
+        lines.append(f"| {v.model} | {v.task} | {v.length:,} | {v.setting} | {a} | {v.other} | {b} | {spread} | {word} |")
+    return "\n".join(lines) + "\n"
 
 
 def _task(held: Sequence[Group]) -> str:
@@ -65,7 +156,7 @@ def _table(held: Sequence[Group]) -> list[str]:
 def cell(group: Group) -> str:
     """Such as "23/24 (88-100 %), n=8 w=1024", "3.071, last eighth 3.029"."""
     e = group.estimate
-    ga = f", n={group.ga[0]} w={group.ga[1]}" if group.ga and "auto" in group.method else ""
+    ga = f", {group.setting}" if group.ga and "auto" in group.method else ""
     if group.task == "ppl":
         last = sum(row["result"]["last_eighth"] for row in group.rows) / len(group.rows)
         return f"{e.mean:.3f}, last eighth {last:.3f}{ga}"
@@ -79,5 +170,14 @@ def cell(group: Group) -> str:
     return f"{100 * e.mean:.0f} % ({100 * e.low:.0f}-{100 * e.high:.0f}), {e.count} asked{ga}"
 
 
+def plot(folder: Path, target: Path) -> None:
+    """RULER's mean of both ruler models by length and method."""
+    both = [row for row in stored(folder) if row["config"]["task"] == "ruler" and "ruler seed" in row["config"]["model"]]
+    merged = [{**row, "config": {**row["config"], "model": "Two ruler models, trained window 1,024"}} for row in both]
+    draw([group for group in groups(merged) if group.method != "plain"], target)
+
+
 if __name__ == "__main__":
     print(report(Path(sys.argv[1])), end="")
+    if len(sys.argv) > 2:
+        plot(Path(sys.argv[1]), Path(sys.argv[2]))

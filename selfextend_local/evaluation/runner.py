@@ -72,7 +72,7 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
         "task": task.name,
         **subject.record,
         "method": method.label_for(subject.rotary),
-        "ga": _group_attention(ga) if ga.enabled else None,
+        "ga": described(ga) if ga.enabled else None,
         **({"ga_temperature": setup.temperature} if setup.temperature else {}),
         "context": dict(setup.context),
         "length": length,
@@ -82,7 +82,7 @@ def _config(task: Task, subject: Subject, method: Method, setup: Setup, length: 
     }
 
 
-def _group_attention(ga: GroupAttention) -> list[int | str]:
+def described(ga: GroupAttention) -> list[int | str]:
     """n, w, r, and for progressive groups that word with w and r of each farther level; recall: that word, the tokens fetched, w, r."""
     if ga.recall:
         return ["recall", ga.recall, ga.w, ga.r]

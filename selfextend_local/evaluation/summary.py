@@ -56,6 +56,13 @@ class Group:
         return f"{self.task} {self.part}" if self.part else self.task
 
     @property
+    def setting(self) -> str:
+        """Such as "n=8 w=1024", "recall 2048 w=1024", or nothing."""
+        if not self.ga:
+            return ""
+        return f"recall {self.ga[1]} w={self.ga[2]}" if self.ga[0] == "recall" else f"n={self.ga[0]} w={self.ga[1]}"
+
+    @property
     def also(self) -> float | None:
         """The mean of the task's second metric, if it has one."""
         name = TASKS[self.task].also

@@ -124,3 +124,34 @@ def test_a_conversation_outgrows_the_window_and_still_knows_its_document(fixture
         assert "48213" in "".join(chat.ask(question))
         assert llm.group_attention.enabled
         assert chat.n_used > 2 * WINDOW
+
+
+def test_recall_is_the_plain_model_up_to_the_window_and_takes_over_behind_it(fixture_model: Path) -> None:
+    words = list(np.random.default_rng(3).integers(10, 1000, 3 * WINDOW).tolist())
+    within = WINDOW - 8
+    plain = SelfExtendLlama(fixture_model, ga_n=1, n_ctx=WINDOW, logits_all=True)
+    llm = SelfExtendLlama(fixture_model, ga_mode="recall", n_ctx=3 * WINDOW, logits_all=True)
+    plain.prefill(words[:within])
+    llm.prefill(words[:within])
+    assert not llm.group_attention.enabled
+    assert np.array_equal(llm.scores[:within], plain.scores[:within])
+    growth = llm.next_growth()
+    assert growth is not None and growth[0] == WINDOW + 1 and growth[1].recall
+    more = llm.prefill(words[: 2 * WINDOW])
+    assert (more.n_reused, llm.group_attention) == (within, growth[1])
+    llm.prefill(words[:within])
+    assert not llm.group_attention.enabled
+    assert np.array_equal(llm.scores[:within], plain.scores[:within])
+    plain.close()
+    llm.close()
+
+
+def test_the_automatic_choice_goes_from_groups_to_recall_in_mid_text(fixture_model: Path) -> None:
+    words = list(np.random.default_rng(3).integers(10, 1000, 9 * WINDOW).tolist())
+    llm = SelfExtendLlama(fixture_model, n_ctx=9 * WINDOW)
+    llm.prefill(words[: 7 * WINDOW])
+    assert llm.group_attention.mode == "progressive"
+    assert llm.prefill(words[: 9 * WINDOW - 4]).n_reused == 7 * WINDOW
+    assert llm.group_attention.mode == "recall"
+    assert llm.takes_group_attention(GroupAttention(64, 64, 32, progressive=True), 9 * WINDOW)
+    llm.close()

@@ -354,8 +354,8 @@ def test_the_next_growth_is_where_n_grows(extended: SelfExtendLlama) -> None:
     extended.prefill(tokens(10))
     growth = extended.next_growth()
     assert growth is not None
-    length, n = growth
+    length, group = growth
     extended.prefill(tokens(length - 1))
-    assert extended.group_attention.n < n
+    assert extended.group_attention.n < group.n
     extended.prefill(tokens(length))
-    assert extended.group_attention.n == n
+    assert extended.group_attention == group
