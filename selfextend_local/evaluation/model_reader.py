@@ -51,7 +51,9 @@ class ModelReader:
 
     def __init__(self, llm: SelfExtendLlama, *, should_stop: Callable[[], bool] | None = None) -> None:
         self._llm, self._should_stop = llm, should_stop
-        llm.set_attention_temperature(0.0)  # as no setup, whatever was tuned
+        # As no setup says, whatever was tuned, and whatever the context was opened for.
+        llm.pin_group_attention(PLAIN)
+        llm.set_attention_temperature(0.0)
         self._decoder = native.Decoder(llm.ctx)
         self._setup = Setup()
         self._known: list[int] = []
