@@ -519,6 +519,8 @@ function showReadiness() {
   $("question").placeholder = invitation(asked.length, read.length);
   $("welcome").hidden = state.documents.length > 0 || state.turns.length > 0;
   $("starters").hidden = !asked.length || state.turns.length > 0 || read.length < state.documents.length;
+  const [first, ...others] = asked;
+  $("starters-title").replaceChildren(others.length ? `${count(asked.length, "document")} are read` : element("bdi", {}, first?.name ?? ""));
   $("new-conversation").hidden = !state.turns.length;
 }
 
