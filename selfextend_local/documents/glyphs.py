@@ -235,7 +235,8 @@ def logical(visual: Sequence[str]) -> str:
     return "".join(_turned(_mirrored(chars[::-1]), kinds[::-1], _FROM_LEFT))
 
 
-# Classes of the bidirectional algorithm (UAX 9): L and R letters, N digits, t what belongs to them, s signs, c what stands between digits, o the rest.
+# Classes of the bidirectional algorithm (UAX 9): L and R letters, N digits, t what belongs to them, s signs, c what stands between
+# digits, o the rest.
 _CLASSES = {"L": "L", "R": "R", "AL": "R", "EN": "N", "AN": "N", "CS": "c", "ES": "s", "ET": "t", "WS": " "}
 _FROM_RIGHT = re.compile(r"R(?:[RNcsto ]*R)?")
 _FROM_LEFT = re.compile(r"t*[LN](?:[LNcsto ]*[LN])?t*(?:s(?= |$))?")
