@@ -110,7 +110,6 @@ _FORMAT = click.option(
     show_default=True,
     help="With the model's chat template or without; auto: with, if it has one.",
 )
-_REPEATS = click.option("--repeats", type=click.IntRange(1), default=8, show_default=True, help="Questions at each length.")
 _SEED = click.option("--seed", type=int, default=0, show_default=True)
 
 
@@ -210,89 +209,6 @@ def gap(text: str, **flags: Any) -> int:
     return evaluate(LexicalGap(read_text(text), **flags), options)
 
 
-@command.command("needle", **task_command)
-@shared
-@click.option(
-    "--mode",
-    "modes",
-    type=ListOf("MODES", one_of(("single", "several", "conditional", "threads"))),
-    default="single,several,conditional,threads",
-    show_default=True,
-)
-@click.option("--needles", type=click.IntRange(1), default=3, show_default=True, help="Values to find (several, conditional).")
-@click.option("--steps", type=click.IntRange(2), default=3, show_default=True, help="Pairs of a thread.")
-@click.option("--direction", type=click.Choice(["forward", "backward", "random"]), default="forward", show_default=True)
-@_REPEATS
-@_FORMAT
-@_SEED
-@boundary
-def needle(**flags: Any) -> int:
-    """Values among many key-value pairs: one, several, those whose key is marked, and threads from value to key.
-
-    \b
-    Examples:
-      selfextend eval needle --lengths 4k,16k --mode single,threads --steps 4
-      selfextend eval needle --model big.gguf --lengths 2x --direction backward --plot needles.png
-    """
-    from selfextend_local.evaluation.tasks.needle import Needle
-
-    options = Options.take(flags)
-    return evaluate(Needle(**flags), options)
-
-
-@command.command("tsort", **task_command)
-@shared
-@click.option("--text", required=True, metavar="FILE", help="Any document: text, Markdown, PDF.")
-@click.option("--parts", type=click.IntRange(2), default=4, show_default=True, help="Passages to put into order.")
-@_REPEATS
-@_FORMAT
-@_SEED
-@boundary
-def tsort(text: str, **flags: Any) -> int:
-    """The order of shuffled passages, which fill the length.
-
-    \b
-    Example:
-      selfextend eval tsort --text novel.txt --model big.gguf --lengths 8k,32k --methods plain,selfextend,yarn
-    """
-    from selfextend_local.evaluation.tasks.ordering import Ordering
-    from selfextend_local.evaluation.texts import read_text
-
-    options = Options.take(flags)
-    return evaluate(Ordering(read_text(text), **flags), options)
-
-
-@command.command("bestanswer", **task_command)
-@shared
-@click.option("--text", metavar="FILE", help="Any document: find the second half of a passage.")
-@click.option("--data", type=click.Path(path_type=Path, exists=True, dir_okay=False), metavar="FILE", help="JSONL, see below.")
-@_REPEATS
-@_FORMAT
-@_SEED
-@boundary
-def bestanswer(text: str | None, data: Path | None, **flags: Any) -> int:
-    """The best of many numbered answers, which fill the length.
-
-    \b
-    Examples:
-      selfextend eval bestanswer --text novel.txt --lengths 4k,16k
-      selfextend eval bestanswer --data questions.jsonl --lengths 8k
-
-    A line of --data: {"question": "...", "answers": ["...", "..."], "best": 0}
-    """
-    from selfextend_local.evaluation.tasks.bestanswer import BestAnswer, cases_of_file, cases_of_text
-    from selfextend_local.evaluation.texts import Text, read_text
-
-    options = Options.take(flags)
-    if (text is None) == (data is None):
-        raise click.UsageError("Give either --text or --data.")
-    if data is not None:
-        record = Text(data.name, data.read_text(encoding="utf-8", errors="replace")).record
-        return evaluate(BestAnswer(cases_of_file(data), record, **flags), options)
-    read = read_text(str(text))
-    return evaluate(BestAnswer(cases_of_text(read), read.record, **flags), options)
-
-
 @command.command("qa", **task_command)
 @shared
 @click.option(
@@ -328,23 +244,3 @@ def qa(data: Path, **flags: Any) -> int:
         if left_out := task.too_long(PeekTokenizer(peek)):
             output.say(f"{left_out} of {len(cases)} questions don't fit {max(lengths):,} tokens and are left out.")
     return evaluate(task, options)
-
-
-@command.command("instructions", **task_command)
-@shared
-@click.option("--wrong", type=click.IntRange(1), default=5, show_default=True, help="Wrong sums in a list.")
-@_REPEATS
-@_FORMAT
-@_SEED
-@boundary
-def instructions(**flags: Any) -> int:
-    """Many short questions in one input: name the wrong ones of a long list of sums.
-
-    \b
-    Example:
-      selfextend eval instructions --model big.gguf --lengths 2k,8k,16k
-    """
-    from selfextend_local.evaluation.tasks.instructions import Instructions
-
-    options = Options.take(flags)
-    return evaluate(Instructions(**flags), options)

@@ -106,8 +106,7 @@ def _print_details(out: Any, held: Sequence[Group]) -> None:
     elif kind.across and len({row["config"][kind.across] for g in held for row in g.rows}) > 1:
         values = {(g.method, g.length): by_label(g.rows, kind.across, kind.metric) for g in held}
         top = max(1.0, max(max(v.values()) for v in values.values()))
-        steps = ", ".join(next(iter(values.values()))) if kind.across == "mode" else "beginning to end of the text"
-        out.print(f"{kind.title} by {kind.across}: {steps}; 0 to {top:.3g}")
+        out.print(f"{kind.title} by {kind.across}: beginning to end of the text; 0 to {top:.3g}")
         for (method, length), by_depth in values.items():
             out.print(f"  {method:<24} {length:>9,}  |{shades(by_depth, top)}|")
 

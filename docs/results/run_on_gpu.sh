@@ -52,7 +52,3 @@ measure passkey --lengths 32k --methods selfextend --ga-mode two-level --ga-n 16
 for target in 16384 32768 65536; do
     tune $target
 done
-for task in "needle" "instructions" "tsort --text $text" "bestanswer --text $text"; do
-    # shellcheck disable=SC2086
-    measure $task --lengths 4k,16k --methods plain,yarn,selfextend
-done

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 def words(text: str) -> list[str]:
@@ -52,19 +52,3 @@ def _longest_common(a: Sequence[str], b: Sequence[str]) -> int:
 def best(score: Callable[[str, str], float], answer: str, references: Iterable[str]) -> float:
     """The score against the reference that fits best."""
     return max((score(answer, reference) for reference in references), default=0.0)
-
-
-def numbers(text: str) -> list[int]:
-    """The whole numbers of a text, in order."""
-    return [int(found) for found in re.findall(r"\d+", text)]
-
-
-def set_f1(said: Collection[int], wanted: Collection[int]) -> float:
-    """Harmonic mean of precision and recall over sets."""
-    return _f_measure(len(set(said) & set(wanted)), len(set(said)), len(set(wanted)))
-
-
-def found_share(answer: str, wanted: Sequence[str]) -> float:
-    """The share of the wanted values that stand in the answer as whole words."""
-    said = set(re.findall(r"\w+", answer))
-    return sum(value in said for value in wanted) / len(wanted)

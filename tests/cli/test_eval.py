@@ -28,7 +28,7 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(group, list(arguments))
 
 
-TASKS = ("passkey", "ppl", "copy", "ruler", "babilong", "gap", "facts", "needle", "tsort", "bestanswer", "qa", "instructions")
+TASKS = ("passkey", "ppl", "copy", "ruler", "babilong", "gap", "facts", "qa")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -63,7 +63,6 @@ def test_lengths() -> None:
         (["eval", "passkey", "--ga-n", "0"], "is no whole number above 0"),
         (["eval", "passkey", "--kv-type", ","], "the list is empty"),
         (["eval", "ppl"], "Missing option '--text'"),
-        (["eval", "bestanswer", "--model", "x.gguf"], "Give either --text or --data"),
         (["tune"], "Missing option '--target-tokens'"),
     ],
 )

@@ -50,9 +50,5 @@ TASKS: Mapping[str, Kind] = {
     "babilong": Kind("score", True, "Places named, among those of a novel"),
     "gap": Kind("score", True, "Needles found that share no word with the question", "depth"),
     "facts": Kind("said", True, "Facts in prose said", "depth", also="nats"),
-    "needle": Kind("score", True, "Values found among key-value pairs", "mode"),
-    "tsort": Kind("exact", True, "Orders of shuffled passages found"),
-    "bestanswer": Kind("exact", True, "Continuations found among passages"),
     "qa": Kind("f1", True, "F1 of answers"),
-    "instructions": Kind("f1", True, "F1 of wrong sums named in a long list"),
 }
