@@ -1,0 +1,46 @@
+"""Clients of a server that runs: each reads a text of three windows from `selfextend serve`. Skipped where it isn't installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from support.fixture_model import FIXTURE_MODEL, WINDOW, passkey_prompt
+
+pytestmark = [pytest.mark.process, pytest.mark.native]
+
+RECIPES = Path(__file__).parents[2] / "docs" / "integrations"
+SERVE = "from selfextend_cli.main import main; main()"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    pytest.importorskip("starlette", reason="make integrations")
+    command = [sys.executable, "-c", SERVE, "serve", "--model", str(FIXTURE_MODEL), "--need-tokens", str(4 * WINDOW), "--port", "0"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with log.open("w") as stream, subprocess.Popen([*command, "--no-cache"], stdout=stream, stderr=stream) as process:
+        try:
+            while not (ready := re.search(r"Ready: (http\S+)", log.read_text(encoding="utf-8"))):
+                assert process.poll() is None, log.read_text(encoding="utf-8")
+            yield ready[1]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("client", ["openai", "pydantic_ai", "dspy"])
+def test_a_client_reads_three_windows(client: str, url: str, tmp_path: Path) -> None:
+    if find_spec(client) is None:
+        pytest.skip(f"{client} is not installed: make integrations")
+    prompt, key = passkey_prompt(2, 3 * WINDOW, 0.5)
+    text = tmp_path / "text.txt"
+    text.write_text(prompt.removesuffix(" The pass key is"), encoding="utf-8")
+    command = [sys.executable, str(RECIPES / f"ask_with_{client}.py"), url, str(text)]
+    done = subprocess.run(command, env={**os.environ, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert key in done.stdout
