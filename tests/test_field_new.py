@@ -315,3 +315,17 @@ def test_a_mail_that_forwards_another_in_windows_1252(tmp_path: Path) -> None:
             f"--q\r\nContent-Type: text/plain\r\n\r\nSee below.\r\n--q\r\nContent-Type: message/rfc822\r\n\r\n{inner}\r\n--q--\r\n")  # fmt: skip
     text = text_of(read(tmp_path / "f.eml", mail))
     assert "See below." in text and "The fee is 650 € – not ~~900~~." in text and "Prüfung" in text
+
+
+def test_narrow_spaces_between_hebrew_words_stay() -> None:
+    import numpy as np
+
+    from selfextend_local.documents.glyphs import UPRIGHT, Glyphs, lines_by_direction
+
+    text, right, boxes = "אבג דהו זחט", 400.0, []
+    for c in text:
+        width = 1.0 if c == " " else 6.0
+        boxes.append((right - width, 112.0, right, 100.0))
+        right -= width
+    glyphs = Glyphs(np.array([ord(c) for c in text], np.uint16), np.array(boxes, np.float32), np.zeros(len(text), np.float32))
+    assert [line.text for line in lines_by_direction(glyphs, 500, 700)[UPRIGHT]] == [text]

@@ -64,7 +64,8 @@ def main() -> None:
     compare.add_argument("reference", type=Path)
     compare.add_argument("results", type=Path, nargs="+")
     compare.add_argument("--each", action="store_true", help="a row for each file")
-    compare.set_defaults(run=lambda a: _compare(a.reference, a.results, a.each))
+    compare.add_argument("--common", action="store_true", help="only files that all of them read")
+    compare.set_defaults(run=lambda a: _compare(a.reference, a.results, a.each, a.common))
     truth = commands.add_parser("truth", help="words held against pages written down by hand")
     truth.add_argument("folder", type=Path)
     truth.add_argument("results", type=Path, nargs="+")
@@ -243,13 +244,14 @@ def _share(part: float, whole: float) -> str:
     return f"{part / whole:.3f}" if whole else "-"
 
 
-def _compare(reference: Path, results: list[Path], each: bool) -> None:
+def _compare(reference: Path, results: list[Path], each: bool, common_only: bool) -> None:
     known = {row.file: words_of("\n".join(row.pages)) for row in _rows(reference) if not row.error}
     print("| reader | files | pages | of the reference's words | of its own words | mean of files | with labels | with notes | s | MiB |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    for path in results:
-        found = list(_rows(path))
-        good = [row for row in found if not row.error]
+    read = {path: [row for row in _rows(path) if not row.error] for path in results}
+    common = set.intersection(*({row.file for row in rows} for rows in read.values())) if common_only else set(known)
+    for path, found in read.items():
+        good = [row for row in found if row.file in common]
         same = {row.file: _shares(known.get(row.file, []), words_of("\n".join(row.pages))) for row in good}
         if each:
             for row in good:
@@ -262,7 +264,7 @@ def _compare(reference: Path, results: list[Path], each: bool) -> None:
         pages, labelled = sum(len(row.pages) for row in good), sum(map(_labelled, good))
         noted, seconds, most = sum(bool(row.notes) for row in good), sum(row.seconds for row in good), max(row.mib for row in good)
         print(
-            f"| {path.stem} | {len(good)} of {len(found)} | {pages:,} | {_share(n, theirs)} | {_share(n, mine)} | {mean:.3f} "
+            f"| {path.stem} | {len(good)} of {len(known)} | {pages:,} | {_share(n, theirs)} | {_share(n, mine)} | {mean:.3f} "
             f"| {labelled:,} | {noted} | {seconds:.1f} | {most:.0f} |"
         )
 

@@ -26,6 +26,8 @@ SLANTED = 5
 
 _CELL = 1.0  # heights of white space between two cells, or two columns
 _SPACE = 0.2  # heights of white space that PDFium may have left unsaid
+_SAID_SPACE = 0.06  # heights of white space at which the file has a space; a joiner of words (ZWNJ) has less
+_BRACKETS = frozenset(map(ord, "()[]{}«»"))
 _MARKS = np.array(sorted(map(ord, HYPHEN_MARKS)))
 _MOST_RAISED = 8  # characters; longer ones are text set small
 
@@ -215,15 +217,26 @@ def _row_from_right(codes: Any, boxes: Any, row: Any, tall: float) -> Iterator[L
         part = row[start:stop]
         visual: list[str] = []
         edge = float(boxes[part[0], 0])
+        before = int(part[0])
         for i in part.tolist():
-            if float(boxes[i, 0]) - edge > _SPACE * tall:
+            gap = float(boxes[i, 0]) - edge
+            if gap > _SPACE * tall or (gap > _SAID_SPACE * tall and _says_space(codes, before, i)):
                 visual.append(" ")
+            before = i
             visual.append(_text(codes[i : i + 1]).replace(SOFT_HYPHEN, "-"))
             edge = max(edge, float(boxes[i, 1]))
         box = boxes[part]
         text = logical([c for c in visual if c])
         sides = float(box[:, 0].min()), float(box[:, 1].max()), float(box[:, 2].min()), float(box[:, 3].max())
         yield Line(text, *sides, drawn=int(part.min()))
+
+
+def _says_space(codes: Any, a: int, b: int) -> bool:
+    """Whether the file has a space, and no more than that, between these two characters, of which none is a bracket."""
+    if _BRACKETS & {int(codes[a]), int(codes[b])}:
+        return False
+    between = codes[min(a, b) + 1 : max(a, b)]
+    return 0 < len(between) <= 2 and bool(((between == 32) | (between == 0xA0)).all())
 
 
 def logical(visual: Sequence[str]) -> str:
