@@ -142,7 +142,7 @@ def _find(talk: Talk, rest: str) -> None:
         show_passage(talk, passage)
 
 
-@command("/cite [N]", "the pages that the last answer names, as pictures with the passage marked")
+@command("/cite [N]", "the pages that the last answer names, drawn")
 def _cite(talk: Talk, rest: str) -> None:
     from .reply import citation_line
 

@@ -18,7 +18,7 @@ POSITIVE_OR_AUTO = NumberOrAuto(1)
 GROUP_MODES = ("auto", "two-level", "progressive", "recall")
 GROUP_MODES_HELP = (
     "progressive: the farther, the larger the group. recall: far text is fetched as it is needed. "
-    "auto: as tuned, else progressive with --ga-n auto."
+    "auto: as tuned, else what was measured best for the length: selfextend plan --why."
 )
 TEMPERATURE_HELP = "Sharpen attention beyond the trained window L: queries at i times 1 + C ln(i/L)."
 KV_TYPES = click.Choice(["auto", *AUTO_KV_TYPES])

@@ -116,10 +116,9 @@ class SelfExtendLlama(Llama):
     ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
         then 2, 4, 8, … as the text grows.
     ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
-    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), or "auto": as tuned, else progressive with
-        an automatic n and two-level with an n that is given.
-        "recall": of the far text, each step attends to the `ga_recall` tokens that its queries look at most
-        (None = 2,048, fewer with a small window).
+    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), "recall" (of the far text, each step attends to
+        the `ga_recall` tokens that its queries look at most; None = 2,048, fewer with a small window), or "auto": as tuned, else two-level
+        with an n that is given, else what was measured best for the length, progressive or recall (`selfextend plan --why`).
     ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
     ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0. Part of
         what a saved state is of.
