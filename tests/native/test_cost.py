@@ -168,7 +168,7 @@ def sources() -> dict[str, str]:
     return {path: data.decode() for path, data in members(sdist, pin) if supports_op.wanted(path) or path.endswith(METAL_KERNELS)}
 
 
-METAL_KERNELS = ("ggml-metal/kernels/quantize.metal", "ggml-metal/kernels/rope.metal")
+METAL_KERNELS = tuple(f"ggml-metal/kernels/{name}.metal" for name in ("argsort", "pool", "quantize", "reduce", "rope", "softmax"))
 
 
 @pytest.fixture(scope="module", params=supports_op.BACKENDS)
@@ -212,6 +212,32 @@ def test_backends_support_the_operations_of_a_step(tiny_model: TinyModel, suppor
 
 
 @pytest.mark.process
+@pytest.mark.parametrize("model", ["gqa", "partial-rotary", "qkv-bias"])
+def test_backends_support_the_operations_of_recall(tiny_model: TinyModel, supports: tuple[str, SupportsOp], model: str) -> None:
+    """Choosing by means and query by query, in one stage and in two, for a micro-batch and while decoding. But for FLASH_ATTN_EXT, whose
+    word depends on the device."""
+    name, can = supports
+    seen: set[str] = set()
+    refused: set[Kind] = set()
+
+    def ask(node: Node) -> None:
+        if node.operation in supports_op.OPERATIONS:
+            seen.add(node.operation)
+            if not can(node.address):
+                refused.add((node.operation, node.type, node.sources))
+
+    for first in (0, 2 * STEP):
+        with Engine(tiny_model(model), type_k="f16", type_v="f16", flash_attn=True, n_ubatch=STEP, on_node=ask) as engine:
+            assert engine.set_recall(WINDOW, STEP, sinks=8, fetched=STEP, span=8, looks=4, first=first, keep=4) == 0
+            engine.decode(text(8 * STEP))
+            for _ in range(6):
+                engine.decode(text(1))
+    assert seen >= {"ROPE", "CONT", "MUL", "MUL_MAT", "SOFT_MAX", "ADD", "POOL_2D", "TOP_K", "ARGSORT", "MEAN", "CPY"}
+    assert seen >= {"GET_ROWS", "SET_ROWS"}
+    assert {operation for operation, _, _ in refused} <= ({"MUL_MAT", "SOFT_MAX", "MEAN"} if "without" in name else set()), refused
+
+
+@pytest.mark.process
 def test_backends_support_the_keys_of_mla(supports: tuple[str, SupportsOp]) -> None:
     """Design 3.4: the rotated dimensions are a part of each row, strided, and are put behind the others again."""
     with Tensors() as tensors:
@@ -241,5 +267,8 @@ def test_metal_has_the_kernels(sources: dict[str, str], kv_type: str) -> None:
     kernels = "".join(text for path, text in sources.items() if path.endswith(METAL_KERNELS))
     names = [f"get_rows_{kv_type}", f"set_rows_f32_i32_{kv_type}", "set_rows_f32_i64_f16", "concat_f32"]
     names += [f"rope_{kind}_{type_}" for kind in ("norm", "neox", "multi") for type_ in ("f16", "f32")]
-    missing = [name for name in names if f'[[host_name("kernel_{name}")]]' not in kernels]
+    names += ["cpy_f32_i32", "cpy_i32_f32", "cpy_f32_f16", "cpy_f16_f16"]
+    names += ["argsort_f32_i32_desc", "pool_2d_max_f32", "pool_2d_avg_f32", "soft_max_f32"]
+    declared = [(f'[[host_name("kernel_{name}")]]', f"kernel void kernel_{name}(") for name in names]
+    missing = [words[0] for words in declared if not any(word in kernels for word in words)]
     assert not missing

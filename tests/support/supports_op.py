@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-OPERATIONS = ("RESHAPE", "VIEW", "GET_ROWS", "MUL_MAT", "ROPE", "SET_ROWS", "CONCAT", "MUL")
+OPERATIONS = (
+    "RESHAPE", "VIEW", "GET_ROWS", "MUL_MAT", "ROPE", "SET_ROWS", "CONCAT", "MUL",
+    "ADD", "CONT", "CPY", "SOFT_MAX", "POOL_2D", "TOP_K", "ARGSORT", "MEAN",
+)  # fmt: skip
 """Operations whose cases are cut out; the compiled function refuses all others."""
 
 GGML = "vendor/llama.cpp/ggml"
@@ -62,14 +65,19 @@ BACKENDS = {
         "ggml-cuda/ggml-cuda.cu",
         "ggml_backend_cuda_device_supports_op",
         (),
-        "const int QK_K = 256; auto ggml_cuda_op_mul_mat_use_fwht = [](const ggml_tensor *) { return false; };",
+        "const int QK_K = 256; auto ggml_cuda_op_mul_mat_use_fwht = [](const ggml_tensor *) { return false; };"
+        "struct { int device = 0; } none, * dev_ctx = &none; struct { struct { size_t smpb = 48 << 10; } devices[1]; } info;"
+        "auto ggml_cuda_info = [&]() { return info; };",
     ),
     "Vulkan": BackendSource(
         "ggml-vulkan/ggml-vulkan.cpp",
         "ggml_backend_vk_device_supports_op",
         (("ggml-vulkan/ggml-vulkan.cpp", "ggml_vk_dim01_contiguous"), ("ggml-vulkan/ggml-vulkan.cpp", "ggml_vk_concat_supported")),
-        "struct { bool mul_mat_id_s[GGML_TYPE_COUNT], mul_mat_id_m[GGML_TYPE_COUNT], mul_mat_id_l[GGML_TYPE_COUNT]; }"
-        " none = {}, * device = &none;",
+        "const uint32_t num_argsort_pipelines = 11, num_topk_pipelines = 11;"
+        "struct { bool mul_mat_id_s[GGML_TYPE_COUNT], mul_mat_id_m[GGML_TYPE_COUNT], mul_mat_id_l[GGML_TYPE_COUNT];"
+        " bool vulkan_memory_model; uint32_t max_workgroup_size_log2, subgroup_size_log2; const char * pipeline_topk_f32[11];"
+        " const char * pipeline_topk_radix_f32; } none = {}, * device = &none;"
+        "device->max_workgroup_size_log2 = 10; device->subgroup_size_log2 = 5; device->pipeline_topk_radix_f32 = \"\";",
     ),
 }
 
@@ -107,7 +115,7 @@ def _program(backend: BackendSource, sources: Sources) -> str:
     cases = [text for labels, text in groups if labels & set(OPERATIONS)]
     found = set().union(*(labels for labels, _ in groups))
     assert found >= set(OPERATIONS), f"{backend.file} has no case for {set(OPERATIONS) - found}"
-    head = ['#include "ggml.h"', '#include "ggml-impl.h"', *helpers]
+    head = ["#include <algorithm>", "#include <cmath>", '#include "ggml.h"', '#include "ggml-impl.h"', *helpers]
     body = [backend.device, "switch (op->op) {", *cases, "default: return false; }", "return false;"]
     return "\n".join([*head, 'extern "C" bool supports(const ggml_tensor * op) {', *body, "}", ""])
 
