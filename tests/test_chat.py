@@ -377,6 +377,26 @@ def test_the_group_size_is_planned_for_the_conversation_once() -> None:
     assert fake.expected == [len(fake.prompts[0]) + 1100] * 2
 
 
+@pytest.mark.parametrize("forget", [Chat.clear, Chat.undo])
+def test_what_was_forgotten_makes_no_group_larger(forget: Callable[[Chat], object]) -> None:
+    fake = FakeLlama([b"a", b"b"])
+    chat = start(fake, sampling=Sampling(max_tokens=100))
+    list(chat.ask("long " * 200))
+    forget(chat)
+    list(chat.ask("Hi"))
+    assert fake.expected == [len(prompt) + 100 for prompt in fake.prompts]
+    assert fake.expected[1] < fake.expected[0] - 500
+
+
+def test_another_answer_is_given_with_the_same_groups() -> None:
+    fake = FakeLlama([b"a", b"b"])
+    chat = start(fake, sampling=Sampling(max_tokens=100), reserve=1000)
+    list(chat.ask("Hi"))
+    list(chat.ask("And now?"))
+    list(chat.ask_again())
+    assert len(set(fake.expected)) == 1
+
+
 def test_each_answer_starts_from_the_same_seed() -> None:
     fake = FakeLlama([b"a", b"b"])
     chat = start(fake, sampling=Sampling(seed=7))

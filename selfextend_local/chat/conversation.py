@@ -192,6 +192,7 @@ class Chat:
         known = self._llm.n_vocab()
         self._turns = [turn if max(turn.tokens, default=0) < known else self.translated(turn) for turn in history]
         self._first = None
+        self._expect = 0
 
     def translated(self, turn: Turn) -> Turn:
         """A turn with another model, in this one's tokens."""
@@ -208,7 +209,9 @@ class Chat:
         """
         if not self._turns:
             raise NothingAsked("Nothing has been asked yet: type a question first.")
-        return self._turns.pop()
+        turn = self._turns.pop()
+        self._expect = min(self._expect, self._expected(self._length()))
+        return turn
 
     def ask(
         self,
