@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from .errors import boundary
 from .flags import engine
-from .flags.model_names import ModelName, chosen
+from .flags.model_names import chosen, model_options
 from .terminal import output
 
 
 @click.command("env", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
-@click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Where --model NAME is looked up.")
+@model_options
 @click.option("--need-tokens", type=click.IntRange(1), metavar="N",
               help="Tokens of the text and the answer. Default: 4 trained windows, memory allowing.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The variables, n_ctx and the plan as an object.")
@@ -55,4 +53,3 @@ def command(need_tokens: int | None, as_json: bool, **flags: Any) -> None:
     for name in NAMES:
         click.echo(f"export {name}={found[name]}" if name in found else f"unset {name}")
     click.echo(f"# n_ctx {plan.n_ctx}")
-

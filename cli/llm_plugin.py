@@ -160,11 +160,13 @@ class LongModel(llm.Model):
         from selfextend_local.chat.workspace import Workspace
         from selfextend_local.sessions.turn import Turn
 
+        from .chat.listener import SayingListener
+
         key = (asked.documents, settings)
         if self._open is None or (self._key, self._turns) != (key, asked.turns):
             self.close()
             history = [Turn(question, answer, ()) for question, answer in asked.turns]
-            self._open = Workspace(asked.documents, settings, _Told(), history=history, translate=True)
+            self._open = Workspace(asked.documents, settings, SayingListener(), history=history, translate=True)
         self._key = key
         return self._open
 
@@ -182,8 +184,3 @@ class LongModel(llm.Model):
         if self._open is not None:
             self._open.close()
             self._open = None
-
-
-class _Told(Listener):
-    def say(self, text: str) -> None:
-        output.say(text)

@@ -14,7 +14,7 @@ import click
 from .errors import boundary
 from .eval.run import read_length, tokens_of
 from .flags import engine
-from .flags.model_names import ModelName, chosen
+from .flags.model_names import chosen, model_options
 from .flags.types import ListOf
 from .terminal import output
 
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
-@click.option("--models-dir", type=click.Path(file_okay=False), metavar="DIR", help="Where --model NAME is looked up.")
+@model_options
 @click.option(
     "--tokens",
     type=ListOf("LENGTHS", read_length),

@@ -47,11 +47,10 @@ def show_page(citation: Citation, limits: ReadLimits) -> None:
 
 
 def _is_pdf(path: Path) -> bool:
-    from selfextend_local.documents.kinds import HEAD, is_pdf
+    from selfextend_local.documents.kinds import is_pdf_file
 
     try:
-        with path.open("rb") as file:
-            return is_pdf(path, file.read(HEAD))
+        return is_pdf_file(path)
     except OSError:
         return path.suffix.lower() == ".pdf"  # the reader says what is the matter
 
@@ -59,12 +58,10 @@ def _is_pdf(path: Path) -> bool:
 def _marked(reader: Reader, passage: Passage, quotes: Sequence[str], stop: interrupts.StopOnInterrupt) -> Marked:
     """The page with the first of these marked that stands on it; bare if none does."""
     for texts in _tried(passage, quotes):
-        try:
-            return reader.mark(passage.document.path, passage.label, texts, should_stop=stop)
-        except DocumentError as error:
-            if type(error) is not DocumentError:
-                raise
-    return reader.mark(passage.document.path, passage.label, (), should_stop=stop)
+        found = reader.mark(passage.document.path, passage.label, texts, must_find=False, should_stop=stop)
+        if found.hits:
+            break
+    return found
 
 
 def _tried(passage: Passage, quotes: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -105,4 +102,3 @@ def _drop_oldest(folder: Path) -> None:
     kept = sorted(folder.glob("*.png"), key=lambda path: path.stat().st_mtime)
     for path in kept[:-_KEPT]:
         path.unlink(missing_ok=True)
-

@@ -20,7 +20,7 @@ from selfextend_local.chat.settings import ChatSettings
 
 from ..errors import boundary
 from ..flags import config, engine, sampling
-from ..flags.model_names import ModelName, chosen
+from ..flags.model_names import chosen, model_options
 from ..flags.reading import read_limits
 from ..terminal import interrupts, output
 from .events import errors_reported
@@ -51,8 +51,7 @@ class ChatCommand(click.Command):
 @click.command("chat", cls=ChatCommand, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--profile", metavar="NAME", is_eager=True, expose_value=False, callback=_configured,
               help="Take the flags of [profiles.NAME] in config.toml.")  # fmt: skip
-@click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
-@click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Where --model NAME is looked up.")
+@model_options
 @click.option("--doc", type=click.Path(), multiple=True, metavar="FILE", help="Document to read, - for stdin. Can be given several times.")
 @click.option("--pages", multiple=True, metavar="3-7,iv", help="Pages to read: one --pages for each --doc, or none.")
 @click.option("--ocr", is_flag=True, help="Recognise the text of scanned pages.")

@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from .options import Options
 
 
-class ConsoleListener(Listener):
+class SayingListener(Listener):
+    """Says sentences on stderr, and nothing else."""
+
+    def say(self, text: str) -> None:
+        output.say(text)
+
+
+class ConsoleListener(SayingListener):
     """Says everything on the console; nothing but sentences where stdout is read by a program."""
 
     def __init__(self, options: Options) -> None:
         self._quiet, self._as_events = options.for_programs, options.as_events
-
-    def say(self, text: str) -> None:
-        output.say(text)
 
     def planned(self, plan: ContextPlan) -> None:
         output.say(plan.describe())

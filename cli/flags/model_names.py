@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}$")  # of a model in several files; the first one stands for all
 
@@ -84,6 +86,14 @@ def find_model(name: str, aliases: Mapping[str, Path], folder: Path | None) -> P
 
 def _name(path: Path) -> str:
     return path.stem
+
+
+def model_options(command: F) -> F:
+    """--model and --models-dir; `chosen` takes both out of the flags."""
+    model = click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
+    folder = click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+                          help="Where --model NAME is looked up.")  # fmt: skip
+    return model(folder(command))
 
 
 def chosen(context: click.Context, flags: dict[str, Any]) -> Path | None:

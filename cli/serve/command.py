@@ -17,7 +17,7 @@ from selfextend_local.chat.settings import ChatSettings
 
 from ..errors import boundary
 from ..flags import engine
-from ..flags.model_names import ModelName, chosen
+from ..flags.model_names import chosen, model_options
 from ..flags.reading import read_limits
 from ..flags.types import SizeType
 from ..terminal import output
@@ -30,8 +30,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("serve", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--model", type=ModelName(), metavar="FILE|NAME", help="GGUF model. Default: the embedded one.")
-@click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Where --model NAME is looked up.")
+@model_options
 @click.option("--need-tokens", type=click.IntRange(1), metavar="N",
               help="Tokens of a request, its documents and its answer. Default: 4 trained windows, memory allowing.")  # fmt: skip
 @engine.engine()
@@ -104,19 +103,16 @@ def command(
 
 
 def _planned(need_tokens: int | None, cache: bool, flags: dict[str, Any]) -> ServedModel:
-    from selfextend_local.chat.listener import Listener
     from selfextend_local.chat.workspace import model_path
     from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.server.model import ServedModel
     from selfextend_local.sessions import StateCache
 
-    class Told(Listener):
-        def say(self, text: str) -> None:
-            output.say(text)
+    from ..chat.listener import SayingListener
 
     file = chosen(click.get_current_context(), flags)
     settings = replace(engine.taken(flags), need_tokens=need_tokens)
-    path = model_path(ChatSettings(model=file), Told())
+    path = model_path(ChatSettings(model=file), SayingListener())
     with ModelPeek(path) as peek:
         plan = peek.plan(settings)
     output.say(plan.describe())

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 _NAMED_PAGES = 12
 _FORGED_MARKER = re.compile(r"[\[［【]([^\S\n]*pages?\b[^\[\]［］【】\n]*)[\]］】]", re.IGNORECASE)
@@ -66,6 +67,16 @@ class Document:
     unreadable_pages: tuple[int, ...]
     paged: bool
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Document:
+        """What `for_json` made of a document, after a passage through JSON. Raises KeyError, TypeError if it is something else."""
+        pages = tuple(Page(**page) for page in data["pages"])
+        return cls(Path(data["path"]), data["title"], pages, tuple(data["unreadable_pages"]), data["paged"], tuple(data["notes"]))
+
+    def for_json(self) -> dict[str, Any]:
+        """As values of JSON."""
+        return asdict(self) | {"path": str(self.path)}
 
     @property
     def page_count(self) -> int:

@@ -64,6 +64,12 @@ def is_pdf(path: Path, head: bytes) -> bool:
     return suffix not in _TEXT_SUFFIXES and _PDF_MAGIC in head[:_PDF_MAGIC_WITHIN]
 
 
+def is_pdf_file(path: Path) -> bool:
+    """As `is_pdf`, of the file's own first bytes. Raises OSError."""
+    with path.open("rb") as file:
+        return is_pdf(path, file.read(HEAD))
+
+
 def is_html(path: Path, head: bytes) -> bool:
     """Whether a file that begins with `head`, and isn't binary, is HTML."""
     wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

@@ -24,7 +24,7 @@ import numpy as np
 
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.document import Document, Page
-from selfextend_local.documents.kinds import HEAD, is_pdf
+from selfextend_local.documents.kinds import is_pdf_file
 from selfextend_local.documents.labels import fit_labels, page_named
 from selfextend_local.documents.pdf import Progress
 from selfextend_local.documents.placed import PlacedPage, page_labels, page_texts, placed_page
@@ -121,13 +121,12 @@ def mark(
 
 def _check_kind(path: Path) -> None:
     try:
-        with path.open("rb") as file:
-            head = file.read(HEAD)
+        found = is_pdf_file(path)
     except IsADirectoryError as error:
         raise DocumentNotFound(f"{path} is a folder: name a file in it") from error
     except OSError as error:
         raise DocumentNotFound(f"{path} does not exist or may not be read: check the name and folder") from error
-    if not is_pdf(path, head):
+    if not found:
         raise DocumentUnsupported(f"{path} is no PDF, so its pages have no picture: save it as a PDF first")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from selfextend_local import errors
 from selfextend_local.child import Child, ChildFailed
-from selfextend_local.documents.document import Document, Page
+from selfextend_local.documents.document import Document
 from selfextend_local.documents.load import STANDARD_INPUT, standard_input
 from selfextend_local.documents.marking import Box, Marked
 from selfextend_local.errors import DocumentError, Interrupted, ReaderCrashed, ReaderFailed, ReaderOutOfMemory, ReaderTimeout
@@ -60,11 +60,11 @@ class Reader:
         ReaderFailed; and what that raises."""
         request = {"do": "read", "path": os.fspath(source), "data": None, "how": {"ocr": ocr, "keep_headers": keep_headers}}
         if request["path"] != STANDARD_INPUT:
-            return _document(self._ask(request, progress, should_stop)["document"])
+            return Document.from_json(self._ask(request, progress, should_stop)["document"])
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "input"
             data.write_bytes(standard_input())
-            return _document(self._ask(request | {"data": str(data)}, progress, should_stop)["document"])
+            return Document.from_json(self._ask(request | {"data": str(data)}, progress, should_stop)["document"])
 
     def mark(
         self,
@@ -148,12 +148,6 @@ def _raised(name: str, kind: str, message: str) -> DocumentError:
     if kind != ReaderFailed.__name__ and isinstance(found, type) and issubclass(found, DocumentError):
         return found(message)
     return ReaderFailed(f"{name} can't be read ({message}). This is a bug: please report it with the file, if you may share it.")
-
-
-def _document(data: dict[str, Any]) -> Document:
-    """The inverse of `dataclasses.asdict`, after a passage through JSON."""
-    pages = tuple(Page(**page) for page in data["pages"])
-    return Document(Path(data["path"]), data["title"], pages, tuple(data["unreadable_pages"]), data["paged"], tuple(data["notes"]))
 
 
 def _marked(data: dict[str, Any]) -> Marked:

@@ -47,7 +47,7 @@ def _document(request: dict[str, Any], progress: Any) -> dict[str, Any]:
         document = load_bytes(Path(data).read_bytes(), progress=progress, **how)
     if sum(len(page.text) for page in document.pages) > _LONGEST_ANSWER:
         raise MemoryError
-    return asdict(document) | {"path": str(document.path)}
+    return document.for_json()
 
 
 def _marked(request: dict[str, Any], progress: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ comes from a row.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ EXPLAINED = (
     "that was measured. Tasks that a model hardly does at all are left out of RULER's mean. Inside the window recall and scaled",
     "positions are the plain model, whose rows count for them. n and w set by hand are in the tables below.",
 )
+_TEMPERATURE = re.compile(r" c=[\d.]+$")
 TASKS_OF_LENGTH = {"passkey": "", "facts": "", "babilong": MEAN, "ruler": MEAN}
 """Tasks that have an effective length, and which part of them counts."""
 
@@ -93,7 +95,7 @@ def _with_plain(held: Sequence[Group]) -> list[Group]:
     """With the rows that methods share inside the window: there recall and scaled positions are the plain model, and a temperature is 1."""
     made = {(g.task, g.method, g.part, g.length): g for g in held}
     for method in dict.fromkeys(g.method for g in held):
-        usual = method.removesuffix(" c=0.1")
+        usual = _TEMPERATURE.sub("", method)
         same = "plain" if usual.startswith(("recall", "yarn", "ntk", "linear")) else usual
         for g in held:
             if g.method == same and g.length <= g.rows[0]["config"]["trained"]:

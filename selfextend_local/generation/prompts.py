@@ -158,7 +158,7 @@ class Prompts:
     def __init__(self, vocabulary: Vocabulary, memo: TokenMemo | None = None) -> None:
         self._vocabulary = vocabulary
         self._memo = memo
-        self._of_short = lru_cache(_TURNS)(self._of)
+        self._tokens_of_short = lru_cache(_TURNS)(self._tokens_of)
         source = vocabulary.metadata.get("tokenizer.chat_template")
         self.warning = None if source else NO_TEMPLATE
         self._template = ChatTemplate(source or PLAIN_TEMPLATE)
@@ -292,21 +292,18 @@ class Prompts:
             return False
         return opens_thought("".join(p for p in _after(pieces, 0) if isinstance(p, str)))
 
-    def _tokenize(self, text: str, *, special: bool, first: bool) -> Sequence[int]:
+    def _tokenize(self, text: str, *, special: bool, first: bool) -> tuple[int, ...]:
         """The tokens of `text`; within a prompt (not `first`), without the space that SentencePiece puts in front."""
-        return (self._of_short if len(text) < _SHORT else self._of)(text, special, first)
+        return (self._tokens_of_short if len(text) < _SHORT else self._tokens_of)(text, special, first)
 
-    def _of(self, text: str, special: bool, first: bool) -> tuple[int, ...]:
-        return tuple(self._tokenized(text, special, first))
-
-    def _tokenized(self, text: str, special: bool, first: bool) -> list[int]:
+    def _tokens_of(self, text: str, special: bool, first: bool) -> tuple[int, ...]:
         if first or not self._is_sentencepiece() or not self._adds_space():
-            return self._vocabulary.tokenize(text, special=special)
+            return tuple(self._vocabulary.tokenize(text, special=special))
         line = self._vocabulary.tokenize("\n")
         tokens = self._vocabulary.tokenize("\n" + text, special=special)
         if tokens[: len(line)] != line:
-            return self._vocabulary.tokenize(text, special=special)
-        return tokens[len(line) :]
+            return tuple(self._vocabulary.tokenize(text, special=special))
+        return tuple(tokens[len(line) :])
 
     def _is_sentencepiece(self) -> bool:
         return self._vocabulary.metadata.get("tokenizer.ggml.model") == "llama"

@@ -17,7 +17,7 @@ from typing import IO, Any
 from starlette.types import Receive
 
 from selfextend_local.documents import Document
-from selfextend_local.documents.kinds import HEAD, is_pdf
+from selfextend_local.documents.kinds import is_pdf_file
 from selfextend_local.documents.reader import Reader, ReadLimits
 from selfextend_local.errors import DocumentError
 
@@ -92,14 +92,12 @@ class Intake:
         try:
             kept = replace(self._shelf.get(id), model=self._model.name, tokens=tokens)
         except Refused:
-            with file.open("rb") as stream:
-                has_pictures = is_pdf(file, stream.read(HEAD))
             labels = tuple(page.label for page in document.pages)
             kept = Kept(
-                id, file.name, file.stat().st_size, int(time.time()), len(labels), labels, document.warnings, has_pictures,
+                id, file.name, file.stat().st_size, int(time.time()), len(labels), labels, document.warnings, is_pdf_file(file),
                 suffix_of(file.name), self._model.name, tokens,
             )  # fmt: skip
-            self._shelf.put(kept, replace(document, path=Path(file.name)), file)
+            self._shelf.put(kept, document, file)
         return kept
 
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from selfextend_local.documents import Document, Page
+from selfextend_local.documents import Document
 from selfextend_local.storage.disk import replacing, sweep
 from selfextend_local.storage.folders import document_folder, make_private
 
@@ -91,7 +91,7 @@ class Shelf:
         except FileNotFoundError:
             raise Refused(404, "document_not_found", f"There is no document {id[:80]!r}: send its file to POST /v1/documents.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise Refused(404, "document_damaged", f"What is kept of {id} can't be read ({error}): send its file again.") from error
+            raise _damaged(id, error) from error
 
     def document(self, id: str) -> Document:
         """The pages of a document. Raises Refused."""
@@ -105,13 +105,9 @@ class Shelf:
 
     def _read(self, kept: Kept) -> Document:
         try:
-            said = json.loads((self.folder / f"{kept.id}.pages").read_text(encoding="utf-8"))
-            pages = tuple(Page(**page) for page in said["pages"])
-            return Document(
-                Path(kept.filename), said["title"], pages, tuple(said["unreadable_pages"]), said["paged"], tuple(said["notes"])
-            )
+            return Document.from_json(json.loads((self.folder / f"{kept.id}.pages").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise Refused(404, "document_damaged", f"What is kept of {kept.id} can't be read ({error}): send its file again.") from error
+            raise _damaged(kept.id, error) from error
 
     def file(self, kept: Kept) -> Path:
         """The file as it came."""
@@ -119,7 +115,7 @@ class Shelf:
 
     def put(self, kept: Kept, document: Document, file: Path) -> None:
         """Keep a document. Raises Refused if it can't be written."""
-        said = json.dumps(asdict(replace(document, path=Path(kept.filename))) | {"path": kept.filename})
+        said = json.dumps(replace(document, path=Path(kept.filename)).for_json())
         try:
             make_private(self.folder)
             with replacing(self.file(kept)) as fresh:
@@ -144,6 +140,10 @@ class Shelf:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise Refused(500, "disk", f"{path} can't be removed ({error.strerror}): check who owns it.") from error
+
+
+def _damaged(id: str, error: Exception) -> Refused:
+    return Refused(404, "document_damaged", f"What is kept of {id} can't be read ({error}): send its file again.")
 
 
 def id_of(file: Path) -> str:
