@@ -141,6 +141,15 @@ def test_a_table_head_close_to_its_table_is_kept() -> None:
     assert without_furniture(pages) == pages
 
 
+@pytest.mark.parametrize(("inside", "left"), [(0, [2, 1, 1, 1]), (2, [2, 1, 1, 1]), (4, [2, 2, 2, 2])])
+def test_a_line_that_is_also_inside_of_pages_is_text_where_it_stands_at_an_edge(inside: int, left: list[int]) -> None:
+    pages = facing(["or the commands"] * 4)
+    body = [Line("or the commands", 50, 125, 300 + 30 * n, 310 + 30 * n) for n in range(inside)]
+    between = [Line(f"Text {n * n} between", 50, 200, top, top + 10) for n, top in enumerate(range(90, 270, 30))]
+    pages.append(RawPage((*between, *body, Line("The end of it", 50, 200, 500, 510)), 400, 600, "", measured=True))
+    assert [len(page.lines) for page in without_furniture(pages)] == [*left, len(pages[-1].lines)]
+
+
 def test_roman_and_arabic_page_numbers_go() -> None:
     numbers = ["i", "ii", "iii", "iv", "1", "2", "3", "4"]
     pages = [

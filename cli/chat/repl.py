@@ -57,7 +57,7 @@ class Repl:
         """Converse; returns the exit code."""
         lines = reader(partial(slash.complete, self))
         if sys.stdin.isatty():
-            output.say_dim("Ask away; /help lists the slash, Ctrl-D leaves.")
+            output.say_dim("Ask away; /help lists the commands, Ctrl-D leaves.")
         # Between two prompts Ctrl-C never ends the conversation, not even when it comes a moment too late to stop anything.
         with interrupts.StopOnInterrupt() as stop:
             return self._converse(lines, stop)

@@ -55,10 +55,11 @@ def without_furniture(pages: Sequence[RawPage]) -> list[RawPage]:
     """
     dropped: dict[int, set[int]] = defaultdict(set)
     repeating: dict[int, set[int]] = defaultdict(set)
-    for from_bottom in (False, True):
-        candidates = [_edge_rows(i, page, from_bottom) for i, page in enumerate(pages)]
+    edges = {from_bottom: [_edge_rows(i, page, from_bottom) for i, page in enumerate(pages)] for from_bottom in (False, True)}
+    inside = _inside(pages, [row for candidates in edges.values() for rows in candidates for row in rows])
+    for from_bottom, candidates in edges.items():
         edge = [row for rows in candidates for row in rows]
-        repeated = _repeated(pages, edge) | _facing(edge, len(pages)) | _facing_numbered(edge)
+        repeated = _repeated(pages, edge, inside) | _facing(edge, len(pages)) | _facing_numbered(edge)
         said: set[str] = set()
         for i, rows in enumerate(candidates):
             for row in _outermost(rows, repeated, pages[i], from_bottom):
@@ -142,8 +143,20 @@ def _is_number(row: _Row) -> bool:
     return bool(_PAGE_NUMBER.fullmatch(row.key))
 
 
-def _repeated(pages: Sequence[RawPage], rows: Sequence[_Row]) -> set[_Row]:
-    """Those of `rows` that occur at one place on enough pages to be furniture: page numbers, and cells that never change beside them."""
+def _inside(pages: Sequence[RawPage], edge: Sequence[_Row]) -> Counter[str]:
+    """How often a line is there that none of the `edge` rows has."""
+    outer: dict[int, set[int]] = defaultdict(set)
+    for row in edge:
+        outer[row.page].update(row.lines)
+    lines = (x for n, page in enumerate(pages) for i, x in enumerate(page.lines) if i not in outer[n])
+    return Counter(" ".join(x.text.split()).casefold() for x in lines)
+
+
+def _repeated(pages: Sequence[RawPage], rows: Sequence[_Row], inside: Counter[str]) -> set[_Row]:
+    """Those of `rows` that occur at one place on enough pages to be furniture: page numbers, and cells that never change beside them.
+
+    What is as often a line of its own `inside` pages is text that came to stand at an edge; titles of chapters are there once or twice.
+    """
     enough = 2 if len(pages) < 4 else 3
     numbered: dict[tuple[str, int, int], list[_Row]] = defaultdict(list)
     constant: dict[tuple[str, int], list[_Row]] = defaultdict(list)
@@ -155,7 +168,8 @@ def _repeated(pages: Sequence[RawPage], rows: Sequence[_Row]) -> set[_Row]:
                 constant[words, place].append(row)
             elif _is_number(row) and row.numbers:
                 numbered[row.key, place, row.numbers[0] - row.page].append(row)
-    groups = [*numbered.values(), *constant.values()]
+    at_edges = (group for (words, _), group in constant.items() if inside[words] < len({row.page for row in group}))
+    groups = [*numbered.values(), *at_edges]
     return {row for group in groups if len({row.page for row in group}) >= enough for row in group}
 
 
