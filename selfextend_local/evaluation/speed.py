@@ -176,9 +176,10 @@ class Loop(Generic[Model]):
     def rewind(self, position: int) -> None:
         self._api.llama_memory_seq_rm(self._memory, 0, position, -1)
 
-    def seconds(self, tokens: Sequence[int], batch: int = CHUNK) -> float:
-        """The time to decode these tokens behind those in the cache, `batch` in one call. The device is waited for at the end only.
-        Raises ModelError."""
+    def seconds(self, tokens: Sequence[int], batch: int | None = None) -> float:
+        """The time to decode these tokens behind those in the cache, `batch` in one call, by default as many as the context takes.
+        The device is waited for at the end only. Raises ModelError."""
+        batch = batch or self.llm.n_batch
         parts = [tokens[at : at + batch] for at in range(0, len(tokens), batch)]
         arrays = [(self._api.llama_token * len(part))(*part) for part in parts]
         started = time.perf_counter()
