@@ -157,7 +157,7 @@ def test_openai_parses_what_it_asked_for(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"n": 2}, "unsupported_parameter", "n"),
+        ({"n": 17}, "invalid_value", "n"),
         ({"tools": [{"type": "function"}]}, "unsupported_parameter", "tools"),
         ({"logprobs": True}, "unsupported_parameter", "logprobs"),
         ({"messages": []}, "invalid_value", "messages"),

@@ -260,11 +260,17 @@ def test_a_name_stays_in_its_folder(server: Served, name: str, tmp_path: Path) -
     server.http.delete(f"/v1/documents/{document['id']}")
 
 
-def test_a_long_document_lets_a_question_go_first(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is not read again for that."""
+@pytest.mark.parametrize("evicted", [False, True])
+def test_a_long_document_lets_a_question_go_first(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evicted: bool
+) -> None:
+    """And is not read again for that; neither when it is sent, nor when it is asked about and its state is gone."""
     monkeypatch.setattr(turns, "FIRST_TURN_S", 0.0)
     path = tmp_path / "long.txt"
     path.write_text(f"Long {FILLER * 60}", encoding="utf-8")
+    document = sent(server, path) if evicted else {}
+    if evicted:
+        server.model.forget(server.serving._app._shelf.document(document["id"]))
     evaluated, go, order = [], threading.Event(), []
     evaluate = server.model.llm._evaluate
 
@@ -273,15 +279,15 @@ def test_a_long_document_lets_a_question_go_first(server: Served, tmp_path: Path
         assert go.wait(PATIENCE_S)
         evaluate(chunk)
 
-    def send() -> None:
-        order.append(sent(server, path))
+    def read() -> None:
+        order.append(server.chat("The key? 1", document_ids=[document["id"]]).json() if evicted else sent(server, path))
 
     def ask() -> None:
         order.append(server.chat("The key? 3").json()["choices"][0]["message"]["content"])
 
     monkeypatch.setattr(server.model.llm, "_evaluate", held)
-    sending, asking = threading.Thread(target=send), threading.Thread(target=ask)
-    sending.start()
+    reading, asking = threading.Thread(target=read), threading.Thread(target=ask)
+    reading.start()
     end = time.monotonic() + PATIENCE_S
     while not evaluated and time.monotonic() < end:
         time.sleep(0.01)
@@ -289,12 +295,13 @@ def test_a_long_document_lets_a_question_go_first(server: Served, tmp_path: Path
     while not server.serving.waiting and time.monotonic() < end:
         time.sleep(0.01)
     go.set()
-    sending.join()
+    reading.join()
     asking.join()
-    answer, document = order
+    answer, other = order
     assert answer == "The key of the north vault is 48213"
-    assert document["tokens"] <= sum(evaluated) < document["tokens"] + MICRO_BATCH
-    server.http.delete(f"/v1/documents/{document['id']}")
+    tokens = other["usage"]["prompt_tokens"] if evicted else other["tokens"]
+    assert tokens <= sum(evaluated) < tokens + MICRO_BATCH
+    server.http.delete(f"/v1/documents/{(document or other)['id']}")
 
 
 def test_who_leaves_stops_the_reading_ahead(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ class Writing:
 
     Args:
         limit: the most tokens, where the context has room for fewer than `sampling.max_tokens`; 0 or less: none.
+        continues: the answer goes on with the prompt's text, so that white space in front is part of it.
 
     Attributes:
         tokens: of the answer so far, a stop text not counted.
@@ -37,10 +38,10 @@ class Writing:
         first_at, last_at: when its first and its last token came, by time.perf_counter.
     """
 
-    def __init__(self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, room: int) -> None:
+    def __init__(self, llm: SelfExtendLlama, prompts: Prompts, sampling: Sampling, room: int, *, continues: bool = False) -> None:
         self._llm = llm
         self._stop_tokens = prompts.stop_tokens
-        self._text = _TextStream((*prompts.stop_texts, *sampling.stop))
+        self._text = _TextStream((*prompts.stop_texts, *sampling.stop), continues)
         self._limit = min(sampling.max_tokens, room)
         self._at_limit: StopReason = "length" if sampling.max_tokens <= room else "context"
         self._max_words = None if sampling.schema else sampling.max_words
@@ -62,7 +63,7 @@ class Writing:
             return self._shown(self._text.rest())
         self.tokens.append(token)
         piece = self._shown(self._text.feed(self._llm.detokenize([token])))
-        if self._text.stopped:
+        if self._text.ended_by is not None:
             self._end("stop")
             self._forget_from(self._text.stopped_at)
         elif len(self.tokens) >= self._limit:
@@ -74,6 +75,11 @@ class Writing:
         elif self._max_words is not None and len("".join(self._pieces).split()) > self._max_words:
             self._end("length")
         return piece
+
+    @property
+    def ended_by(self) -> str | None:
+        """The text of `sampling.stop` that ended the answer, if one did."""
+        return self._text.ended_by if self._text.ended_by in self.sampling.stop else None
 
     def rest(self) -> str:
         """What was held back, when no more tokens come."""
@@ -115,18 +121,18 @@ def stream(llm: SelfExtendLlama, prompt: Sequence[int], writing: Writing, should
 
 
 class _TextStream:
-    """Bytes in, text out: whole characters only, no white space in front, nothing from a stop text on.
+    """Bytes in, text out: whole characters only, no white space in front of what doesn't continue a text, nothing from a stop text on.
 
-    `stopped_at` is the place of the stop text in all that came, in characters.
+    `ended_by` is the stop text, `stopped_at` its place in all that came, in characters.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], continues: bool) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stops
         self._held = ""
-        self._begun = False
+        self._begun = continues
         self._passed = 0
-        self.stopped = False
+        self.ended_by: str | None = None
         self.stopped_at = 0
 
     def feed(self, data: bytes) -> str:
@@ -143,11 +149,11 @@ class _TextStream:
         if not self._stops:
             text, self._held = self._held, ""
             return self._trimmed(text)
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            self.stopped_at = self._passed + min(found)
-            text, self._held = self._held[: min(found)].rstrip(), ""
+            at, self.ended_by = min(found)
+            self.stopped_at = self._passed + at
+            text, self._held = self._held[:at].rstrip(), ""
             return self._trimmed(text)
         keep = max(_overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - keep

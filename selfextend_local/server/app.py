@@ -32,12 +32,17 @@ from selfextend_local.generation.thinking import Part
 
 from .bodies import ClientLeft, EventStream, events_of, whole_body, within
 from .citing import citations_of
-from .completions import Completion
+from .completions import CHAT, TEXT
+from .forms import Answered, Dialect, Event, Form
+from .forwarding import Behind
 from .guard import Access, Guard
 from .intake import Intake, copied, event
+from .messages import MESSAGES
+from .metrics import Metrics
 from .model import Finished, Prepared, Reading, ServedModel
 from .refusals import Refused, body, refusal, wrong
-from .requests import ChatRequest, chat_request, parsed
+from .requests import ChatRequest, parsed
+from .responses import RESPONSES
 from .shelf import Kept, Shelf, safe_name
 from .turns import Work, Worker
 
@@ -45,6 +50,7 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 _PAGE = Path(__file__).with_name("page")
 _CLIENT_CLOSED = 499
+_BEHIND = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/props", "/slots")
 
 
 @dataclass(frozen=True)
@@ -62,19 +68,35 @@ class Limits:
 class App:
     """The application: `asgi` is what a server runs; `close` it after that.
 
-    ocr: whether the text of scanned pages is recognised.
+    ocr: whether the text of scanned pages is recognised. behind: answers whatever is asked without documents; None = the model does.
     """
 
-    def __init__(self, model: ServedModel, worker: Worker, shelf: Shelf, access: Access, limits: Limits, *, ocr: bool = False) -> None:
-        self._model, self._worker, self._shelf, self._limits = model, worker, shelf, limits
+    def __init__(
+        self,
+        model: ServedModel,
+        worker: Worker,
+        shelf: Shelf,
+        access: Access,
+        limits: Limits,
+        *,
+        ocr: bool = False,
+        behind: Behind | None = None,
+    ) -> None:
+        self._model, self._worker, self._shelf, self._limits, self._behind = model, worker, shelf, limits, behind
         self._intake = Intake(model, worker, shelf, limits.reading, ocr=ocr, seconds=limits.seconds)
         self._painter, self._painting = Reader(limits.reading), threading.Lock()
-        self._started = int(time.time())
+        self._started, self._metrics = int(time.time()), Metrics(model.capacity)
         routes = [
             self._route("/health", self._health, "GET"),
             self._route("/v1/models", self._models, "GET"),
             self._route("/v1/models/{name:path}", self._one_model, "GET"),
-            self._route("/v1/chat/completions", self._chat, "POST"),
+            self._route("/v1/chat/completions", self._answers(CHAT), "POST"),
+            self._route("/v1/completions", self._answers(TEXT), "POST"),
+            self._route("/v1/responses", self._answers(RESPONSES), "POST"),
+            self._route("/v1/messages", self._answers(MESSAGES), "POST", MESSAGES.failed),
+            self._route("/v1/messages/count_tokens", self._count, "POST", MESSAGES.failed),
+            self._route("/v1/embeddings", self._embeddings, "POST"),
+            self._route("/metrics", self._figures, "GET"),
             self._route("/v1/documents", self._upload, "POST"),
             self._route("/v1/documents", self._documents, "GET"),
             self._route("/v1/documents/{id}", self._document, "GET"),
@@ -85,11 +107,13 @@ class App:
             self._route("/page.js", partial(_file, "page.js"), "GET"),
             self._route("/page.css", partial(_file, "page.css"), "GET"),
         ]
+        if behind is not None:
+            routes += [self._route("/{path:path}", self._other, method) for method in ("GET", "POST")]
         handlers: Any = {404: _no_route, 405: _no_method}
         self.asgi: ASGIApp = Guard(Starlette(routes=routes, exception_handlers=handlers), access)
 
-    def _route(self, path: str, endpoint: Endpoint, method: str) -> Route:
-        return Route(path, _Answered(endpoint), methods=[method])
+    def _route(self, path: str, endpoint: Endpoint, method: str, failed: Callable[[Refused], dict[str, Any]] = body) -> Route:
+        return Route(path, _Answering(endpoint, failed), methods=[method])
 
     def _ready(self) -> ServedModel:
         if not self._model.loaded.is_set():
@@ -113,48 +137,83 @@ class App:
         ours = {"plan": plan.describe(), "n_ctx": plan.capacity, "trained_window": plan.n_ctx_train}
         return {"id": self._model.name, "object": "model", "created": self._started, "owned_by": "selfextend-local", "selfextend": ours}
 
-    async def _chat(self, request: Request) -> ASGIApp:
-        model = self._ready()
-        data = await whole_body(request, self._limits.body_bytes, "--max-body")
-        asked, documents, prompt = await asyncio.to_thread(self._understood, model, data)
-        completion = Completion(model.name, wants_usage=asked.wants_usage, cites=bool(documents))
-        work = Work(_client(request), lambda work: model.answer(work, prompt, asked.sampling), self._limits.seconds)
-        events = events_of(self._worker, self._worker.submit(work), request.receive)
-        if asked.streams:
-            return EventStream(self._chunks(events, completion, asked, documents), "[DONE]")
-        shown: list[Part] = []
-        async for told in events:
-            if isinstance(told, Part):
-                shown.append(told)
-            elif isinstance(told, Finished):
-                finished = told
-        citations = await asyncio.to_thread(citations_of, finished.text, documents)
-        return JSONResponse(completion.whole(shown, finished.stats, citations))
+    def _answers(self, dialect: Dialect) -> Endpoint:
+        """The endpoint that answers in a dialect."""
 
-    def _understood(self, model: ServedModel, data: bytes) -> tuple[ChatRequest, dict[str, Document], Prepared]:
-        asked = chat_request(parsed(data), replace(Sampling(), max_tokens=self._limits.max_tokens))
+        async def endpoint(request: Request) -> ASGIApp:
+            model = self._ready()
+            data = await whole_body(request, self._limits.body_bytes, "--max-body")
+            if (answer := await self._elsewhere(request, data)) is not None:
+                return answer
+            asked, documents, prompt = await asyncio.to_thread(self._understood, model, dialect, data)
+            form = dialect.form(model.name, asked)
+            work = Work(_client(request), lambda work: model.answers(work, prompt, asked.sampling, asked.n), self._limits.seconds)
+            told = self._told(events_of(self._worker, self._worker.submit(work), request.receive), documents)
+            if asked.streams:
+                return EventStream(_events(told, form), form.last_line, dialect.failed)
+            return JSONResponse(form.whole([answer async for answer in told if isinstance(answer, Answered)]))
+
+        return endpoint
+
+    async def _elsewhere(self, request: Request, data: bytes) -> ASGIApp | None:
+        """The answer of llama-server, to what is asked without documents."""
+        if self._behind is None or (await asyncio.to_thread(parsed, data)).get("document_ids"):
+            return None
+        return self._behind.answer(request, data)
+
+    def _understood(self, model: ServedModel, dialect: Dialect, data: bytes) -> tuple[ChatRequest, dict[str, Document], Prepared]:
+        asked = dialect.understood(parsed(data), replace(Sampling(), max_tokens=self._limits.max_tokens))
         try:
             grammar_of(asked.sampling.schema)
         except Exception as error:
             raise Refused(400, "invalid_value", str(error), "response_format") from error
+        if asked.text is not None:
+            return asked, {}, model.prepared_text(asked.text, asked.sampling.max_tokens)
         documents = {id: self._shelf.document(id) for id in asked.document_ids}
         return asked, documents, model.prepared(asked.messages, asked.sampling.max_tokens, list(documents.values()))
 
-    async def _chunks(
-        self, events: AsyncIterator[Any], completion: Completion, asked: ChatRequest, documents: dict[str, Document]
-    ) -> AsyncIterator[dict[str, Any] | None]:
-        yield completion.opening()
+    async def _told(
+        self, events: AsyncIterator[Any], documents: dict[str, Document]
+    ) -> AsyncIterator[Part | Reading | Answered | None]:
+        """What the model tells; at the end of an answer the whole of it, with its citations."""
+        shown: list[Part] = []
         async for told in events:
-            if told is None:
-                yield None
-            elif isinstance(told, Part):
-                yield completion.piece(told)
-            elif isinstance(told, Reading) and asked.wants_progress:
-                yield completion.progress(told)
-            elif isinstance(told, Finished):
+            if isinstance(told, Finished):
                 citations = await asyncio.to_thread(citations_of, told.text, documents)
-                for chunk in completion.closing(told.stats, citations):
-                    yield chunk
+                self._metrics.count(told.stats)
+                yield Answered(tuple(shown), told.stats, told.ended_by, citations)
+                shown = []
+            else:
+                if isinstance(told, Part):
+                    shown.append(told)
+                yield told
+
+    async def _count(self, request: Request) -> ASGIApp:
+        model = self._ready()
+        data = await whole_body(request, self._limits.body_bytes, "--max-body")
+        if (answer := await self._elsewhere(request, data)) is not None:
+            return answer
+        _, _, prompt = await asyncio.to_thread(self._understood, model, MESSAGES, data)
+        return JSONResponse({"input_tokens": len(prompt.tokens)})
+
+    async def _embeddings(self, request: Request) -> ASGIApp:
+        raise Refused(
+            501, "unsupported", "Embeddings aren't computed here: a chat model's are of little use. Take a server with an embedding model."
+        )
+
+    async def _figures(self, request: Request) -> ASGIApp:
+        text = self._metrics.text(self._worker.waiting)
+        if self._behind is not None:
+            text += await self._behind.text("/metrics")
+        return Response(text, media_type="text/plain; version=0.0.4")
+
+    async def _other(self, request: Request) -> ASGIApp:
+        """What llama-server alone has."""
+        path = request.url.path
+        if self._behind is None or not (path.startswith("/v1/") or path in _BEHIND):
+            raise _nothing_at(path)
+        self._ready()
+        return self._behind.answer(request, await whole_body(request, self._limits.body_bytes, "--max-body"))
 
     async def _upload(self, request: Request) -> ASGIApp:
         self._ready()
@@ -249,11 +308,25 @@ class App:
         self._painter.close()
 
 
-class _Answered:
-    """An endpoint as an application; what goes wrong is an answer."""
+async def _events(told: AsyncIterator[Part | Reading | Answered | None], form: Form) -> AsyncIterator[Event | None]:
+    for made in form.opening():
+        yield made
+    async for one in told:
+        if one is None:
+            yield None
+            continue
+        events = form.piece(one) if isinstance(one, Part) else form.progress(one) if isinstance(one, Reading) else form.answered(one)
+        for made in events:
+            yield made
+    for made in form.ended():
+        yield made
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+
+class _Answering:
+    """An endpoint as an application; what goes wrong is an answer, with the body that `failed` makes."""
+
+    def __init__(self, endpoint: Endpoint, failed: Callable[[Refused], dict[str, Any]]) -> None:
+        self._endpoint, self._failed = endpoint, failed
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         try:
@@ -262,7 +335,7 @@ class _Answered:
             answer = Response(status_code=_CLIENT_CLOSED)
         except Exception as error:
             refused = refusal(error)
-            answer = JSONResponse(body(refused), refused.status, {"retry-after": "5"} if refused.status == 503 else {})
+            answer = JSONResponse(self._failed(refused), refused.status, {"retry-after": "5"} if refused.status == 503 else {})
         await answer(scope, receive, send)
 
 
@@ -271,7 +344,11 @@ async def _file(name: str, request: Request) -> ASGIApp:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    return JSONResponse(body(Refused(404, "not_found", f"There is no {request.url.path} here.")), 404)
+    return JSONResponse(body(_nothing_at(request.url.path)), 404)
+
+
+def _nothing_at(path: str) -> Refused:
+    return Refused(404, "not_found", f"There is no {path} here.")
 
 
 async def _no_method(request: Request, error: Exception) -> Response:

@@ -62,14 +62,14 @@ async def whole_body(request: Request, most_bytes: int, flag: str) -> bytes:
 async def events_of(worker: Worker, work: Work, receive: Receive) -> AsyncIterator[Any]:
     """What a work tells while its client is there; None now and then while there is nothing. The work is withdrawn when the client
     leaves, or this is closed. Raises what the work raised, and ClientLeft."""
-    gone = asyncio.create_task(_gone(receive))
+    leaving = asyncio.create_task(gone(receive))
     events = work.events()
     following: asyncio.Task[Any] | None = None
     try:
         while True:
             following = following or asyncio.ensure_future(anext(events, _END))
-            await asyncio.wait({following, gone}, timeout=_PULSE_S, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
+            await asyncio.wait({following, leaving}, timeout=_PULSE_S, return_when=asyncio.FIRST_COMPLETED)
+            if leaving.done():
                 raise ClientLeft
             if following.done():
                 event, following = following.result(), None
@@ -80,7 +80,7 @@ async def events_of(worker: Worker, work: Work, receive: Receive) -> AsyncIterat
                 yield None
     finally:
         worker.withdraw(work)
-        for task in (gone, following):
+        for task in (leaving, following):
             if task is not None and not task.done():
                 task.cancel()
                 with suppress(asyncio.CancelledError, Exception):
@@ -90,13 +90,14 @@ async def events_of(worker: Worker, work: Work, receive: Receive) -> AsyncIterat
 _END = object()
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Until the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class EventStream:
-    """An answer as events (text/event-stream): each item is a line of JSON, None a sign of life.
+    """An answer as events (text/event-stream): each item is a line of JSON, named by its type if it has one; None is a sign of life.
 
     ended: the last line, if any. failed: what an error's line holds.
     """
@@ -130,4 +131,5 @@ class EventStream:
 
 
 def _line(item: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(item, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
+    name = f"event: {item['type']}\n".encode() if "type" in item else b""
+    return name + b"data: " + json.dumps(item, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"

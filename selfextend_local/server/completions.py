@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes: a chat completion, and its chunks.
+"""Answers in the shapes of OpenAI's chat completions and completions, in one piece and in chunks.
 
 Knows JSON. Must not know HTTP, models or how an answer comes about.
 """
@@ -10,82 +10,122 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from selfextend_local.chat.conversation import TurnStats
 from selfextend_local.generation.stream import StopReason
 from selfextend_local.generation.thinking import Part
 
+from .forms import Answered, Dialect, Event, figures
 from .model import Reading
+from .refusals import body
+from .requests import ChatRequest, chat_request, text_request
 
 _FINISH: dict[StopReason, str] = {"stop": "stop", "loop": "stop", "length": "length", "context": "length"}
 
 
-class Completion:
-    """One answer to a client; all that is sent of it has one id."""
+class ChatForm:
+    """The answers to one chat request; all that is sent of them has one id."""
 
-    def __init__(self, model: str, *, wants_usage: bool = False, cites: bool = False) -> None:
-        self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._wants_usage, self._cites = wants_usage, cites
+    last_line: str | None = "[DONE]"
+    _prefix, _kind, _chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def whole(self, shown: Sequence[Part], stats: TurnStats, citations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """The answer in one piece."""
-        message: dict[str, Any] = {"role": "assistant", "content": _joined(shown, thought=False)}
-        if thoughts := _joined(shown, thought=True):
-            message["reasoning_content"] = thoughts
-        if self._cites:
-            message["citations"] = list(citations)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[stats.stop_reason]}
-        return self._head | {"object": "chat.completion", "choices": [choice], "usage": usage(stats), "selfextend": figures(stats)}
+    def __init__(self, model: str, asked: ChatRequest) -> None:
+        self._head = {"id": f"{self._prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self._asked = asked
+        self._answers: list[Answered] = []
 
-    def opening(self) -> dict[str, Any]:
-        """The first chunk."""
-        return self._chunk({"role": "assistant", "content": ""})
+    def whole(self, answers: Sequence[Answered]) -> Event:
+        """A completion."""
+        choices = [
+            self._whole(answer) | {"index": index, "logprobs": None, "finish_reason": _FINISH[answer.stats.stop_reason]}
+            for index, answer in enumerate(answers)
+        ]
+        ours = {"usage": usage(answers), "selfextend": figures(answers[0].stats)}
+        return self._head | {"object": self._kind, "choices": choices} | ours
 
-    def piece(self, part: Part) -> dict[str, Any]:
+    def opening(self) -> list[Event]:
+        """A chunk for each answer."""
+        return [self._chunk(self._opened(), index) for index in range(self._asked.n)]
+
+    def piece(self, part: Part) -> list[Event]:
         """A chunk with text."""
-        return self._chunk({"reasoning_content" if part.thought else "content": part.text})
+        return [self._chunk(self._piece(part), len(self._answers))]
 
-    def progress(self, reading: Reading) -> dict[str, Any]:
-        """A chunk that says how far the prompt is read."""
+    def progress(self, reading: Reading) -> list[Event]:
+        """A chunk that says how far the prompt is read, if that is wanted."""
+        if not self._asked.wants_progress:
+            return []
         left = None if reading.seconds_left is None else round(reading.seconds_left, 1)
         told = {"total": reading.total, "cache": reading.cached, "processed": reading.done, "seconds_left": left}
-        return self._chunk({}) | {"prompt_progress": told}
+        return [self._chunk(self._empty(), len(self._answers)) | {"prompt_progress": told}]
 
-    def closing(self, stats: TurnStats, citations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The last chunks."""
-        last = self._chunk({}, _FINISH[stats.stop_reason]) | {"selfextend": figures(stats)}
-        if self._cites:
-            last["citations"] = list(citations)
-        if not self._wants_usage:
-            return [last]
-        return [last, self._chunk({}) | {"choices": [], "usage": usage(stats)}]
+    def answered(self, answer: Answered) -> list[Event]:
+        """The last chunk of an answer."""
+        last = self._chunk(self._empty(), len(self._answers), _FINISH[answer.stats.stop_reason])
+        self._answers.append(answer)
+        cited = {"citations": list(answer.citations)} if self._asked.document_ids else {}
+        return [last | {"selfextend": figures(answer.stats)} | cited]
 
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        chunk = self._head | {"object": "chat.completion.chunk", "choices": [choice]}
-        return chunk | {"usage": None} if self._wants_usage else chunk
+    def ended(self) -> list[Event]:
+        """A chunk with the usage, if that is wanted."""
+        if not self._asked.wants_usage:
+            return []
+        return [self._chunk(self._empty(), 0) | {"choices": [], "usage": usage(self._answers)}]
+
+    def _whole(self, answer: Answered) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text()}
+        if thoughts := answer.text(thought=True):
+            message["reasoning_content"] = thoughts
+        if self._asked.document_ids:
+            message["citations"] = list(answer.citations)
+        return {"message": message}
+
+    def _opened(self) -> dict[str, Any]:
+        return {"delta": {"role": "assistant", "content": ""}}
+
+    def _piece(self, part: Part) -> dict[str, Any]:
+        return {"delta": {"reasoning_content" if part.thought else "content": part.text}}
+
+    def _empty(self) -> dict[str, Any]:
+        return {"delta": {}}
+
+    def _chunk(self, what: dict[str, Any], index: int, finish: str | None = None) -> Event:
+        choice = {"index": index} | what | {"logprobs": None, "finish_reason": finish}
+        chunk = self._head | {"object": self._chunk_kind, "choices": [choice]}
+        return chunk | {"usage": None} if self._asked.wants_usage else chunk
 
 
-def usage(stats: TurnStats) -> dict[str, Any]:
-    """Tokens; those are cached that needn't be evaluated."""
+class TextForm(ChatForm):
+    """The continuations of one text."""
+
+    _prefix, _kind, _chunk_kind = "cmpl", "text_completion", "text_completion"
+
+    def _whole(self, answer: Answered) -> dict[str, Any]:
+        return {"text": self._begun + answer.text()}
+
+    @property
+    def _begun(self) -> str:
+        return self._asked.text or "" if self._asked.echo else ""
+
+    def _opened(self) -> dict[str, Any]:
+        return {"text": self._begun}
+
+    def _piece(self, part: Part) -> dict[str, Any]:
+        return {"text": part.text}
+
+    def _empty(self) -> dict[str, Any]:
+        return {"text": ""}
+
+
+CHAT = Dialect(chat_request, ChatForm, body)
+TEXT = Dialect(text_request, TextForm, body)
+
+
+def usage(answers: Sequence[Answered]) -> dict[str, Any]:
+    """Tokens; those are cached that needn't be evaluated. The prompt of several answers counts once."""
+    stats = answers[0].stats
+    written = sum(answer.stats.completion_tokens for answer in answers)
     return {
         "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.completion_tokens,
-        "total_tokens": stats.prompt_tokens + stats.completion_tokens,
+        "completion_tokens": written,
+        "total_tokens": stats.prompt_tokens + written,
         "prompt_tokens_details": {"cached_tokens": stats.prompt_tokens - stats.evaluated_tokens},
     }
-
-
-def figures(stats: TurnStats) -> dict[str, Any]:
-    """What OpenAI's fields have no place for."""
-    return {
-        "stop_reason": stats.stop_reason,
-        "group_attention": stats.group_attention.label,
-        "evaluated_tokens": stats.evaluated_tokens,
-        "restored_tokens": stats.restored_tokens,
-        "prefill_s": round(stats.prefill_s, 3),
-        "decode_tps": round(stats.decode_tps, 1),
-    }
-
-
-def _joined(shown: Sequence[Part], *, thought: bool) -> str:
-    return "".join(part.text for part in shown if part.thought is thought)

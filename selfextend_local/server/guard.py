@@ -18,6 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .refusals import Refused, body
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/", "/page.js", "/page.css", "/health")
+"""What needs no key."""
+
 _SAFE = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'",
     "x-content-type-options": "nosniff",
@@ -31,7 +34,7 @@ _SAFE = {
 class Access:
     """What is asked of a request.
 
-    host: that the server listens on. key: that everything under /v1 needs; None = none. names: more host names that the server
+    host: that the server listens on. key: that everything but OPEN needs; None = none. names: more host names that the server
     is called by. origins: of other sites whose pages may ask, such as https://example.org.
     """
 
@@ -54,10 +57,13 @@ class Access:
         """Whether a page of `origin` may ask the server that it calls `host`."""
         return origin in self.origins or urlsplit(origin).netloc.lower() == host.lower()
 
-    def key_fits(self, authorization: str) -> bool:
-        """Whether a header holds the key."""
-        scheme, _, given = authorization.partition(" ")
-        return self.key is None or (scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.key.encode()))
+    def key_fits(self, headers: Headers) -> bool:
+        """Whether the key is among them, OpenAI's way or Anthropic's."""
+        if self.key is None:
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        found = (given if scheme.lower() == "bearer" else "", headers.get("x-api-key", ""))
+        return any(hmac.compare_digest(one.strip().encode(), self.key.encode()) for one in found)
 
 
 def is_loopback(host: str) -> bool:
@@ -118,19 +124,17 @@ class Guard:
             return Refused(403, "wrong_host", f"This server isn't called {host!r}: start it with --allow-host to give it more names.")
         if origin is not None and not access.origin_fits(origin, host):
             return Refused(403, "wrong_origin", f"Pages of {origin} may not ask: start the server with --allow-origin to let them.")
-        if scope["method"] != "OPTIONS" and _is_api(scope["path"]) and not access.key_fits(headers.get("authorization", "")):
+        if scope["method"] != "OPTIONS" and scope["path"] not in OPEN and not access.key_fits(headers):
             return Refused(401, "invalid_api_key", "The API key is missing or wrong: send Authorization: Bearer KEY.")
         return None
 
 
-def _is_api(path: str) -> bool:
-    return path.startswith("/v1")
 
 
 def _cors(origin: str | None) -> dict[str, str]:
     return {
         "access-control-allow-origin": origin or "",
-        "access-control-allow-headers": "authorization, content-type, accept",
+        "access-control-allow-headers": "authorization, content-type, accept, x-api-key, anthropic-version",
         "access-control-allow-methods": "GET, POST, DELETE",
         "access-control-expose-headers": "x-marked",
         "cross-origin-resource-policy": "cross-origin",

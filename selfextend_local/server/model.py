@@ -1,7 +1,7 @@
 """The one model behind the server: requests as prompts, answers, and documents that are read ahead.
 
 What is loaded once stays, with the context that was planned at the start. Knows prompts, states and citations. Must not know HTTP.
-All but `prepared` and `document_tokens` runs in the worker's thread.
+All but `prepared…` and `document_tokens` runs in the worker's thread.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,11 +50,12 @@ _ANSWERS_KEPT = 256
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt that fits. `expect`: the length that it is read for."""
+    """A prompt that fits. `expect`: the length that it is read for. `continues`: the answer goes on with its text."""
 
     tokens: Sequence[int]
     expect: int
     documents: tuple[Document, ...] = ()
+    continues: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Finished:
-    """An answer is complete: its text without thoughts, and what it took."""
+    """An answer is complete: its text without thoughts, what it took, and the text of the request's `stop` that ended it."""
 
     text: str
     stats: TurnStats
+    ended_by: str | None = None
 
 
 class ServedModel:
@@ -132,6 +134,15 @@ class ServedModel:
         self._check(len(tokens), "The request")
         return Prepared(tokens, min(self.capacity, expect), tuple(documents))
 
+    def prepared_text(self, text: str, max_tokens: int) -> Prepared:
+        """The prompt of a text that is to be continued, in which names of special tokens are such. Raises Refused."""
+        with self._tokenising:
+            tokens = self.llm.tokenize(text.encode("utf-8", "replace"), special=True)
+        if not tokens:
+            raise Refused(400, "invalid_value", "The prompt has no tokens: send a longer text.", "prompt")
+        self._check(len(tokens), "The prompt")
+        return Prepared(tokens, min(self.capacity, len(tokens) + min(max_tokens, USUAL_ANSWER)), continues=True)
+
     def document_size(self, document: Document) -> int:
         """Tokens that every question about a document begins with."""
         with self._tokenising:
@@ -180,14 +191,25 @@ class ServedModel:
                 return one[:index]
         return one
 
-    def answer(self, work: Work, prompt: Prepared, sampling: Sampling) -> None:
-        """Answer; tells Reading while the prompt is read, the answer's Parts as they come, and Finished."""
+    def answers(self, work: Work, prompt: Prepared, sampling: Sampling, n: int = 1) -> None:
+        """Answer `n` times, each with a seed of its own; tells Reading while the prompt is read, an answer's Parts as they come, and
+        Finished behind each."""
+        for index in range(n):
+            drawn = replace(sampling, seed=(sampling.seed + index) % (1 << 32))
+            # A document whose state is gone takes as long as at first, so others may go first; but an answer is told once.
+            self._answer(work, prompt, drawn, pauses=bool(prompt.documents) and index == 0)
+
+    def _answer(self, work: Work, prompt: Prepared, sampling: Sampling, *, pauses: bool) -> None:
         started = time.perf_counter()
-        prefill = self._read(work, prompt)
-        writing = Writing(self.llm, self.prompts, sampling, self.capacity - len(prompt.tokens))
+        prefill = self._read(work, prompt, pauses=pauses)
+        writing = Writing(self.llm, self.prompts, sampling, self.capacity - len(prompt.tokens), continues=prompt.continues)
         shown: list[Part] = []
         pieces = stream(self.llm, prompt.tokens, writing, work.should_stop)
-        for part in parts(pieces, open=self.prompts.opens_thought and sampling.schema is None):
+        if prompt.continues:
+            told: Iterable[Part] = (Part(piece, thought=False) for piece in pieces)
+        else:
+            told = parts(pieces, open=self.prompts.opens_thought and sampling.schema is None)
+        for part in told:
             shown.append(part)
             work.tell(part)
         if prompt.documents:
@@ -195,22 +217,22 @@ class ServedModel:
         if writing.stop_reason == "interrupted":
             raise work.stopped()
         text = "".join(part.text for part in shown if not part.thought)
-        if not any(part.thought for part in shown):
+        if not prompt.continues and not any(part.thought for part in shown):
             self._remember(text, writing.tokens)
         stats = TurnStats.of(self.llm, prefill, writing, started, self._reader.restored)
         self._told(_line(stats))
-        work.tell(Finished(text, stats))
+        work.tell(Finished(text, stats, writing.ended_by))
 
     def read_ahead(self, work: Work, prompt: Prepared) -> None:
         """Read a document's tokens and keep the state on disk; tells Reading. Lets others go first now and then."""
-        self._read(work, prompt, pauses=self._cache is not None)
+        self._read(work, prompt, pauses=True)
         self._reader.keep()
         self._reader.flush()
 
-    def _read(self, work: Work, prompt: Prepared, *, pauses: bool = False) -> Prefill:
+    def _read(self, work: Work, prompt: Prepared, *, pauses: bool) -> Prefill:
         self._make_fit(prompt)
         titles = [document.title for document in prompt.documents]
-        progress = _progress(work, len(prompt.tokens), pauses)
+        progress = _progress(work, len(prompt.tokens), pauses and self._cache is not None)
         try:
             # A state of every chat would soon drive those of the documents from the disk.
             keeps = bool(prompt.documents)

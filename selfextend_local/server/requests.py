@@ -1,4 +1,4 @@
-"""The body of a chat request: checked, and made into messages and settings. Fields that nobody knows are ignored.
+"""The body of a request: checked, and made into messages and settings. Fields that nobody knows are ignored.
 
 Knows OpenAI's fields and llama.cpp's beside them. Must not know HTTP, models or documents.
 """
@@ -17,12 +17,14 @@ from selfextend_local.generation.sampling import Sampling
 from .refusals import Refused, wrong
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+TOOLS = "leave them out, ask for JSON with response_format, or start the server with --parallel."
 _MOST_MESSAGES = 4096
 _LARGEST_SEED = (1 << 32) - 2
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_MOST_ANSWERS = 16
 _REFUSED = {
-    "tools": "Tools aren't supported: leave them out, or ask for JSON with response_format.",
-    "functions": "Functions aren't supported: leave them out, or ask for JSON with response_format.",
+    "tools": f"Tools aren't supported here: {TOOLS}",
+    "functions": f"Functions aren't supported here: {TOOLS}",
     "logprobs": "Log-probabilities aren't supported: leave logprobs out.",
     "logit_bias": "logit_bias isn't supported: leave it out.",
     "presence_penalty": "presence_penalty isn't supported: take repeat_penalty, such as 1.1.",
@@ -33,10 +35,17 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A request that can be tried. `messages` are (role, text), with at most one system message in front."""
+    """A request that can be tried, for `n` answers.
+
+    `messages` are (role, text), with at most one system message in front; or there are none, and `text` is to be continued, which
+    `echo` has in front of the answer.
+    """
 
     messages: tuple[tuple[Role, str], ...]
     sampling: Sampling
+    n: int = 1
+    text: str | None = None
+    echo: bool = False
     document_ids: tuple[str, ...] = ()
     streams: bool = False
     wants_usage: bool = False
@@ -59,19 +68,43 @@ def _no_number(name: str) -> None:
 
 
 def chat_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
-    """The request of a body; what it leaves open is `usual`. Raises Refused."""
+    """The request of a chat's body; what it leaves open is `usual`. Raises Refused."""
+    return replace(_request(body, usual), messages=_messages(body.get("messages")), document_ids=_document_ids(body.get("document_ids")))
+
+
+def text_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
+    """The request of a body with a `prompt` that is to be continued as it is. Raises Refused."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        (prompt,) = prompt
+    if not isinstance(prompt, str) or not prompt:
+        raise wrong("prompt", "prompt is no text: send one text a request, not tokens.")
+    for field in ("suffix", "best_of", "document_ids"):
+        if body.get(field) not in (None, "", 1, []):
+            raise unsupported(field, f"{field} isn't supported with a prompt: leave it out, or take /v1/chat/completions.")
+    return replace(_request(body, usual), text=prompt, echo=_flag(body, "echo"))
+
+
+def unsupported(field: str, message: str) -> Refused:
+    """A field that would change the answer, which the server doesn't do."""
+    return Refused(400, "unsupported_parameter", message, field)
+
+
+def _request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
+    """What is asked, without what is asked about."""
     for field, message in _REFUSED.items():
         if body.get(field) and not (field == "tools" and body.get("tool_choice") == "none"):
-            raise Refused(400, "unsupported_parameter", message, field)
-    if body.get("n") not in (None, 1):
-        raise Refused(400, "unsupported_parameter", "n above 1 isn't supported: send the request several times, each with its seed.", "n")
+            raise unsupported(field, message)
+    n = _whole(body, "n", 1, 1, 1 << 31)
+    if n > _MOST_ANSWERS:
+        raise wrong("n", f"n is {n}: {_MOST_ANSWERS} answers are the most at once.")
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise wrong("stream_options", "stream_options is no object.")
     return ChatRequest(
-        _messages(body.get("messages")),
+        (),
         _sampling(body, usual),
-        _document_ids(body.get("document_ids")),
+        n,
         streams=_flag(body, "stream"),
         wants_usage=_flag(options, "include_usage"),
         wants_progress=_flag(body, "return_progress"),
@@ -98,25 +131,26 @@ def _message(given: Any, where: str) -> tuple[Role, str]:
     role = given.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         known = ", ".join(_ROLES)
-        raise wrong(f"{where}.role", f"{where}.role is {role!r}: take one of {known}. Tools aren't supported.")
+        raise wrong(f"{where}.role", f"{where}.role is {role!r}: take one of {known}. Tools aren't supported here: {TOOLS}")
     if given.get("tool_calls"):
-        raise wrong(f"{where}.tool_calls", f"{where} calls tools, which aren't supported: leave it out.")
-    return _ROLES[role], _content(given.get("content"), role, where)
+        raise wrong(f"{where}.tool_calls", f"{where} calls tools, which aren't supported here: {TOOLS}")
+    return _ROLES[role], content_text(given.get("content"), role, f"{where}.content")
 
 
-def _content(given: Any, role: str, where: str) -> str:
+def content_text(given: Any, role: str, where: str) -> str:
+    """The text of a content, which may come in parts. Raises Refused."""
     if isinstance(given, str):
         return given
     if given is None and role == "assistant":
         return ""
     if not isinstance(given, list):
-        raise wrong(f"{where}.content", f"{where}.content is no text: send a text, or a list of parts of type text.")
+        raise wrong(where, f"{where} is no text: send a text, or a list of parts of type text.")
     texts = []
     for part in given:
         kind = part.get("type") if isinstance(part, dict) else None
         text = part.get("text" if kind in _TEXT_PARTS else "refusal") if isinstance(part, dict) else None
         if kind not in (*_TEXT_PARTS, "refusal") or not isinstance(text, str):
-            raise wrong(f"{where}.content", f"{where}.content holds a part of type {kind!r}: this model reads text only.")
+            raise wrong(where, f"{where} holds a part of type {kind!r}: this model reads text only. Send files to /v1/documents.")
         texts.append(text)
     return "".join(texts)
 

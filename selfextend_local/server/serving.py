@@ -17,9 +17,11 @@ import uvicorn
 from selfextend_local.errors import SelfExtendError
 
 from .app import App, Limits
+from .forwarding import Behind
 from .guard import Access, is_loopback
 from .model import ServedModel
 from .shelf import Shelf
+from .slots import LlamaServer
 from .turns import Worker
 
 _MOST_CONNECTIONS = 512
@@ -48,7 +50,7 @@ def listening(host: str, port: int, key: str | None) -> socket.socket:
 class Serving:
     """A server that answers on a socket until a signal comes, or `stop`.
 
-    ready: called in the model's thread when the model is loaded. ocr: as for App.
+    ready: called in the model's thread when the model is loaded. ocr: as for App. slots: llama-server, for what is asked without documents.
     """
 
     def __init__(
@@ -61,10 +63,13 @@ class Serving:
         ready: Callable[[], None],
         *,
         ocr: bool = False,
+        slots: LlamaServer | None = None,
     ) -> None:
-        self._model, self._listener, self._ready = model, listener, ready
+        self._model, self._listener, self._ready, self._slots = model, listener, ready, slots
         self._worker = Worker(self._begin, model.close)
-        self._app = App(model, self._worker, shelf, access, limits, ocr=ocr)
+        self._failed: SelfExtendError | None = None
+        behind = None if slots is None else Behind(slots.socket, limits.seconds)
+        self._app = App(model, self._worker, shelf, access, limits, ocr=ocr, behind=behind)
         config = uvicorn.Config(
             self._app.asgi,
             lifespan="off",
@@ -77,15 +82,23 @@ class Serving:
         self._server = _Server(config, self._worker.close)
 
     def run(self) -> None:
-        """Answer. Returns when what was read is on disk. Raises what loading the model raises."""
+        """Answer. Returns when what was read is on disk. Raises what loading the model raises, LibraryError where llama-server ends."""
+        if self._slots is not None:
+            self._slots.start(self._lost)
         self._worker.start()
         try:
             self._server.run(sockets=[self._listener])
         finally:
+            if self._slots is not None:
+                self._slots.stop()
             self._worker.stop()
             self._app.close()
-        if self._worker.failed is not None:
-            raise self._worker.failed
+        if (failed := self._worker.failed or self._failed) is not None:
+            raise failed
+
+    def _lost(self, error: SelfExtendError) -> None:
+        self._failed = error
+        self.stop()
 
     def stop(self) -> None:
         """End `run`, from any thread."""
@@ -99,6 +112,8 @@ class Serving:
 
     def _begin(self) -> None:
         try:
+            if self._slots is not None:
+                self._slots.wait()
             self._model.load()
         except BaseException:
             self._server.should_exit = True

@@ -40,6 +40,11 @@ def picture_folder() -> Path:
     return state_folder().with_name("pictures")
 
 
+def program_folder() -> Path:
+    """Where programs lie that are built from the patched source. `patches/` puts them there."""
+    return state_folder().with_name("programs")
+
+
 def chat_folder() -> Path:
     """Where chats lie: beside the user's data, since a cache may be emptied and a chat can't be made again."""
     from platformdirs import user_data_path

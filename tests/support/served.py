@@ -14,11 +14,13 @@ import httpx
 
 from selfextend_local.engine.peek import ModelPeek
 from selfextend_local.engine.plan import Settings
+from selfextend_local.errors import SelfExtendError
 from selfextend_local.server.app import Limits
 from selfextend_local.server.guard import Access
 from selfextend_local.server.model import ServedModel
 from selfextend_local.server.serving import Serving, listening
 from selfextend_local.server.shelf import Shelf
+from selfextend_local.server.slots import LlamaServer
 from selfextend_local.sessions import StateCache
 
 PATIENCE_S = 600.0
@@ -42,9 +44,14 @@ class Served:
 def served(
     path: Path,
     *,
-    shelf: Path | None = None, access: Access | None = None, limits: Limits | None = None, cache: StateCache | None = None, **settings: Any
+    shelf: Path | None = None,
+    access: Access | None = None,
+    limits: Limits | None = None,
+    cache: StateCache | None = None,
+    slots: LlamaServer | None = None,
+    **settings: Any,
 ) -> Iterator[Served]:
-    """A server with this model while the block runs."""
+    """A server with this model while the block runs. Raises what ends it before."""
     asked = Settings(**{"threads": 1, **settings})
     with ModelPeek(path) as peek:
         plan = peek.plan(asked)
@@ -54,11 +61,22 @@ def served(
     access = access or Access()
     with listening(access.host, 0, access.key) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        serving = Serving(model, listener, Shelf(shelf or Path(os.devnull)), access, limits or Limits(), ready.set)
-        thread = threading.Thread(target=serving.run)
+        serving = Serving(model, listener, Shelf(shelf or Path(os.devnull)), access, limits or Limits(), ready.set, slots=slots)
+        failed: list[SelfExtendError] = []
+
+        def run() -> None:
+            try:
+                serving.run()
+            except SelfExtendError as error:
+                failed.append(error)
+                ready.set()
+
+        thread = threading.Thread(target=run)
         thread.start()
         try:
             assert ready.wait(PATIENCE_S)
+            if failed:
+                raise failed[0]
             headers = {} if access.key is None else {"authorization": f"Bearer {access.key}"}
             with httpx.Client(base_url=url, timeout=PATIENCE_S, headers=headers) as http:
                 yield Served(url, http, model, serving, said)
@@ -66,3 +84,5 @@ def served(
             serving.stop()
             thread.join(PATIENCE_S)
             assert not thread.is_alive()
+            if failed:
+                raise failed[0]
