@@ -23,7 +23,9 @@ from selfextend_local.evaluation.tasks.facts import FORMS, Facts
 from selfextend_local.evaluation.tasks.gap import LexicalGap
 from selfextend_local.evaluation.tasks.passkey import Passkey, grade
 from selfextend_local.evaluation.tasks.perplexity import Perplexity
-from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+from selfextend_local.evaluation.tasks.planted import Planted
+from selfextend_local.evaluation.tasks.qa import QuestionAnswering
+from selfextend_local.evaluation.tasks.qa_data import Case, read_cases
 from selfextend_local.evaluation.tasks.ruler.samples import Material
 from selfextend_local.evaluation.tasks.ruler.task import PARTS, Ruler
 from selfextend_local.evaluation.texts import Text, random_words, read_text
@@ -129,7 +131,7 @@ def test_the_same_seed_asks_the_same(task: Task) -> None:
 
 
 def test_every_kind_of_task_is_covered_here() -> None:
-    assert set(TASKS) == {task.name for task, _, _ in CASES} | {"ppl", "copy", "qa"}
+    assert set(TASKS) == {task.name for task, _, _ in CASES} | {"ppl", "copy", "qa", "planted"}
 
 
 def test_a_fact_is_asked_as_the_chat_asks_and_its_question_begins_a_reading_of_its_own() -> None:
@@ -250,7 +252,75 @@ def test_questions_stand_at_the_shortest_length_that_holds_them(tmp_path: Path) 
     assert (graded["f1"], graded["rouge_l"], graded["exact"]) == (1.0, 0.6667, 1.0)
 
 
-@pytest.mark.parametrize("line", ["[1]", '{"context": "x"}', "no json", '{"context": "x", "input": "y", "answers": 3}'])
+DOCUMENT, QUESTION = "The boat is blue.", "Which colour?"
+FORMS_OF_DATA = {
+    "longbench": {"context": DOCUMENT, "input": QUESTION, "answers": ["blue"]},
+    "longbench 2": {"context": DOCUMENT, "question": QUESTION, "choice_A": "red", "choice_B": "blue", "answer": "B"},
+    "infinitebench": {"context": DOCUMENT, "input": QUESTION, "options": ["red", "blue"], "answer": "blue"},
+    "l-eval": {"input": DOCUMENT, "instructions": [QUESTION], "outputs": ["blue"]},
+    "narrativeqa": {"document": {"text": DOCUMENT}, "question": {"text": QUESTION}, "answers": [{"text": "blue"}]},
+    "hotpotqa": {"context": [["", [DOCUMENT]]], "question": QUESTION, "answer": "blue"},
+    "musique": {"paragraphs": [{"title": "", "paragraph_text": DOCUMENT}], "question": QUESTION, "answer": "blue"},
+    "quality": {"article": DOCUMENT, "questions": [{"question": QUESTION, "options": ["red", "blue"], "gold_label": 2}]},
+    "squad": {"title": "Boats", "paragraphs": [{"context": DOCUMENT, "qas": [{"question": QUESTION, "answers": [{"text": "blue"}]}]}]},
+}
+
+
+@pytest.mark.parametrize("name", FORMS_OF_DATA)
+@pytest.mark.parametrize("write", [json.dumps, lambda held: json.dumps([held], indent=1), lambda held: json.dumps({"data": [held]})])
+def test_data_sets_of_other_forms_are_read(tmp_path: Path, name: str, write: Callable[[object], str]) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(write(FORMS_OF_DATA[name]))
+    ((case,), record) = read_cases(path)
+    assert case.context.strip() == DOCUMENT and record.startswith("data.json ")
+    if "\nA. red\nB. blue" in case.question:
+        assert case.answers == ("blue", "B")
+    else:
+        assert case == Case(case.context, QUESTION, ("blue",))
+
+
+def test_a_question_of_squad_without_an_answer_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    asked = [{"question": QUESTION, "answers": []}, {"question": QUESTION, "answers": [{"text": "blue"}, {"text": "blue"}]}]
+    path.write_text(json.dumps({"data": [{"paragraphs": [{"context": DOCUMENT, "qas": asked}]}]}))
+    assert read_cases(path)[0] == (Case(DOCUMENT, QUESTION, ("blue",)),)
+
+
+def test_keys_and_facts_share_one_text_and_each_is_asked_once() -> None:
+    words = Words(chat=True)
+    task = Planted(STORY, keys=4, facts=6, likelihood=True)
+    passage, *questions = task.items(words, 1500)
+    texts = [words.text(item.prompt) for item in questions]
+    assert [item.labels["part"] for item in questions].count("keys") == 4 and len(questions) == 10
+    shared = words.text(passage.tokens)
+    assert all(text.startswith(shared) for text in texts)
+    assert all(item.room <= 1500 for item in questions) and max(item.room for item in questions) > 1400
+    assert len({text[len(shared) :] for text in texts}) == 10
+    for item, text in zip(questions, texts, strict=True):
+        number = next(n for n in re.findall(r"\d+", text) if item.grade(f" {n}.")["said"])
+        assert item.grade(f"{number}0")["said"] == item.grade("none")["said"] == 0.0
+        assert not item.enough(f" {number}") and item.enough(f" {number}.")
+    assert passage.start == int(0.75 * len(passage.tokens))
+
+
+def test_texts_of_two_seeds_have_other_keys_and_begin_elsewhere() -> None:
+    words = Words()
+    first, again, other = (Planted(STORY, 3, 3, seed=seed).items(words, 900) for seed in (0, 0, 1))
+    assert [item.fingerprint for item in first] == [item.fingerprint for item in again]
+    assert not {item.fingerprint for item in first} & {item.fingerprint for item in other}
+    assert words.text(first[0].prompt)[40:80] != words.text(other[0].prompt)[40:80]
+
+
+def test_a_short_text_is_repeated_and_says_so() -> None:
+    words = Words()
+    short = Planted(Text("short", " ".join(STORY.content.split()[:300])), 3, 3)
+    assert short.repeats(words, 2000) and not short.repeats(words, 200)
+    assert max(item.room for item in short.items(words, 2000)) > 1800
+    with pytest.raises(TaskError, match="fewer of them"):
+        Planted(STORY, 20, 20).items(words, 300)
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"context": "x"}', "no json", '{"context": "x", "input": "y", "answers": []}'])
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     path = tmp_path / "data.jsonl"
     path.write_text('{"context": "x", "input": "y", "answers": "z"}\n' + line)

@@ -1,126 +1,172 @@
-"""Tuning a scripted model that finds keys up to a known share of its window; the profile and who obeys it."""
+"""Tuning scripted models that say what was planted under known conditions; the profile and who obeys it."""
 
 from __future__ import annotations
 
 import json
+import random
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.scripted import Scripted, ScriptedReaders, Words, subject
 
 from selfextend_local.engine.plan import Memory, Settings, group_attention_for, make_plan
 from selfextend_local.engine.tuned import Profile, load_profile, profile_path, save_profile, with_profile
-from selfextend_local.errors import ModelError
+from selfextend_local.errors import Interrupted, ModelError
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
-from selfextend_local.evaluation.tune import TuneError, Tuning, _in_order, candidates, tune
-from selfextend_local.positions import GroupAttention, choose
+from selfextend_local.evaluation.tasks.facts import FORMS
+from selfextend_local.evaluation.texts import Text, random_words
+from selfextend_local.evaluation.tune import TuneError, Tuning, describe, interval, tune
+from selfextend_local.positions import choose
 from selfextend_local.storage.identity import model_identity
 
-WINDOW = 4096
+WINDOW = 1024
+TARGET = 2300
 
 
-def finds_up_to(share: float) -> object:
+def says_up_to(share: float, works: Callable[[Setup], bool] = lambda setup: True) -> Callable[[str, Setup, int], str]:
+    """A model that says what was planted while rotations stay inside a share of its window."""
+
     def say(prompt: str, setup: Setup, n_tokens: int) -> str:
-        reached = setup.group_attention.largest_rotation(n_tokens) <= share * WINDOW
-        return prompt.split("The pass key is ")[1].split(".")[0] if reached else "nothing"
+        reached = setup.group_attention.largest_rotation(n_tokens) <= share * WINDOW and not setup.context
+        return planted_number(prompt) if reached and works(setup) else "nothing"
 
     return say
 
 
-def tuned(share: float, target: int, folder: Path, budget: float = 600.0) -> Tuning:
+def planted_number(prompt: str) -> str:
+    """What the question at the end of a prompt asks for."""
+    for form in FORMS:
+        told, asked = (re.escape(text).replace(r"\{n\}", r"(?P<n>\d+)") for text in (form.told, form.question))
+        for found in re.finditer(told.replace(r"\{\}", r"(?P<who>\w+ \w+)"), prompt):
+            if re.search(asked.replace(r"\{\}", found["who"]), prompt):
+                return found["n"]
+    name = re.findall(r"special magic number for (\S+) mentioned", prompt)[-1]
+    return re.findall(rf"special magic numbers for {name} is: (\d+)\.", prompt)[0]
+
+
+def prose(words: int) -> Text:
+    """Sentences of eight random words."""
+    held = random_words(words).content.split()
+    return Text("prose", " ".join(" ".join(held[i : i + 8]).capitalize() + "." for i in range(0, words, 8)))
+
+
+def tuned(
+    say: Callable[[str, Setup, int], str], folder: Path, target: int = TARGET, budget: float = 600.0, **more: Any
+) -> tuple[Tuning, ScriptedReaders]:
     words = Words()
-    made = ScriptedReaders(Scripted(words, finds_up_to(share)))  # type: ignore[arg-type]
-    return tune(subject(words, WINDOW), made, Results(folder / "t.jsonl"), target, budget_seconds=budget)
+    made = ScriptedReaders(Scripted(words, say))
+    text = prose(3000)
+    return tune(subject(words, WINDOW), made, Results(folder / "t.jsonl"), target, text, budget_seconds=budget, **more), made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("share", [0.3, 0.45, 0.7, 1.0])
-@pytest.mark.parametrize("target", [6000, 16_384])
-def test_the_setting_works_at_the_target_and_auto_takes_it(share: float, target: int, tmp_path: Path) -> None:
-    found = tuned(share, target, tmp_path)
-    assert found.verified
-    assert found.ga.largest_rotation(target - 40) <= share * WINDOW
-    assert choose(target, WINDOW, w=found.ga.w, fraction=found.fraction, progressive=found.ga.progressive) == found.ga
-    # The part that is relied on is one in which the model was seen to work.
-    assert found.fraction <= share + 0.15
-
-
-def test_temperatures_are_tried_with_each_setting_and_the_one_that_works_is_kept(tmp_path: Path, profiles: Path) -> None:
-    words = Words()
-    say = finds_up_to(1.0)
-
-    def sharpened(prompt: str, setup: Setup, n_tokens: int) -> str:
-        works = setup.temperature == 0.3 or not setup.group_attention.enabled
-        return say(prompt, setup, n_tokens) if works else ""  # type: ignore[operator,no-any-return]
-
-    made, asked = ScriptedReaders(Scripted(words, sharpened)), subject(words, WINDOW)
-    results = Results(tmp_path / "t.jsonl")
-    found = tune(asked, made, results, 16_384, budget_seconds=600, temperatures=(0.0, 0.3))
-    assert found.verified and found.temperature == 0.3
-    assert [(t.temperature, t.passed) for t in found.trials[-2:]] == [(0.0, False), (0.3, True)]
-    assert found.setting.endswith(", c=0.3")
-    assert {row["config"].get("ga_temperature") for row in results.rows} == {None, 0.3}
-
-
-def test_within_the_reliable_part_nothing_is_grouped(tmp_path: Path) -> None:
-    found = tuned(0.7, 2000, tmp_path)
-    assert found.verified and not found.ga.enabled
+def test_the_automatic_choice_stays_where_nothing_is_better(tmp_path: Path) -> None:
+    found, _ = tuned(says_up_to(1.0), tmp_path)
+    assert found.automatic and found.candidate is found.candidates[0]
+    assert found.promise.mean == 1.0 and found.promise.low > 0.9
+    assert (found.effective, found.beyond) == (TARGET, True)
+    rows = describe(found)
+    assert {row["setting"] for row in rows} >= {"plain", "yarn", found.setting}
+    assert [row["can_be_kept"] for row in rows if row["setting"] in ("plain", "yarn")] == [False, False]
+    assert any("progressive" in row["setting"] for row in rows) and any("recall" in row["setting"] for row in rows)
 
 
 @pytest.mark.slow
-def test_a_model_that_finds_nothing_beyond_is_told_so(tmp_path: Path) -> None:
-    words = Words()
-    say = finds_up_to(1.0)
-    plain_only = lambda p, setup, n: say(p, setup, n) if not setup.group_attention.enabled else ""  # type: ignore[operator] # noqa: E731
-    made = ScriptedReaders(Scripted(words, plain_only))
-    found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=600)
-    assert not found.verified
-    assert "nothing found all of them" in found.reason
+@pytest.mark.parametrize("share", [0.23, 0.3])
+def test_a_model_that_uses_less_of_its_window_gets_another_setting_and_auto_takes_it(share: float, tmp_path: Path) -> None:
+    found, _ = tuned(says_up_to(share, lambda setup: not setup.group_attention.recall), tmp_path)
+    assert not found.automatic and found.promise.mean == 1.0
+    assert found.ga.largest_rotation(TARGET - 40) <= share * WINDOW
+    assert choose(TARGET, WINDOW, w=found.ga.w, fraction=found.fraction, progressive=found.ga.progressive) == found.ga
+    assert "points more" in found.reason
 
 
-def test_a_model_too_weak_to_answer_is_tuned_by_copying(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_what_is_promised_is_measured_on_texts_that_the_choice_never_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that say things at random: the best of them looks good, and what is promised is what it does next."""
+    monkeypatch.setattr("selfextend_local.evaluation.tune.WIDTH", 0.1)
+    rng = random.Random(4)
+
+    def say(prompt: str, setup: Setup, n_tokens: int) -> str:
+        return planted_number(prompt) if rng.random() < 0.5 else "nothing"
+
+    found, _ = tuned(say, tmp_path)
+    assert 80 <= found.promise.count <= 110 and found.promise.high - found.promise.low <= 0.2
+    assert abs(found.promise.mean - 0.5) < 0.2
+    assert found.promise.mean < found.candidate.share  # by which it was chosen
+    seeds = {row["config"]["seed"] for row in Results(tmp_path / "t.jsonl").rows if row["config"]["length"] == TARGET}
+    assert any(seed >= 1000 for seed in seeds) and any(seed < 1000 for seed in seeds)
+
+
+@pytest.mark.slow
+def test_temperature_is_tried_with_the_leading_form_and_kept_where_it_helps(tmp_path: Path) -> None:
+    found, _ = tuned(says_up_to(1.0, lambda s: s.temperature == 0.3 or not s.group_attention.enabled), tmp_path, temperatures=(0.1, 0.3))
+    assert found.temperature == 0.3 and found.setting.endswith(", c=0.3")
+
+
+@pytest.mark.slow
+def test_a_promise_that_falls_short_names_the_length_that_holds(tmp_path: Path) -> None:
+    found, _ = tuned(lambda prompt, setup, n: planted_number(prompt) if n < 1500 else "nothing", tmp_path)
+    assert found.promise.mean == 0.0
+    assert (found.effective, found.beyond) == (TARGET // 2, False)
+
+
+@pytest.mark.slow
+def test_within_the_window_the_plain_model_is_tried_and_can_be_kept(tmp_path: Path) -> None:
+    found, _ = tuned(says_up_to(1.0, lambda setup: not setup.group_attention.enabled), tmp_path, target=900)
+    assert not found.automatic and not found.ga.enabled
+    assert choose(900, WINDOW, fraction=found.fraction) == found.ga
+
+
+@pytest.mark.slow
+def test_a_likelier_setting_wins_among_those_that_say_as_much(tmp_path: Path) -> None:
     words = Words()
-    made = ScriptedReaders(Scripted(words, lambda p, s, n: "no idea"))
-    found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 8192, budget_seconds=600)
-    assert found.verified
-    assert "repeated passages" in found.reason
+
+    class Likelier(Scripted):
+        def nll(self, tokens: Any, start: int = 1) -> Any:
+            return super().nll(tokens, start) * (0.9 if self.setup.group_attention.recall == WINDOW // 2 else 1.0)
+
+    made = ScriptedReaders(Likelier(words, says_up_to(1.0)))
+    found = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), TARGET, prose(3000), budget_seconds=600)
+    assert found.ga.recall == WINDOW // 2 and "nats" in found.reason
+
+
+@pytest.mark.slow
+def test_a_model_that_says_nothing_is_told_so(tmp_path: Path) -> None:
+    found, _ = tuned(lambda prompt, setup, n: "nothing", tmp_path)
+    assert found.automatic and found.promise.mean == 0.0 and found.effective is None
 
 
 def test_a_budget_that_ends_at_once_is_an_error_that_names_the_flag(tmp_path: Path) -> None:
     with pytest.raises(TuneError, match="--budget-minutes"):
-        tuned(0.5, 8192, tmp_path, budget=0.0)
+        tuned(says_up_to(0.5), tmp_path, budget=0.0)
 
 
+@pytest.mark.slow
 def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
-    first = tuned(0.45, 16_384, tmp_path)
-    words = Words()
-    made = ScriptedReaders(Scripted(words, finds_up_to(0.45)))  # type: ignore[arg-type]
+    first, _ = tuned(says_up_to(1.0), tmp_path)
     # No budget at all is enough for what is known already.
-    again = tune(subject(words, WINDOW), made, Results(tmp_path / "t.jsonl"), 16_384, budget_seconds=0.0)
-    assert (again.ga, again.fraction) == (first.ga, first.fraction)
+    again, made = tuned(says_up_to(1.0), tmp_path, budget=0.0)
+    assert (again.setting, again.promise, again.effective) == (first.setting, first.promise, first.effective)
     assert made.asked == []
 
 
-def test_candidates_stay_within_the_fraction_and_begin_with_the_smallest_group() -> None:
-    rotary = replace(subject(Words(), WINDOW).rotary, sliding_window=0)
-    found = candidates(32_768, rotary, 0.375)
-    assert found
-    assert all(ga.largest_rotation(32_768) < 0.375 * WINDOW for ga in found)
-    reached = [ga.largest_rotation(32_768) for ga in found]
-    assert reached == sorted(reached, reverse=True)
-    assert {ga.progressive for ga in found} == {True, False}
+@pytest.mark.slow
+def test_what_was_measured_before_a_stop_is_kept(tmp_path: Path) -> None:
+    stops = iter([False] * 100)
+    with pytest.raises(Interrupted):
+        tuned(says_up_to(1.0), tmp_path, should_stop=lambda: next(stops, True))
+    assert len(Results(tmp_path / "t.jsonl").rows) == 100
 
 
-def test_every_candidate_has_its_turn() -> None:
-    rotary = replace(subject(Words(), 8192).rotary, sliding_window=0)
-    order = [ga for _, ga in _in_order(32_768, rotary, 0.5)]
-    assert len(order) == len(set(order)) and set(order) == set(candidates(32_768, rotary, 0.5))
-    assert order[:4] == candidates(32_768, rotary, 0.5)[:4]
-    assert order[4].largest_rotation(32_768) < 0.375 * 8192  # not the fifth: sooner to one that leaves more of the window unused
-    # The one that reads 32,768 tokens with SmolLM2 (docs/results.md).
-    assert GroupAttention(64, 256, 512) in order
+def test_an_interval_is_wilsons() -> None:
+    assert (interval(8, 8).low, interval(8, 8).high) == (pytest.approx(0.6756, abs=1e-4), 1.0)
+    assert interval(17, 24).low == pytest.approx(0.5083, abs=1e-4)
 
 
 @pytest.fixture
@@ -169,6 +215,9 @@ def test_auto_obeys_the_profile_and_the_user_wins(profiles: Path) -> None:
     save_profile(model, profile())
     assert with_profile(Settings(ga_w=2048), model) == Settings(ga_w=2048, ga_fraction=0.6, ga_mode="two-level", tuned=True)
     assert with_profile(Settings(ga_fraction=0.2), model) == Settings(ga_w=512, ga_fraction=0.2, ga_mode="two-level", tuned=True)
+    save_profile(model, profile(ga_mode="recall", ga_recall=4096))
+    assert with_profile(Settings(), model).recalls and with_profile(Settings(), model).ga_recall == 4096
+    save_profile(model, profile())
     for given in (Settings(ga_n=4), Settings(ga_w=1024, ga_fraction=0.5), Settings(ga_mode="progressive")):
         assert with_profile(given, model) == given
 
@@ -182,7 +231,10 @@ def test_the_plan_says_that_it_was_tuned(profiles: Path) -> None:
     assert made.group_attention == group_attention_for(settings, 16_000, 8192)
 
 
-WRONG = [json.dumps(profile(**one).__dict__) for one in ({"ga_fraction": 3.0}, {"ga_temperature": 11.0})]
+WRONG = [
+    json.dumps(profile(**one).__dict__)
+    for one in ({"ga_fraction": 3.0}, {"ga_temperature": 11.0}, {"ga_recall": 32}, {"ga_mode": "recall"})
+]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": "m"}', *WRONG])

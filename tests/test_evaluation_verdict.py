@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfextend_local.evaluation.verdict import verdicts
+from selfextend_local.evaluation.verdict import standings, verdicts
 
 RECALL: list[Any] = ["recall", 2048, 1024, 512]
 GROUPS: list[Any] = [16, 1024, 512, "progressive", 4096, 4096]
@@ -43,3 +43,22 @@ def test_sliding_windows_are_read_with_groups() -> None:
     held = [*rows("selfextend progressive auto", GROUPS, 9), *rows("recall", RECALL, 12)]
     (made,) = verdicts(held, {"m": 512})
     assert (made.setting, made.other) == ("n=16, w=1024, progressive", "recall")
+
+
+def test_the_likelihood_of_a_model_that_knows_no_prose_does_not_count() -> None:
+    def ppl(method: str, length: int, ga: list[Any] | None, nats: float) -> dict[str, Any]:
+        (row,) = rows(method, ga, 0, 1, task="ppl", length=length)
+        return {**row, "key": f"{method}{length}", "result": {"nll": nats, "blocks": [nats + i / 100 for i in range(64)]}}
+
+    held = [ppl("plain", 4096, None, 7.0), ppl("recall", 16_384, RECALL, 7.5), ppl("plain", 16_384, None, 7.1)]
+    assert [made.word for made in verdicts(held, {}, {"m": 7.2})] == ["worse"]
+    assert not list(verdicts(held, {}, {"m": 6.9}))
+
+
+def test_a_worst_rank_counts_the_methods_that_are_better_in_the_worst_task() -> None:
+    held = [*rows("recall", RECALL, 24), *rows("yarn", None, 12, context={"x": 1}), *rows("linear", None, 12, context={"x": 2})]
+    facts = [*rows("recall", RECALL, 5, task="facts"), *rows("yarn", None, 24, task="facts", context={"x": 1})]
+    for row in facts:
+        row["result"] = {"said": row["result"]["exact"], "nats": 0.0}
+    made = {one.method: (one.rank, one.task, one.tasks) for one in standings([*held, *facts], {})}
+    assert made == {"auto": (2, "facts", 2), "yarn": (2, "passkey", 2)}

@@ -21,7 +21,7 @@ from selfextend_local.batch.tables import as_table, markdown_name
 from selfextend_local.documents import load_document
 from selfextend_local.errors import DocumentError, SelfExtendError, SessionError
 from selfextend_local.evaluation.results import Results, ResultsError
-from selfextend_local.evaluation.tasks.qa import read_cases
+from selfextend_local.evaluation.tasks.qa_data import read_cases
 from selfextend_local.sessions import ChatStore, StateCache
 from selfextend_local.storage.folders import is_ours, make_private
 

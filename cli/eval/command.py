@@ -134,6 +134,28 @@ def facts(text: str, **flags: Any) -> int:
     return evaluate(Facts(read_text(text), **flags), options)
 
 
+@command.command("planted", **task_command)
+@shared
+@click.option("--text", metavar="FILE", help="Any document. Default: the sample report, repeated.")
+@click.option("--keys", type=click.IntRange(1, 120), default=24, show_default=True, help="Keys in the text, one asked at a time.")
+@click.option("--facts", type=click.IntRange(1, 120), default=24, show_default=True, help="Facts in the same text.")
+@_FORMAT
+@_SEED
+@boundary
+def planted(text: str | None, **flags: Any) -> int:
+    """Keys and facts planted in one text, asked one by one: what selfextend tune measures by, and a check of its promise.
+
+    \b
+    Example:
+      selfextend eval planted --text novel.txt --lengths 16k --methods selfextend --seed 7
+    """
+    from selfextend_local.evaluation.tasks.planted import Planted
+    from selfextend_local.evaluation.texts import read_text, sample_text
+
+    options = Options.take(flags)
+    return evaluate(Planted(read_text(text) if text else sample_text(), **flags), options)
+
+
 _SAMPLES = click.option("--samples", type=click.IntRange(1), default=8, show_default=True, help="Questions for each task and length.")
 
 
@@ -216,7 +238,7 @@ def gap(text: str, **flags: Any) -> int:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     required=True,
     metavar="FILE",
-    help="JSONL in LongBench's format.",
+    help="Lines of JSON, or one list.",
 )
 @click.option("--max-tokens", type=click.IntRange(1), default=48, show_default=True, help="Of an answer.")
 @_FORMAT
@@ -228,13 +250,15 @@ def qa(data: Path, **flags: Any) -> int:
     Example:
       selfextend eval qa --data multifieldqa_en.jsonl --lengths 4k,8k,16k --methods plain,selfextend
 
-    A line of --data: {"context": "the document", "input": "the question", "answers": ["...", "..."]}
+    A line of --data: {"context": "the document", "input": "the question", "answers": ["...", "..."]}, which is LongBench's form.
+    Those of LongBench v2, InfiniteBench, L-Eval, NarrativeQA, HotpotQA, MuSiQue, QuALITY and SQuAD are read too, as lines or as one list.
     A question stands at the shortest of --lengths that holds it whole; no document is cut.
     """
     from selfextend_local.engine.default_model import model_or_default
     from selfextend_local.engine.peek import ModelPeek
     from selfextend_local.evaluation.prompting import PeekTokenizer
-    from selfextend_local.evaluation.tasks.qa import QuestionAnswering, read_cases
+    from selfextend_local.evaluation.tasks.qa import QuestionAnswering
+    from selfextend_local.evaluation.tasks.qa_data import read_cases
 
     options = Options.take(flags)
     cases, record = read_cases(data)

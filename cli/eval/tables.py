@@ -122,22 +122,23 @@ def shades(values: Mapping[Any, float], top: float) -> str:
     return "".join(2 * _SHADES[max(0, min(4, round(4 * value / top)))] for value in values.values())
 
 
-def print_trials(trials: Sequence[Mapping[str, Any]]) -> None:
-    """What a tuning tried, one line each."""
+def print_tried(tried: Sequence[Mapping[str, Any]]) -> None:
+    """What a tuning tried, one line each: what it said, its likelihood, and its price."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
-    for name in ("where", "setting", "tokens", "largest rotation", "found", "seconds"):
-        table.add_column(name, justify="left" if name in ("where", "setting") else "right")
-    for t in trials:
-        stopped = "" if t["asked"] == t["of"] else f" ({t['of']} planned)"
+    for name in ("setting", "keys", "facts", "asked", "nats", "ms a token", "s a question", "KV cache"):
+        table.add_column(name, justify="left" if name == "setting" else "right")
+    for one in tried:
+        note = " (chosen)" if one["chosen"] else "" if one["can_be_kept"] else " (to compare)"
         table.add_row(
-            t["stage"],
-            t["setting"],
-            f"{t['tokens']:,}",
-            f"{t['largest_rotation']:,} ({100 * t['share']:.0f} % of the window)",
-            f"{t['found']} of {t['asked']}{stopped}",
-            f"{t['seconds']:.1f}",
+            one["setting"] + note,
+            *(f"{100 * one[part]:.0f} %" if part in one else "-" for part in ("keys", "facts")),
+            f"{one['asked']:,}",
+            "-" if one["nats"] is None else f"{one['nats']:.3f}",
+            f"{one['ms_a_token']:.2f}",
+            f"{one['seconds_a_question']:.2f}",
+            "-" if one["memory"] is None else f"{one['memory'] / (1 << 20):,.0f} MiB",
         )
     Console(highlight=False, markup=False, color_system=None, width=None if sys.stdout.isatty() else 120).print(table)

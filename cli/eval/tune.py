@@ -6,6 +6,8 @@ Knows flags, the table and the profile. How it is found out is in selfextend_loc
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +16,7 @@ import click
 
 from selfextend_local.engine.plan import AUTO_KV_TYPES, Settings
 
-from ..errors import EXIT_ERROR, EXIT_INTERRUPTED, boundary
+from ..errors import EXIT_INTERRUPTED, boundary
 from ..flags import engine
 from ..flags.types import ListOf
 from ..terminal import interrupts, output, progress
@@ -22,16 +24,19 @@ from .run import temperature
 
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
+    from selfextend_local.evaluation.methods import Setup
     from selfextend_local.evaluation.tune import Trial, Tuning
 
 
 @click.command("tune", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--model", type=click.Path(path_type=Path), metavar="FILE", help="GGUF model. Default: the embedded one.")
 @click.option("--target-tokens", type=click.IntRange(1), required=True, metavar="N", help="The length that you want to read.")
-@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=15.0, show_default=True, metavar="M")
+@click.option("--text", metavar="FILE", help="Any document, best one like those you want to read. Default: the sample report, repeated.")
+@click.option("--budget-minutes", type=click.FloatRange(0, min_open=True), default=5.0, show_default=True, metavar="M",
+              help="The more, the more settings are tried, and the narrower is the promise.")  # fmt: skip
 @click.option("--kv-type", type=click.Choice(AUTO_KV_TYPES), default="f16", show_default=True)
-@click.option("--ga-temperature", type=ListOf("C", temperature), default="0", show_default=True,
-              help=f"{engine.TEMPERATURE_HELP} All of a list are tried with each setting.")  # fmt: skip
+@click.option("--ga-temperature", type=ListOf("C", temperature), default="0.1", show_default=True,
+              help=f"{engine.TEMPERATURE_HELP} Each of a list is tried with the leading form; 0: none.")  # fmt: skip
 @engine.threads
 @engine.gpu_layers
 @click.option("--dry-run", is_flag=True, help="Show what was found, keep nothing for later chats.")
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
 def command(
     model: Path | None,
     target_tokens: int,
+    text: str | None,
     budget_minutes: float,
     kv_type: str,
     ga_temperature: tuple[float, ...],
@@ -50,19 +56,20 @@ def command(
     forget: bool,
     as_json: bool,
 ) -> int:
-    """Find the group size, the neighbour window and the part of the window that a model uses well.
+    """Find the form, the sizes and the temperature that read texts of a length best, and say what they will do.
 
-    Tries pass keys inside the trained window, then at the target, until a setting finds all of them or the budget ends.
-    The result is kept for this model file: --ga-n auto uses it from then on, and says "tuned".
+    Keys and facts are planted in a text and asked one by one, under plain, groups, recall and temperature, YaRN beside them. The
+    automatic choice stays unless another is clearly ahead; what is kept for this model file is used by auto from then on. What is
+    promised is measured on fresh texts.
 
     \b
     Examples:
       selfextend tune --target-tokens 16384
-      selfextend tune --model mistral.gguf --target-tokens 65536 --budget-minutes 60 --gpu-layers -1
-      selfextend tune --target-tokens 16384 --ga-temperature 0,0.3 --dry-run --json
+      selfextend tune --model mistral.gguf --target-tokens 65536 --text report.pdf --budget-minutes 60 --gpu-layers -1
+      selfextend tune --target-tokens 16384 --ga-temperature 0.1,0.3 --dry-run --json
       selfextend tune --target-tokens 16384 --forget
 
-    Exit codes: 0 found, 1 nothing worked (the best is shown, and not kept), 2 wrong usage, 130 interrupted; run it again to go on.
+    Exit codes: 0 done, 1 an error (the time is too short, say), 2 wrong usage, 130 interrupted; run it again to go on.
     """
     from selfextend_local.engine.default_model import model_or_default
     from selfextend_local.engine.peek import ModelPeek
@@ -70,26 +77,32 @@ def command(
     from selfextend_local.errors import Interrupted
     from selfextend_local.evaluation.model_reader import ModelReaders
     from selfextend_local.evaluation.results import Results
+    from selfextend_local.evaluation.texts import read_text, sample_text
     from selfextend_local.evaluation.tune import tune
-    from selfextend_local.positions import default_neighbours
 
     from .run import subject_of
 
     path = model_or_default(model)
     if forget:
         return _forget(profile_path(path))
+    read = read_text(text) if text else sample_text()
     with ModelPeek(path) as peek, interrupts.StopOnInterrupt() as stop:
         settings = Settings(kv_type=kv_type, threads=threads, gpu_layers=gpu_layers)
         results = Results(profile_path(path).with_suffix(".trials.jsonl"))
         try:
-            with ModelReaders(path, settings, should_stop=stop) as readers, progress.progress("Tuning", quiet=as_json) as update:
+            with (
+                ModelReaders(path, settings, should_stop=stop) as readers,
+                progress.progress("Tuning", "s of the time", quiet=as_json) as update,
+            ):
                 tuning = tune(
-                    subject_of(peek, kv_type),
+                    subject_of(peek, kv_type, gpu_layers),
                     readers,
                     results,
                     target_tokens,
+                    read,
                     budget_seconds=60 * budget_minutes,
                     temperatures=ga_temperature,
+                    memory=_memory(peek, settings, target_tokens),
                     report=_say_trial,
                     progress=update,
                     should_stop=stop,
@@ -97,16 +110,22 @@ def command(
         except Interrupted:
             output.say("Stopped; what was tried is kept. Run the same command again to go on.")
             return EXIT_INTERRUPTED
-        kept = None if dry_run or not tuning.verified else _keep(peek, path, tuning, target_tokens)
-        usual = default_neighbours(peek.info.n_ctx_train, peek.info.sliding_window)
+        kept = None if dry_run else _keep(peek, path, tuning, target_tokens)
     _show(tuning, target_tokens, kept, as_json)
-    if kept and tuning.ga.enabled and tuning.ga.w < usual:
-        # docs/results.md: SmolLM2 answers hardly any question with the window that finds every key.
-        output.say(
-            f"A window of {tuning.ga.w} is narrower than the usual {usual}. It finds keys; a small model may answer worse with it. "
-            "Try your own questions (selfextend eval qa), and selfextend tune --forget if they say so."
-        )
-    return 0 if tuning.verified else EXIT_ERROR
+    return 0
+
+
+def _memory(peek: ModelPeek, settings: Settings, target: int) -> Callable[[Setup], int | None]:
+    """Bytes of a KV cache for the target under a setup."""
+
+    def taken(setup: Setup) -> int | None:
+        ga = setup.group_attention
+        form = replace(settings, ga_mode="recall", ga_recall=ga.recall) if ga.recall else replace(settings, ga_n=ga.n, ga_mode=ga.mode)
+        held = target if ga.enabled else min(target, peek.info.n_ctx_train)  # of the plain model more is refused
+        found = peek.plan(replace(form, ga_w=ga.w, n_ctx=held)).kv_bytes
+        return None if found is None else found * target // held
+
+    return taken
 
 
 def _forget(path: Path) -> int:
@@ -117,19 +136,26 @@ def _forget(path: Path) -> int:
 
 
 def _say_trial(trial: Trial) -> None:
-    output.say(f"{trial.stage}: {trial.setting}, {trial.length:,} tokens: {trial.found} of {trial.asked} found, {trial.seconds:.0f} s")
+    nats = "" if trial.nats is None else f", {trial.nats:.3f} nats a token"
+    what = trial.setup.group_attention.label if trial.method.name == "selfextend" else trial.method.name
+    temperature = f", c={trial.setup.temperature:g}" if trial.setup.temperature else ""
+    took = trial.seconds + trial.asked_seconds
+    output.say(
+        f"{what}{temperature}, {trial.length:,} tokens: {sum(trial.said.values()):.0f} of {len(trial.said)} said{nats}, {took:.0f} s"
+    )
 
 
-def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path:
-    from selfextend_local.engine.tuned import Profile, save_profile
+def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path | None:
+    """Keep the setting where it isn't the automatic choice anyway; then no earlier profile may stand in its way."""
+    from selfextend_local.engine.tuned import Profile, profile_path, save_profile
 
-    evidence = [tuning.reason]
-    evidence += [
-        f"{t.stage}: {t.setting}, {t.length:,} tokens: {t.found} of {t.asked} found" for t in tuning.trials
-    ]
+    if tuning.automatic:
+        profile_path(path).unlink(missing_ok=True)
+        return None
+    ga, evidence = tuning.ga, (tuning.reason, f"at {target:,} tokens: {tuning.sentence}")
     today = date.today().isoformat()
     profile = Profile(
-        peek.info.name, tuning.fraction, tuning.ga.w, target, today, tuple(evidence), tuning.ga.mode, tuning.temperature
+        peek.info.name, tuning.fraction, ga.w, target, today, evidence, ga.mode, tuning.temperature, ga.recall
     )  # fmt: skip
     return save_profile(path, profile)
 
@@ -138,28 +164,45 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
     from selfextend_local.evaluation.tune import describe
 
     if as_json:
+        ga, p, base = tuning.ga, tuning.promise, tuning.base
         found = {
-            "ga_n": tuning.ga.n,
-            "ga_w": tuning.ga.w,
-            "ga_mode": tuning.ga.mode,
+            "setting": tuning.setting,
+            "automatic": tuning.automatic,
+            "ga_n": ga.n,
+            "ga_w": ga.w,
+            "ga_mode": ga.mode,
+            "ga_recall": ga.recall,
             "ga_fraction": tuning.fraction,
             "ga_temperature": tuning.temperature,
             "target_tokens": target,
-            "verified": tuning.verified,
+            "promise": {"share": p.mean, "low": p.low, "high": p.high, "asked": p.count}
+            | {part: estimate.mean for part, estimate in tuning.parts.items()},
+            "base": {"share": base.mean, "tokens": tuning.base_length, "asked": base.count},
+            "effective_tokens": tuning.effective,
+            "at_least": tuning.beyond,
             "reason": tuning.reason,
             "profile": str(kept) if kept else None,
-            "trials": describe(tuning.trials),
+            "tried": describe(tuning),
         }
         click.echo(json.dumps(found, ensure_ascii=False))
         return
-    from .tables import print_trials
+    from .tables import print_tried
 
-    print_trials(describe(tuning.trials))
-    word = "works" if tuning.verified else "is the best guess, NOT seen to work"
-    setting = tuning.setting if tuning.ga.enabled else "The plain model"
-    click.echo(f"{setting} {word} at {target:,} tokens; the model is relied on for {tuning.fraction:.1%} of")
-    click.echo(f"its window. Why: {tuning.reason}.")
+    print_tried(describe(tuning))
+    who = "The automatic choice stays: " if tuning.automatic else "Chosen: "
+    click.echo(f"{who}{tuning.setting}; {'' if tuning.automatic else 'it '}{tuning.reason}.")
+    click.echo(f"Promise for texts of {target:,} tokens: {tuning.sentence}.")
+    click.echo(_length(tuning))
     if kept:
-        click.echo(f"Kept in {kept}: --ga-n auto uses it for this model from now on.")
+        click.echo(f"Kept in {kept}: auto uses it for this model from now on.")
     else:
-        click.echo("Nothing was kept." + ("" if tuning.verified else " Give more --budget-minutes, or set --ga-n and --ga-w by hand."))
+        click.echo("Nothing had to be kept." if tuning.automatic else "Nothing was kept.")
+
+
+def _length(tuning: Tuning) -> str:
+    """The effective length in a sentence."""
+    own = f"{100 * tuning.base.mean:.0f} % at {tuning.base_length:,} tokens"
+    if tuning.effective is None:
+        return f"Effective length: not found; the plain model says {own}."
+    at_least = "at least " if tuning.beyond else ""
+    return f"Effective length: {at_least}{tuning.effective:,} tokens, where 85 % of the plain model's {own} are kept."

@@ -14,6 +14,7 @@ import json
 import math
 import random
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +96,15 @@ class Reader:
             status = 0
         assert status == 0, f"{name} was refused: {status}"
 
+    def close(self) -> None:
+        api.llama_free(self.ctx)
+        api.llama_model_free(self.model)
+
     def tokens(self, text: str) -> list[int]:
         raw = text.encode()
-        out = (ctypes.c_int32 * (len(raw) + 8))()
+        out = (ctypes.c_int32 * (3 * len(raw) + 8))()  # a space may become three bytes, each a token
         count = api.llama_tokenize(self.vocab, raw, len(raw), out, len(out), False, True)
+        assert count >= 0
         return list(out[:count])
 
     def text(self, tokens: list[int]) -> str:
@@ -155,7 +161,8 @@ def nll(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
             "by_4k": [round(float(np.mean(found[i : i + 4096])), 4) for i in range(0, n, 4096)]}  # fmt: skip
 
 
-def keys(reader: Reader, n: int, count: int) -> dict[str, Any]:
+def keys(reader: Reader, n: int, count: int, wanted: Sequence[int] = (), told: Callable[[int, bool], None] | None = None) -> dict[str, Any]:
+    """`wanted`: of the depths 0 to count - 1, else all. A depth's key is the same whatever else is asked."""
     noise = reader.tokens(" The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.")
     head = reader.tokens("There is an important info hidden inside a lot of irrelevant text. Find it and memorize it.")
     tail = reader.tokens(" What is the pass key? The pass key is")
@@ -163,6 +170,8 @@ def keys(reader: Reader, n: int, count: int) -> dict[str, Any]:
     read: list[int] = []
     for index in reversed(range(count)):  # from the deepest on: what lies before a key is read once
         key = chosen.randrange(10_000, 99_999)
+        if wanted and index not in wanted:
+            continue
         info = reader.tokens(f" The pass key is {key}. Remember it. {key} is the pass key.")
         room = n - len(head) - len(info) - len(tail) - 8
         before = int(room * (index + 0.5) / count)
@@ -174,7 +183,9 @@ def keys(reader: Reader, n: int, count: int) -> dict[str, Any]:
         read = text
         said = reader.say(reader.read(tail, len(text)), len(text) + len(tail), 7)
         found.append(str(key) in said)
-    return {"found": sum(found), "of": count, "each": found}
+        if told:
+            told(index, found[-1])
+    return {"found": sum(found), "of": len(found), "each": found}
 
 
 def facts(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
@@ -239,6 +250,7 @@ def main() -> None:
     parser.add_argument("--scheme", default="recall")
     parser.add_argument("--tokens", type=int, default=16_384)
     parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--depths", default="", help="of the depths 0 to count - 1: 3,5")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--layers", type=int, default=0)
     options = parser.parse_args()
@@ -251,7 +263,7 @@ def main() -> None:
         case "nll":
             result = nll(reader, words, n)
         case "keys":
-            result = keys(reader, n, options.count)
+            result = keys(reader, n, options.count, [int(depth) for depth in options.depths.split(",") if depth])
         case "facts":
             result = facts(reader, words, n)
         case _:

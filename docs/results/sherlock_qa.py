@@ -1,9 +1,9 @@
 """Questions about the twelve stories of *The Adventures of Sherlock Holmes*, each with its story as the document: LongBench's format.
 
-    python docs/results/sherlock_qa.py sherlock-holmes.txt [STORIES] >sherlock-qa.jsonl
+    python docs/results/sherlock_qa.py sherlock-holmes.txt [STORIES] [CHARACTERS] >sherlock-qa.jsonl
 
 The text is Project Gutenberg 1661 and isn't in this repository. With STORIES each document holds so many stories, the one that is
-asked about at another place in each.
+asked about at another place in each. With CHARACTERS it is cut to so many around a place where an answer stands.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 _HEADING = re.compile(r"^(?:ADVENTURE )?[IVX]+\. (?:[A-Z' -]+)$", re.MULTILINE)
@@ -82,12 +83,22 @@ def documents(texts: list[str], count: int) -> list[str]:
     return ["\n\n".join(texts[(first + offset) % len(texts)] for offset in range(count)) for first in firsts]
 
 
+def cut(context: str, answers: Sequence[str], characters: int) -> str:
+    """So many characters at most, at paragraph ends, around the first place at which an answer stands."""
+    if not characters or len(context) <= characters:
+        return context
+    places = [place for answer in answers if (place := context.lower().find(answer.lower())) >= 0]
+    begin = min(max(0, min(places, default=0) - characters // 2), len(context) - characters)
+    return context[begin : begin + characters].partition("\n\n")[2].rpartition("\n\n")[0]
+
+
 def main() -> None:
     texts = stories(Path(sys.argv[1]).read_text(encoding="utf-8"))
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    characters = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     for context, questions in zip(documents(texts, count), QUESTIONS, strict=True):
         for question, answers in questions:
-            print(json.dumps({"context": context, "input": question, "answers": answers}, ensure_ascii=False))
+            print(json.dumps({"context": cut(context, answers, characters), "input": question, "answers": answers}, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from .plan import Settings
 @dataclass(frozen=True)
 class Profile:
     """`ga_fraction`: share of the trained window that the model uses well; `ga_w`: neighbour window in tokens; `ga_temperature`:
-    attention temperature, 0 = off.
+    attention temperature, 0 = off; `ga_recall`: far tokens fetched, with `ga_mode` "recall".
 
     `evidence`: what was measured for it, in sentences, at `target_tokens`.
     """
@@ -35,6 +35,7 @@ class Profile:
     evidence: tuple[str, ...] = ()
     ga_mode: GroupForm = "two-level"
     ga_temperature: float = 0.0
+    ga_recall: int = 0
 
 
 def profile_path(model: Path) -> Path:
@@ -50,7 +51,8 @@ def load_profile(model: Path) -> Profile | None:
         held = json.loads(path.read_text(encoding="utf-8"))
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
         in_range = 0 < found.ga_fraction <= 1 and found.ga_w >= 1 and 0 <= found.ga_temperature <= 10
-        if not (in_range and found.ga_mode in get_args(GroupForm)):
+        recalls = found.ga_mode == "recall"
+        if not (in_range and found.ga_mode in get_args(GroupForm) and (found.ga_recall > 0) == recalls):
             raise ValueError("its figures are out of range")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
@@ -85,6 +87,7 @@ def with_profile(settings: Settings, model: Path) -> Settings:
         ga_w=profile.ga_w if settings.ga_w is None else settings.ga_w,
         ga_fraction=profile.ga_fraction if settings.ga_fraction is None else settings.ga_fraction,
         ga_mode=profile.ga_mode,
+        ga_recall=profile.ga_recall or settings.ga_recall,
         ga_temperature=profile.ga_temperature or None if settings.ga_temperature is None else settings.ga_temperature,
         tuned=True,
     )

@@ -17,7 +17,7 @@ from .plots import draw
 from .results import Results, Row
 from .summary import Group, groups
 from .tasks import TASKS
-from .verdict import BY_HAND, verdicts
+from .verdict import AUTO, BY_HAND, knows_no_prose, standings, verdicts
 
 EXPLAINED = (
     f"The longest length at which a method keeps {100 * KEPT:.0f} % of its own score at the shortest one, in tokens; ≥: the longest",
@@ -30,6 +30,9 @@ TASKS_OF_LENGTH = {"passkey": "", "facts": "", "babilong": MEAN, "ruler": MEAN}
 
 SLIDING = {"Gemma 3 270m": 512}
 """Windows of local layers, which rows don't name, by model."""
+
+FREQUENCIES: Mapping[str, float] = {}
+"""Nats a token of the novel by the frequencies of its own tokens, by model: `docs/results/frequencies.py MODEL TEXT`."""
 
 HEADER = """\
 # Results
@@ -44,7 +47,7 @@ def report(folder: Path) -> str:
     notes = folder / "notes.md"
     parts = [HEADER, notes.read_text(encoding="utf-8").strip() + "\n" if notes.is_file() else ""]
     found = groups(rows)
-    parts += [_effective(found), _verdicts(rows)]
+    parts += [_effective(found), _verdicts(rows), _standings(rows)]
     for model in dict.fromkeys(group.model for group in found):
         parts.append(f"## {model}\n")
         of_model = [group for group in found if group.model == model]
@@ -111,13 +114,17 @@ def _length(row: Effective | None) -> str:
 
 def _verdicts(rows: Sequence[Row]) -> str:
     """The automatic choice against the best fixed method at each length, on the same items."""
-    made = list(verdicts(rows, SLIDING))
+    made = list(verdicts(rows, SLIDING, FREQUENCIES))
     counts = {word: sum(v.word == word for v in made) for word in ("better", "as good", "worse")}
     lines = ["## The automatic choice against the best fixed method", ""]
     lines.append(
         f"Over {len(made)} cells of a model, a task and a length: better in {counts['better']}, as good within the 95 % interval in "
         f"{counts['as good']}, worse in {counts['worse']}. The fixed method is the one that does best on the items that both were asked."
     )
+    silent = [f"{model} ({nats:.2f} nats)" for model, nats in FREQUENCIES.items() if knows_no_prose(rows, model, FREQUENCIES)]
+    if silent:
+        named = ", ".join(silent)
+        lines.append(f"The likelihood of models that predict the novel no better than the frequencies of its tokens is left out: {named}.")
     lines += [
         "",
         "| model | task | tokens | auto reads with | auto | best fixed | its score | difference (95 %) | auto is |",
@@ -128,6 +135,24 @@ def _verdicts(rows: Sequence[Row]) -> str:
         spread = f"{v.low:+.3f} to {v.high:+.3f}, {v.count}"
         word = f"**{v.word}**" if v.word == "worse" else v.word
         lines.append(f"| {v.model} | {v.task} | {v.length:,} | {v.setting} | {a} | {v.other} | {b} | {spread} | {word} |")
+    return "\n".join(lines) + "\n"
+
+
+def _standings(rows: Sequence[Row]) -> str:
+    """The worst rank over all tasks, of the automatic choice and of each fixed method that was asked the same."""
+    made = list(standings(rows, SLIDING, FREQUENCIES))
+    lines = ["## The worst rank over all tasks", ""]
+    lines.append(
+        "At one length, over all tasks that the automatic choice was asked: 1 and one more for each method that is better beyond the "
+        "95 % interval, and the task in which that is. Methods that weren't asked all of them are missing."
+    )
+    lines += ["", "| model | tokens | tasks | auto | fixed methods |", "|---" * 5 + "|"]
+    for model, length in dict.fromkeys((s.model, s.length) for s in made):
+        at = {s.method: s for s in made if (s.model, s.length) == (model, length)}
+        if AUTO in at:
+            auto = at.pop(AUTO)
+            others = ", ".join(f"{s.method} {s.rank} ({s.task})" for s in sorted(at.values(), key=lambda s: s.rank))
+            lines.append(f"| {model} | {length:,} | {auto.tasks} | {auto.rank} ({auto.task}) | {others or '–'} |")
     return "\n".join(lines) + "\n"
 
 

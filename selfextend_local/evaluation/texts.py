@@ -74,3 +74,10 @@ def random_words(count: int, seed: int = 0) -> Text:
     words = sorted(set(re.findall(r"[a-z]{3,}", prose())))
     chosen = random.Random(seed).choices(words, k=count)
     return Text("random words", " ".join(chosen))
+
+
+def sample_text() -> Text:
+    """The sample report with a year's log, some 25,000 tokens: a text for whoever names none."""
+    from selfextend_local.sample.report import log_text, prose
+
+    return Text("sample report", f"{prose()}\n\n{log_text(28)}")

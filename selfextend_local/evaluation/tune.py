@@ -1,161 +1,236 @@
-"""Finds the part of the window that a model uses well, and the (n, w) for a target length, within a budget of time.
+"""Finds the setting that reads a target length best, within a budget of time, and says what it will do with the next text.
 
-First inside the trained window, with the plain model, on texts that get longer until it fails: that gives the fraction.
-Then at the target, with the smallest groups whose rotations stay inside that part: the first that finds everything wins.
-Pass keys decide; where a model is too weak to name them, the gain of a repeated passage does.
+Every form is asked the same keys and facts, planted in one text (`tasks.planted`): reading it gives its likelihood and its price too.
+The best of several always looks better than it is, so what is promised is not the score that it won by: it is measured again,
+on fresh texts, until the interval is narrow enough or the time is over. The automatic choice, which rests on many more texts
+(docs/results.md), is given up only for a setting that is ahead by more than the standard error of the difference.
 
 Knows tasks, the runner and positions. It knows no terminal.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selfextend_local.errors import SelfExtendError
-from selfextend_local.evaluation.tasks.copying import Copying
-from selfextend_local.evaluation.tasks.passkey import Passkey
-from selfextend_local.positions import MAX_GROUP_SIZE, GroupAttention, default_neighbours, fixed, rounded_neighbours, step_for
+import numpy as np
 
-from .items import TaskError
-from .methods import Method, Rotary
+from selfextend_local.engine.plan import Settings
+from selfextend_local.errors import GroupAttentionError, SelfExtendError
+from selfextend_local.evaluation.tasks.planted import FACTS, KEYS, Planted
+from selfextend_local.positions import GroupAttention, rounded_neighbours
+
+from .effective import BASE, KEPT
+from .methods import Method, Rotary, Setup
 from .results import Results, Row
-from .runner import Cell, Readers, Subject, cells, run
-from .tasks import TASKS, Task
-from .texts import random_words
+from .runner import Readers, Subject, cells, run
+from .summary import Estimate
+from .texts import Text
 
-SHARES = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 1.0)
-"""Lengths of the first stage, as shares of the trained window."""
+MOST_OF_A_KIND = 24
+_ROOM_OF_ONE = 160
+"""Tokens of the shortest text for each key and each fact."""
 
-DEPTHS_INSIDE, DEPTHS_AT_TARGET = 4, 8
-GOOD = 0.99
-"""Share of the keys that a setting has to find."""
+WIDTH = 0.05
+"""A promise is measured until its 95 % interval is no wider than this to each side."""
 
-COPIES_AS_WELL = 0.5
-"""A repeated passage counts as found if it gains this share of what it gains in the shortest text."""
+SEARCHED = 0.6
+"""Share of the time for the choice; the rest is for the promise."""
 
-_CANDIDATES = 4
-_SMALLER, _LEAST_SHARE = 0.75, 1 / 32
+_FRESH = 1000
+"""Seeds of the texts of the promise begin here, those of the choice at 0."""
+
+_MOST_ASKED = 192
+"""Keys and facts asked of each setting for the choice."""
+
+_LITTLE = 0.2
+"""Share of the window for models that use little of it well."""
+
+_LIKELIER = 0.02
+"""Nats a token that decide between settings that find and answer as much."""
+
+COMPARED = ("yarn", "plain")
+"""Methods that are measured beside the forms, and can't be kept."""
 
 
 class TuneError(SelfExtendError):
-    """The model can't be tuned: nothing that it does inside its window can be measured."""
+    """The model can't be tuned: the time does for nothing, or no text of that length can be made."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting at one length: how many of the items asked were found, in which time."""
+    """One text under one method: whether each key and fact was said, nats a token of its last quarter by blocks (none: not measured),
+    seconds of reading and of all questions."""
 
-    stage: str
-    ga: GroupAttention
+    method: Method
+    setup: Setup
     length: int
-    found: int
-    asked: int
-    planned: int
+    seed: int
+    said: Mapping[tuple[str, str], float]
+    blocks: tuple[float, ...]
+    tokens: int
     seconds: float
-    window: int
-    temperature: float = 0.0
+    asked_seconds: float
+
+    @property
+    def nats(self) -> float | None:
+        return float(np.mean(self.blocks)) if self.blocks else None
+
+
+@dataclass
+class Candidate:
+    """A method at the target, and what was measured of it there on the texts of the choice. `memory`: bytes of its context."""
+
+    method: Method
+    setup: Setup
+    memory: int | None = None
+    trials: list[Trial] = field(default_factory=list)
 
     @property
     def setting(self) -> str:
-        """In words."""
-        return setting_in_words(self.ga, self.temperature)
+        """In words, such as "n=8, w=1024, c=0.1", "plain" or "yarn"."""
+        if self.method.name != "selfextend":
+            return self.method.name
+        ga = self.setup.group_attention
+        return (ga.label if ga.enabled else "plain") + (f", c={self.setup.temperature:g}" if self.setup.temperature else "")
 
     @property
-    def passed(self) -> bool:
-        return self.asked == self.planned and self.found >= GOOD * self.asked
+    def said(self) -> dict[tuple[int, str, str], float]:
+        return {(trial.seed, *item): value for trial in self.trials for item, value in trial.said.items()}
 
     @property
     def share(self) -> float:
-        """The largest rotation as a share of the trained window."""
-        return self.ga.largest_rotation(self.length) / self.window
+        """Of the keys and facts that were said."""
+        return float(np.mean(list(self.said.values())))
+
+    @property
+    def nats(self) -> float | None:
+        found = [trial.nats for trial in self.trials if trial.nats is not None]
+        return float(np.mean(found)) if found else None
+
+    def lead(self, other: Candidate) -> tuple[float, float]:
+        """By how much of the share it is ahead of `other` on the items that both were asked, and the standard error of that."""
+        theirs = other.said
+        return _mean_and_error([value - theirs[item] for item, value in self.said.items() if item in theirs])
+
+    def gain(self, other: Candidate) -> tuple[float, float]:
+        """By how many nats a token it is likelier than `other` on the texts that both read, and the standard error of that."""
+        theirs = {trial.seed: trial.blocks for trial in other.trials}
+        both = [zip(theirs[trial.seed], trial.blocks, strict=True) for trial in self.trials if theirs.get(trial.seed)]
+        return _mean_and_error([a - b for pairs in both for a, b in pairs])
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    return (float(np.mean(values)), float(np.std(values) / math.sqrt(len(values)))) if values else (0.0, math.inf)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What came of it. `verified`: `ga` found every item at the target."""
+    """What came of it. `automatic`: the built-in choice is kept. `promise`: the share of keys and facts that it says of fresh texts of
+    the target length, `parts` those of each kind; `base`: the plain model's share at `base_length`. `effective`: the longest length
+    at which `KEPT` of the base is kept, None if it wasn't found; `beyond`: and perhaps longer. `fraction`: of the window, with which
+    the automatic choice takes these groups.
+    """
 
+    candidate: Candidate
+    automatic: bool
     fraction: float
-    ga: GroupAttention
-    verified: bool
-    trials: tuple[Trial, ...]
+    promise: Estimate
+    parts: Mapping[str, Estimate]
+    base: Estimate
+    base_length: int
+    effective: int | None
+    beyond: bool
+    candidates: tuple[Candidate, ...]
     reason: str
-    temperature: float = 0.0
+
+    @property
+    def ga(self) -> GroupAttention:
+        return self.candidate.setup.group_attention
 
     @property
     def setting(self) -> str:
         """In words."""
-        return setting_in_words(self.ga, self.temperature)
+        return self.candidate.setting
 
+    @property
+    def temperature(self) -> float:
+        return self.candidate.setup.temperature
 
-def setting_in_words(ga: GroupAttention, temperature: float) -> str:
-    """Such as "n=8, w=1024, c=0.3", or "plain"."""
-    return (ga.label if ga.enabled else "plain") + (f", c={temperature:g}" if temperature else "")
+    @property
+    def sentence(self) -> str:
+        """The promise."""
+        p = self.promise
+        parts = ", ".join(f"{part} {100 * e.mean:.0f} %" for part, e in self.parts.items())
+        return f"{100 * p.mean:.0f} % of keys and facts ({100 * p.low:.0f} to {100 * p.high:.0f}; {parts}; {p.count} asked in fresh texts)"
 
 
 class _OutOfTime(Exception):
-    pass
+    """`needed`: seconds of what doesn't fit."""
+
+    def __init__(self, needed: float) -> None:
+        self.needed = needed
+
+
+def interval(found: float, asked: int) -> Estimate:
+    """Wilson's 95 % interval (1927) of a share."""
+    z, p = 1.96, found / asked
+    middle = (p + z * z / (2 * asked)) / (1 + z * z / asked)
+    half = z / (1 + z * z / asked) * math.sqrt(p * (1 - p) / asked + z * z / (4 * asked**2))
+    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), asked)
 
 
 @dataclass
 class _Probe:
-    """A task whose items are found or not."""
-
     subject: Subject
     readers: Readers
     results: Results
-    deadline: float
+    text: Text
+    each: int
+    started: float
+    budget: float
     report: Callable[[Trial], None]
     progress: Callable[[int, int], None]
     should_stop: Callable[[], bool]
-    copying: bool = False
-    reference_gain: float = 0.0
     speed: float = 0.0
-    trials: tuple[Trial, ...] = ()
 
-    def task(self, length: int, depths: int) -> Task:
-        if self.copying:
-            return Copying(random_words(2 * length), depths)
-        return Passkey(depths=depths)
+    def left(self, share: float = 1.0) -> float:
+        return self.started + share * self.budget - time.monotonic()
 
-    def value(self, row: Row) -> float:
-        return float(row["result"][TASKS["copy" if self.copying else "passkey"].metric])
+    def planted(self, seed: int) -> Planted:
+        return Planted(self.text, self.each, self.each, seed=seed, likelihood=True)
 
-    def found(self, row: Row) -> bool:
-        return self.value(row) >= COPIES_AS_WELL * self.reference_gain if self.copying else self.value(row) > 0.5
+    def trial(self, method: Method, length: int, seed: int, share: float | None = 1.0) -> Trial:
+        """One text. Raises _OutOfTime before one for which that share of the budget doesn't do (None: it has to be); what is known
+        costs nothing."""
+        planned = cells(self.planted(seed), self.subject, [method], [length])
+        new = [cell for cell in planned if self.results.get(cell.config) is None]
+        needed = length / self.speed if self.speed else 0.0
+        if new and share is not None and needed > self.left(share):
+            raise _OutOfTime(needed)
+        since = time.monotonic()
+        rows = run(
+            planned, self.results, self.readers, should_stop=self.should_stop,
+            progress=lambda done, total: self.progress(min(round(time.monotonic() - self.started), round(self.budget)), round(self.budget)),
+        )  # fmt: skip
+        if len(new) == len(planned):
+            self.speed = length / max(1e-3, time.monotonic() - since)
+        made = _trial(method, planned[0].setup, length, seed, rows)
+        if self.planted(seed).repeats(self.subject.tokenizer, length):
+            made = replace(made, blocks=())
+        self.report(made)
+        return made
 
-    def trial(self, stage: str, method: Method, length: int, depths: int, give_up: int) -> Trial:
-        """Ask item by item; stop after `give_up` misses. Raises _OutOfTime before an item that the budget can't pay."""
-        planned = cells(self.task(length, depths), self.subject, [method], [length])
-        started = time.monotonic()
-        found = asked = 0
-        for cell in planned:
-            row = self._row(cell)
-            asked += 1
-            found += self.found(row)
-            if asked - found >= give_up:
-                break
-        seconds = time.monotonic() - started
-        ga = planned[0].setup.group_attention
-        trial = Trial(stage, ga, length, found, asked, len(planned), seconds, self.subject.rotary.window, planned[0].setup.temperature)
-        self.trials += (trial,)
-        self.report(trial)
-        return trial
 
-    def _row(self, cell: Cell) -> Row:
-        known = self.results.get(cell.config)
-        if known is not None:
-            return known
-        now = time.monotonic()
-        # The speed of the item before is a fair guess; what shares a prefix is faster.
-        if now + (cell.item.cost / self.speed if self.speed else 0) > self.deadline:
-            raise _OutOfTime
-        row = run([cell], self.results, self.readers, progress=self.progress, should_stop=self.should_stop)[0]
-        self.speed = max(self.speed, cell.item.cost / max(1e-3, time.monotonic() - now))
-        return row
+def _trial(method: Method, setup: Setup, length: int, seed: int, rows: Sequence[Row]) -> Trial:
+    passage, *asked = rows
+    said = {(row["config"]["part"], row["config"]["input"]): row["result"]["said"] for row in asked}
+    seconds = sum(row["seconds"] for row in asked)
+    result = passage["result"]
+    return Trial(method, setup, length, seed, said, tuple(result["blocks"]), result["tokens"], passage["seconds"], seconds)
 
 
 def tune(
@@ -163,141 +238,196 @@ def tune(
     readers: Readers,
     results: Results,
     target: int,
+    text: Text,
     *,
     budget_seconds: float,
-    temperatures: Sequence[float] = (0.0,),
+    temperatures: Sequence[float] = (0.1,),
+    memory: Callable[[Setup], int | None] = lambda setup: None,
     report: Callable[[Trial], None] = lambda trial: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tuning:
-    """The fraction of the window to rely on, and the group attention for `target` tokens, each tried with all `temperatures`.
+    """The best setting for `target` tokens of texts such as `text`, with a promise.
 
-    Raises TuneError, Interrupted. What was measured lies in `results` and isn't measured again.
+    Raises TuneError, TaskError, Interrupted. What was measured lies in `results` and isn't measured again.
     """
-    fresh = replace(subject, rotary=replace(subject.rotary, tuned=Rotary.of({}, 1).tuned))
-    probe = _Probe(fresh, readers, results, time.monotonic() + budget_seconds, report, progress, should_stop)
+    fresh = replace(subject, rotary=replace(subject.rotary, tuned=Settings(groups_only=subject.rotary.tuned.groups_only)))
+    shortest = min(target, fresh.rotary.window // 2)
+    each = max(1, min(MOST_OF_A_KIND, shortest // _ROOM_OF_ONE))
+    probe = _Probe(fresh, readers, results, text, each, time.monotonic(), budget_seconds, report, progress, should_stop)
     try:
-        fraction, why = _fraction(probe)
-    except _OutOfTime:
-        raise TuneError("The budget ended inside the trained window. Give more --budget-minutes.") from None
-    return _at_target(probe, target, fraction, why, temperatures)
+        base = _base(probe, shortest)
+        found = _measured(probe, target, temperatures, memory)
+    except _OutOfTime as out:
+        raise TuneError(
+            f"{target:,} tokens are more than the time does for: a text of them takes {max(1, math.ceil(out.needed / 60))} minutes or "
+            f"more. Take --budget-minutes {max(5, math.ceil(8 * out.needed / 60))}, or a smaller --target-tokens."
+        ) from None
+    best, reason = _best([one for one in found if one.method.name == "selfextend"])
+    trials = _fresh(probe, best.method, target)
+    promise, parts = _estimates(trials)
+    effective, beyond = _effective(probe, best.method, target, promise, base, shortest)
+    fraction = fraction_for(best.setup.group_attention, target, fresh.rotary)
+    return Tuning(
+        best, best is found[0], fraction, promise, parts, base, shortest, effective, beyond, tuple(found), reason
+    )  # fmt: skip
 
 
-def _fraction(probe: _Probe) -> tuple[float, str]:
-    """The share of the window up to which the plain model finds everything."""
-    window = probe.subject.rotary.window
-    good = 0.0
-    for share in SHARES:
-        length = int(share * window)
+def _base(probe: _Probe, length: int) -> Estimate:
+    """The plain model's share at a length that its window holds well."""
+    texts = -(-MOST_OF_A_KIND // probe.each)
+    return _estimates([probe.trial(Method("plain"), length, seed) for seed in range(texts)])[0]
+
+
+def _estimates(trials: Sequence[Trial]) -> tuple[Estimate, dict[str, Estimate]]:
+    said = [(part, value) for trial in trials for (part, _), value in trial.said.items()]
+    parts = {part: [value for p, value in said if p == part] for part in (KEYS, FACTS)}
+    return interval(sum(v for _, v in said), len(said)), {part: interval(sum(v), len(v)) for part, v in parts.items() if v}
+
+
+def forms(target: int, rotary: Rotary) -> Iterator[Method]:
+    """What is tried at a target, the most likely winners first and the automatic choice before all; never one setting twice."""
+    window, sliding = rotary.window, rotary.sliding_window
+    narrow, wide = (rounded_neighbours(window // part, window, sliding) for part in (32, 4))
+    yield Method("selfextend")
+    if target <= window:
+        yield Method("plain")
+    elif not rotary.tuned.groups_only:
+        yield Method("selfextend", ga_mode="recall")
+        yield Method("selfextend", ga_mode="recall", ga_recall=window // 2)
+    yield Method("selfextend", ga_mode="progressive")
+    yield Method("selfextend", ga_w=narrow, ga_mode="progressive")
+    yield Method("selfextend", ga_w=narrow, ga_fraction=_LITTLE, ga_mode="progressive")
+    yield Method("selfextend", ga_mode="two-level")
+    yield Method("selfextend", ga_w=wide, ga_mode="progressive")
+    yield Method("selfextend", ga_w=narrow, ga_mode="two-level")
+
+
+def candidates(target: int, rotary: Rotary, methods: Iterator[Method], memory: Callable[[Setup], int | None]) -> list[Candidate]:
+    """One for each setting that the model can take at `target` tokens."""
+    found: dict[str, Candidate] = {}
+    for method in methods:
         try:
-            trial = probe.trial("in the window", Method("plain"), length, DEPTHS_INSIDE, give_up=2)
-        except TaskError:
+            setup = method.setup(target, rotary)
+        except GroupAttentionError:
             continue
-        except _OutOfTime:
-            if good:
-                return good, f"everything is found up to {good:.0%} of the window; the budget ended there"
-            raise
-        if not trial.passed:
-            if not good and not probe.copying:
-                _change_to_copying(probe, length)
-                return _fraction(probe)
-            break
-        good = share
-    if not good:
-        raise TuneError("This model finds neither a pass key nor a repeated passage inside its own window: nothing to tune by.")
-    what = "repeated passages" if probe.copying else "pass keys"
-    return good, f"inside the window the plain model finds all {what} up to {good:.1%} of it"
+        ga = setup.group_attention
+        if method.name == "selfextend" and ga.largest_rotation(target) >= rotary.window:
+            continue
+        if method.name == "plain" and target <= rotary.window:
+            method = Method("selfextend", ga_n=1)
+            setup = method.setup(target, rotary)
+        same = repr(setup) if ga.enabled or setup.context or setup.temperature else "plain"
+        found.setdefault(same, Candidate(method, setup, memory(setup)))
+    return list(found.values())
 
 
-def _change_to_copying(probe: _Probe, length: int) -> None:
-    probe.copying = True
-    planned = cells(probe.task(length, DEPTHS_INSIDE), probe.subject, [Method("plain")], [length])
-    gains = [probe.value(probe._row(cell)) for cell in planned]
-    probe.reference_gain = max(0.1, sum(gains) / len(gains))
-
-
-def candidates(target: int, rotary: Rotary, fraction: float) -> list[GroupAttention]:
-    """Settings of both forms whose rotations stay within `fraction` of the window at `target` tokens. Those that use most of it
-    come first: the finer the positions, the better the likelihood."""
-    window = rotary.window
-    found = set()
-    for progressive, parts in ((False, (4, 8, 16, 32)), (True, (8, 16, 32))):
-        for w in (rounded_neighbours(window // part, window, rotary.sliding_window) for part in parts):
-            n = 2
-            while n <= MAX_GROUP_SIZE:
-                if w + step_for(n, window, progressive) <= window:
-                    found.add(fixed(n, w, window, rotary.sliding_window, progressive))
-                n *= 2
-    reaching = [(ga.largest_rotation(target), ga) for ga in found]
-    fitting = [(reached, ga) for reached, ga in reaching if reached < fraction * window]
-    fitting.sort(key=lambda pair: (-pair[0], pair[1].n, -pair[1].w))
-    return [ga for _, ga in fitting]
-
-
-def _in_order(target: int, rotary: Rotary, fraction: float) -> Iterator[tuple[float, GroupAttention]]:
-    """All candidates, each with the share of the window that it was chosen by: a few that use most of it, a few that use less,
-    and so on, since the time may not do for all; then the others."""
-    tried: set[GroupAttention] = set()
-    usable = fraction
-    while usable > _LEAST_SHARE:
-        for ga in [ga for ga in candidates(target, rotary, usable) if ga not in tried][:_CANDIDATES]:
-            tried.add(ga)
-            yield usable, ga
-        usable *= _SMALLER
-    for ga in candidates(target, rotary, fraction):
-        if ga not in tried:
-            yield fraction, ga
-
-
-def _at_target(probe: _Probe, target: int, fraction: float, why: str, temperatures: Sequence[float]) -> Tuning:
+def _measured(
+    probe: _Probe, target: int, temperatures: Sequence[float], memory: Callable[[Setup], int | None]
+) -> list[Candidate]:
+    """All candidates that the time does for, the automatic choice first, each on at least one text."""
     rotary = probe.subject.rotary
-    if target <= fraction * rotary.window:
-        plain = GroupAttention(n=1, w=default_neighbours(rotary.window, rotary.sliding_window))
-        return Tuning(fraction, plain, True, probe.trials, f"{why}, which {target:,} tokens fit")
-    best: tuple[float, float, GroupAttention, float] | None = None
+    planned = candidates(target, rotary, forms(target, rotary), memory)
+    planned[0].trials.append(probe.trial(planned[0].method, target, 0))
+    done = planned[:1]
     try:
-        for (usable, ga), c in product(_in_order(target, rotary, fraction), temperatures):
-            method = Method("selfextend", ga.n, ga.w, ga_mode=ga.mode, ga_temperature=c or None)
-            trial = probe.trial("at the target", method, target, DEPTHS_AT_TARGET, give_up=1)
-            if trial.passed:
-                failed = [t.share for t in probe.trials if t.length == target and not t.passed and t.share > trial.share]
-                halfway = (trial.share + min(failed)) / 2 if failed else 1.0
-                return Tuning(_fraction_for(ga, target, rotary, min(usable, halfway)), ga, True, probe.trials, why, c)
-            score = trial.found / trial.planned
-            if best is None or score > best[0]:
-                best = (score, usable, ga, c)
-        reason = f"{why}; at {target:,} tokens nothing found all of them"
+        for one in planned[1:]:
+            one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+            done.append(one)
+        if target > rotary.window:
+            leading = max(done, key=lambda one: one.share)
+            warmer = (replace(leading.method, ga_temperature=c) for c in temperatures if c)
+            for one in candidates(target, rotary, warmer, memory):
+                one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+                done.append(one)
+            for name in COMPARED:
+                one = candidates(target, rotary, iter([Method(name)]), memory)[0]
+                one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+                done.append(one)
+        for seed in range(1, _MOST_ASKED // (2 * probe.each)):
+            for one in _contenders(done):
+                one.trials.append(probe.trial(one.method, target, seed, SEARCHED))
     except _OutOfTime:
-        reason = f"{why}; the budget ended before a setting was seen to work at {target:,} tokens"
-    if best is None or best[0] == 0:
-        options = candidates(target, rotary, fraction)
-        if not options:
-            raise TuneError(f"No group size up to {MAX_GROUP_SIZE} reads {target:,} tokens within {fraction:.0%} of the window.")
-        best = (0.0, fraction, options[0], temperatures[0])
-    return Tuning(_fraction_for(best[2], target, rotary, best[1]), best[2], False, probe.trials, reason, best[3])
+        pass
+    return done
 
 
-def _fraction_for(ga: GroupAttention, target: int, rotary: Rotary, usable: float) -> float:
-    """A fraction with which the automatic choice takes `ga` at `target`: as much of `usable` as doesn't allow a smaller n."""
-    least = (ga.largest_rotation(target) + 1) / rotary.window
-    half = fixed(ga.n // 2, ga.w, rotary.window, rotary.sliding_window, ga.progressive)
-    smaller = half.largest_rotation(target) / rotary.window
-    return max(least, min(usable, smaller))
+def _contenders(done: Sequence[Candidate]) -> list[Candidate]:
+    """The automatic choice, and what isn't clearly behind the leading setting; one alone has nobody to be measured against."""
+    kept = [one for one in done if one.method.name == "selfextend"]
+    leading = max(kept, key=lambda one: one.share)
+    close = [one for one in kept if one is kept[0] or one is leading or sum(one.lead(leading)) > 0]
+    return close if len(close) > 1 else []
 
 
-def describe(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """The trials as rows for a table."""
+def _best(found: Sequence[Candidate]) -> tuple[Candidate, str]:
+    """The automatic choice (the first), unless another is ahead of it by more than a standard error, or as good and likelier."""
+    automatic, *others = found
+    ahead = [(lead, one) for one in others for lead, error in [one.lead(automatic)] if lead > error]
+    if ahead:
+        lead, one = max(ahead, key=lambda pair: pair[0])
+        return one, f"says {100 * lead:.0f} points more of the keys and facts than the automatic choice, {automatic.setting}"
+    likelier = [
+        (gain, one)
+        for one in others
+        for gain, error in [one.gain(automatic)]
+        if gain > max(_LIKELIER, 2 * error) and sum(one.lead(automatic)) >= 0
+    ]
+    if likelier:
+        gain, one = max(likelier, key=lambda pair: pair[0])
+        return one, f"says as much as the automatic choice, {automatic.setting}, and has {gain:.3f} nats a token less"
+    return automatic, "no other setting was ahead of the automatic choice by more than the standard error"
+
+
+def _fresh(probe: _Probe, method: Method, target: int) -> list[Trial]:
+    """Texts that the choice never saw: one at least, more until the promise is narrow or the time is over."""
+    trials = [probe.trial(method, target, _FRESH, None)]
+    while (estimate := _estimates(trials)[0]).high - estimate.low > 2 * WIDTH:
+        try:
+            trials.append(probe.trial(method, target, _FRESH + len(trials)))
+        except _OutOfTime:
+            break
+    return trials
+
+
+def _effective(
+    probe: _Probe, method: Method, target: int, promise: Estimate, base: Estimate, shortest: int
+) -> tuple[int | None, bool]:
+    """The longest of the target, half of it, a quarter … at which KEPT of the base is kept."""
+    if base.mean < BASE:
+        return None, False
+    if promise.mean >= KEPT * base.mean:
+        return target, True
+    length = target // 2
+    while length > shortest:
+        try:
+            if _estimates([probe.trial(method, length, _FRESH)])[0].mean >= KEPT * base.mean:
+                return length, False
+        except _OutOfTime:
+            return None, False
+        length //= 2
+    return shortest, False
+
+
+def fraction_for(ga: GroupAttention, target: int, rotary: Rotary) -> float:
+    """The share of the window with which the automatic choice takes `ga` at `target` tokens: just what was seen to work."""
+    return min(1.0, (ga.largest_rotation(target) + 1.5) / rotary.window)
+
+
+def describe(tuning: Tuning) -> list[dict[str, Any]]:
+    """What was tried, as rows for a table: what was said on the texts of the choice, and its price."""
     return [
         {
-            "stage": t.stage,
-            "setting": t.setting,
-            "tokens": t.length,
-            "largest_rotation": t.ga.largest_rotation(t.length),
-            "share": round(t.share, 3),
-            "found": t.found,
-            "asked": t.asked,
-            "of": t.planned,
-            "seconds": round(t.seconds, 1),
+            "setting": one.setting,
+            "chosen": one is tuning.candidate,
+            "automatic": one is tuning.candidates[0],
+            "can_be_kept": one.method.name == "selfextend",
+            **{part: round(e.mean, 4) for part, e in _estimates(one.trials)[1].items()},
+            "asked": len(one.said),
+            "nats": None if one.nats is None else round(one.nats, 4),
+            "ms_a_token": round(1000 * float(np.mean([t.seconds / t.tokens for t in one.trials])), 3),
+            "seconds_a_question": round(float(np.mean([t.asked_seconds / len(t.said) for t in one.trials])), 3),
+            "memory": one.memory,
         }
-        for t in trials
+        for one in tuning.candidates
     ]

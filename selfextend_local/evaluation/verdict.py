@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from selfextend_local.positions import GroupAttention
+
 from .methods import Method, Rotary
 from .results import Row
 from .runner import described
@@ -47,14 +49,73 @@ class Verdict:
         return "better" if self.low > 0 else "worse" if self.high < 0 else "as good"
 
 
-def verdicts(rows: Sequence[Row], sliding: Mapping[str, int]) -> Iterator[Verdict]:
-    """For each model, task and length that has rows of the automatic choice. `sliding`: windows of local layers, by model."""
+@dataclass(frozen=True)
+class Standing:
+    """A method at one length over all tasks that the automatic choice was asked there: its worst rank, in which task, of how many tasks.
+    The rank is 1 and one more for each method that is better beyond the 95 % interval."""
+
+    model: str
+    length: int
+    method: str
+    rank: int
+    task: str
+    tasks: int
+
+
+AUTO = "auto"
+
+
+def verdicts(rows: Sequence[Row], sliding: Mapping[str, int], chance: Mapping[str, float] | None = None) -> Iterator[Verdict]:
+    """For each model, task and length that has rows of the automatic choice. `sliding`: windows of local layers, by model; `chance`: nats
+    a token of the frequencies of tokens alone, by model."""
+    for (model, task, length), (ga, ours, others) in _asked(rows, sliding, chance or {}).items():
+        found = [_compared(ours, name, values) for name, values in others.items() if values != ours]
+        best = min((made for made in found if made), key=lambda made: made[1], default=None)
+        if best:
+            name, _, score, other, low, high, count = best
+            yield Verdict(model, task, length, ga.label, score, name, other, low, high, count)
+
+
+def standings(rows: Sequence[Row], sliding: Mapping[str, int], chance: Mapping[str, float] | None = None) -> Iterator[Standing]:
+    """Of the automatic choice and of each fixed method that was asked the same tasks, where there are at least two."""
+    at: dict[tuple[str, int], dict[str, dict[str, dict[Any, float]]]] = {}
+    for (model, task, length), (_, ours, others) in _asked(rows, sliding, chance or {}).items():
+        at.setdefault((model, length), {})[task] = {**{name: values for name, values in others.items() if values != ours}, AUTO: ours}
+    for (model, length), tasks in at.items():
+        if len(tasks) < 2:
+            continue
+        ranks = {task: _ranks(held) for task, held in tasks.items()}
+        # What auto reads with is a fixed method too, and has its rank; others need rows of every task.
+        for method in dict.fromkeys(name for held in ranks.values() for name in held):
+            if all(method in held for held in ranks.values()):
+                task, rank = max(((task, held[method]) for task, held in ranks.items()), key=lambda pair: pair[1])
+                yield Standing(model, length, method, rank, task, len(tasks))
+
+
+def _ranks(held: Mapping[str, Mapping[Any, float]]) -> dict[str, int]:
+    def behind(name: str, other: str) -> bool | None:
+        made = _compared(held[name], other, held[other])
+        return made and made[5] < 0
+
+    asked = {name: [behind(name, other) for other in held if other != name] for name in held}
+    compared = {name: [one for one in found if one is not None] for name, found in asked.items()}
+    return {name: 1 + sum(found) for name, found in compared.items() if found or len(held) == 1}
+
+
+_Asked = tuple[GroupAttention, dict[Any, float], dict[str, dict[Any, float]]]
+
+
+def _asked(rows: Sequence[Row], sliding: Mapping[str, int], chance: Mapping[str, float]) -> dict[tuple[str, str, int], _Asked]:
+    """By model, task and length: what the automatic choice reads with, its values, and those of each fixed method."""
     at: dict[tuple[str, str, int], list[Row]] = {}
     for row in rows:
         c = row["config"]
         if c["kv_type"] == "f16" and c.get("introduction") is not False and not c.get("window"):
             at.setdefault((c["model"], c["task"], c["length"]), []).append(row)
+    found = {}
     for (model, task, length), held in sorted(at.items()):
+        if task == "ppl" and knows_no_prose(rows, model, chance):
+            continue
         rotary = Rotary(held[0]["config"]["trained"], 10_000.0, 64, sliding_window=sliding.get(model, 0))
         ga = Method("selfextend").setup(length, rotary).group_attention
         read = described(ga) if ga.enabled else None
@@ -63,11 +124,19 @@ def verdicts(rows: Sequence[Row], sliding: Mapping[str, int]) -> Iterator[Verdic
         others = {
             name: _values(task, [row for row in held if row["config"]["method"] == name]) for name in names if not BY_HAND.search(name)
         }
-        found = [_compared(ours, name, values) for name, values in others.items() if values != ours]
-        best = min((made for made in found if made), key=lambda made: made[1], default=None)
-        if best:
-            name, _, score, other, low, high, count = best
-            yield Verdict(model, task, length, ga.label, score, name, other, low, high, count)
+        found[model, task, length] = (ga, ours, others)
+    return found
+
+
+def knows_no_prose(rows: Sequence[Row], model: str, chance: Mapping[str, float]) -> bool:
+    """Whether a model inside its window, plain, predicts a text no better than the frequencies of its tokens: then its likelihood
+    doesn't tell methods apart."""
+    inside = [
+        row["result"]["nll"]
+        for row in rows
+        if (c := row["config"])["task"] == "ppl" and c["model"] == model and c["method"] == "plain" and c["length"] <= c["trained"]
+    ]
+    return bool(inside) and min(inside) >= chance.get(model, float("inf"))
 
 
 def _reads_so(row: Row, read: list[int | str] | None) -> bool:

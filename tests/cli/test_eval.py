@@ -16,9 +16,12 @@ from click.testing import CliRunner
 from selfextend_cli.eval.run import read_length
 from selfextend_cli.main import group
 
+from selfextend_local.engine.tuned import Profile, save_profile
+
 pytestmark = pytest.mark.process
 
 FIXTURE = Path(__file__).parents[1] / "data" / "fixture.gguf"
+RULER = FIXTURE.with_name("ruler.gguf")
 SELFEXTEND = [sys.executable, "-c", "from selfextend_cli.main import main; main()"]
 
 needs_fixture = pytest.mark.skipif(not FIXTURE.is_file(), reason="there is no tests/data/fixture.gguf")
@@ -28,7 +31,7 @@ def invoke(*arguments: str) -> Any:
     return CliRunner().invoke(group, list(arguments))
 
 
-TASKS = ("passkey", "ppl", "copy", "ruler", "babilong", "gap", "facts", "qa")
+TASKS = ("passkey", "ppl", "copy", "ruler", "babilong", "gap", "planted", "facts", "qa")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -140,13 +143,26 @@ def test_a_run_goes_on_where_it_was_ended(tmp_path: Path, number: signal.Signals
 
 @needs_fixture
 @pytest.mark.native
-def test_tune_finds_settings_that_chat_then_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_promises_what_a_fresh_test_then_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFEXTEND_PROFILES", str(tmp_path))
-    options = ["--model", str(FIXTURE), "--target-tokens", "1200", "--threads", "1"]
-    result = invoke("tune", *options)
+    options = ["--model", str(RULER), "--target-tokens", "2048", "--threads", "2"]
+    result = invoke("tune", *options, "--json", "--budget-minutes", "1")
     assert result.exit_code == 0, result.output
-    assert "works at 1,200 tokens" in result.stdout
+    made = json.loads(result.stdout)
+    assert {"setting", "keys", "facts", "nats", "ms_a_token", "memory"} <= set(made["tried"][0])
+    assert sum(row["chosen"] for row in made["tried"]) == 1
+    assert made["promise"]["asked"] >= 10 and 0 <= made["promise"]["low"] <= made["promise"]["share"] <= made["promise"]["high"] <= 1
+    # Everything that was measured is known: the same command answers from the file, now as a table.
+    again = invoke("tune", *options, "--budget-minutes", "0.001")
+    assert again.exit_code == 0 and "Promise for texts of 2,048 tokens" in again.stdout and "KV cache" in again.stdout
+
+
+@needs_fixture
+@pytest.mark.native
+def test_a_profile_is_used_by_chat_until_it_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFEXTEND_PROFILES", str(tmp_path))
+    save_profile(FIXTURE, Profile("fixture", 0.3, 64, 1200, "2026-11-28", ga_mode="progressive"))
     asked = invoke("chat", "--model", str(FIXTURE), "-p", "word " * 700, "--max-tokens", "1")
     assert ", tuned)" in asked.output
-    assert "Deleted" in invoke("tune", *options, "--forget").output
+    assert "Deleted" in invoke("tune", "--model", str(FIXTURE), "--target-tokens", "1200", "--forget").output
     assert "tuned" not in invoke("chat", "--model", str(FIXTURE), "-p", "hello", "--max-tokens", "1").output

@@ -49,6 +49,7 @@ TASKS: Mapping[str, Kind] = {
     "ruler": Kind("score", True, "Share of the wanted values named"),
     "babilong": Kind("score", True, "Places named, among those of a novel"),
     "gap": Kind("score", True, "Needles found that share no word with the question", "depth"),
+    "planted": Kind("said", True, "Keys and facts said, all planted in one text", "depth"),
     "facts": Kind("said", True, "Facts in prose said", "depth", also="nats"),
     "qa": Kind("f1", True, "F1 of answers"),
 }

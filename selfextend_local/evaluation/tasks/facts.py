@@ -41,6 +41,7 @@ _MORE = 3
 """Tokens of an answer beyond the right number."""
 _FIRST = ("Alma", "Bruno", "Celia", "Darius", "Edith", "Fabian", "Greta", "Hugo", "Irma", "Jonas", "Klara", "Lukas")
 _LAST = ("Varnholt", "Quist", "Ostrander", "Pellworm", "Zabel", "Thornquist", "Lindqvist", "Marchetti", "Okonski", "Redfern")
+PEOPLE = [f"{first} {last}" for first, last in product(_FIRST, _LAST)]
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Facts:
         wording = Wording.of(tokenizer, self.form)
         haystack = Haystack(self.text)
         rng = random.Random(f"{self.seed}/{length}")
-        people = rng.sample([f"{first} {last}" for first, last in product(_FIRST, _LAST)], self.facts)
+        people = rng.sample(PEOPLE, self.facts)
         numbers = [rng.randrange(10 ** (FORMS[i % len(FORMS)].digits - 1), 10 ** FORMS[i % len(FORMS)].digits) for i in range(self.facts)]
         told = [FORMS[i % len(FORMS)].told.format(who, n=n) for i, (who, n) in enumerate(zip(people, numbers, strict=True))]
         depths = spread(self.facts)

@@ -1,29 +1,19 @@
-"""Questions about documents, from a JSONL file in LongBench's format (arXiv:2308.14508): "context", "input", "answers".
+"""Questions about documents, from the data sets that `qa_data` reads.
 
 Each question stands at the shortest of the lengths that holds it whole; no document is cut.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-from selfextend_local.evaluation.items import Item, Question, TaskError
+from selfextend_local.evaluation.items import Item, Question
 from selfextend_local.evaluation.prompting import Tokenizer, Wording
 from selfextend_local.evaluation.scores import best, exact_match, f1, rouge_l
 
-
-@dataclass(frozen=True)
-class Case:
-    """A document, a question about it, and answers that would be right."""
-
-    context: str
-    question: str
-    answers: tuple[str, ...]
+from .qa_data import Case
 
 
 @dataclass(frozen=True)
@@ -78,22 +68,3 @@ def _grade(answer: str, answers: tuple[str, ...]) -> dict[str, float]:
         "exact": best(exact_match, answer, answers),
     }
 
-
-def read_cases(path: Path) -> tuple[tuple[Case, ...], str]:
-    """The cases of a file, and the file's name and hash for the record. Raises TaskError, naming the line."""
-    data = path.read_bytes()
-    found = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            held = json.loads(line)
-            answers = held["answers"]
-            found.append(
-                Case(str(held["context"]), str(held["input"]), (answers,) if isinstance(answers, str) else tuple(map(str, answers)))
-            )
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise TaskError(f'Line {number} of {path} is not of the form {{"context": …, "input": …, "answers": […]}}.') from None
-    if not found:
-        raise TaskError(f"{path} holds no questions.")
-    return tuple(found), f"{path.name} {sha256(data).hexdigest()[:12]}"
