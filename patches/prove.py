@@ -14,6 +14,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def run_test(node: str, library: Path) -> str:
         return verdict(done.returncode, {} if suite is None else dict(suite.items()))
 
 
+def run_tests(nodes: Sequence[str], library: Path) -> dict[str, str]:
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        return dict(zip(nodes, pool.map(lambda node: run_test(node, library), nodes), strict=True))
+
+
 def verdict(code: int, report: Mapping[str, str]) -> str:
     """What pytest's exit code and the attributes of its JUnit report say of one node id."""
     tests, failures, errors, skipped = (int(report.get(n, "0")) for n in ("tests", "failures", "errors", "skipped"))
@@ -126,10 +132,10 @@ def prove(workshop: Workshop, patches: Sequence[Patch], only: int | None) -> lis
             continue
         print(f"{patch.name}: building without it", flush=True)
         library = workshop.library(number - 1)
-        without = {node: run_test(node, library) for node in patch.tested_by}
+        without = run_tests(patch.tested_by, library)
         print(f"{patch.name}: building with it", flush=True)
         library = workshop.library(number)
-        with_it = {node: run_test(node, library) for node in patch.tested_by}
+        with_it = run_tests(patch.tested_by, library)
         rows += [Row(patch.name, node, without[node], with_it[node]) for node in patch.tested_by]
     return rows
 

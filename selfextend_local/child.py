@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _POLL_S = 0.1
@@ -43,8 +44,9 @@ class ChildFailed(Exception):
 class Child:
     """One child that answers requests with `MODULE:FUNCTION`; started when it is needed, and anew when one has ended it.
 
-    seconds: for a request, or after its last report of progress. mib: of memory, 0 = without a limit; without
-    an effect on macOS and Windows. requests: after so many a child is replaced, and what libraries leak goes with it; None = never.
+    seconds: for a request, or after its last report of progress. mib: of memory beyond what it takes before the first request, 0 =
+    without a limit; without an effect on macOS and Windows. requests: after so many a child is replaced, and what libraries leak goes
+    with it; None = never.
     """
 
     def __init__(self, function: str, *, seconds: float, mib: int, requests: int | None = None) -> None:
@@ -176,7 +178,9 @@ def _limit(mib: int) -> None:
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if mib:
-            resource.setrlimit(resource.RLIMIT_AS, (mib << 20, mib << 20))
+            # A sanitizer has set terabytes of addresses aside before the first line runs.
+            most = (mib << 20) + int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (most, most))
     except (ImportError, ValueError, OSError):
         return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +147,16 @@ def test_a_child_that_dies_is_an_answer_and_the_next_one_answers() -> None:
     assert other.ask({"a": 1}) == '{"a": 1}'
     child.close()
     other.close()
+
+
+def test_a_limit_of_memory_counts_what_a_child_takes_for_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library may have set more addresses aside than that, as AddressSanitizer does."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    child = Child("support.sets_aside:length", seconds=600, mib=64)
+    assert child.ask(1 << 20) == 1 << 20
+    with pytest.raises(ChildFailed, match="memory"):
+        child.ask(128 << 20)
+    child.close()
 
 
 def test_a_child_can_be_stopped() -> None:

@@ -179,7 +179,7 @@ class Loop(Generic[Model]):
     def seconds(self, tokens: Sequence[int], batch: int | None = None) -> float:
         """The time to decode these tokens behind those in the cache, `batch` in one call, by default as many as the context takes.
         The device is waited for at the end only. Raises ModelError."""
-        batch = batch or self.llm.n_batch
+        batch = min(batch or self.llm.n_batch, self.llm.n_batch)
         parts = [tokens[at : at + batch] for at in range(0, len(tokens), batch)]
         arrays = [(self._api.llama_token * len(part))(*part) for part in parts]
         started = time.perf_counter()

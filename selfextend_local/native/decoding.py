@@ -66,6 +66,11 @@ def penalise_repeats(chain: Any, model: Any, multiplier: float, base: float, all
         llama_cpp.llama_sampler_chain_add(chain, sampler)
 
 
+def _check_batch(n: int, most: int) -> None:
+    if n > most:
+        raise ValueError(f"A batch of {n:,} tokens, and the context takes {most:,} at a time.")
+
+
 class Decoder:
     """Evaluates tokens of sequence 0 and draws from their logits. The structures of a call are kept from one to the next, and
     no logits are copied, so that a token costs microseconds of Python."""
@@ -77,6 +82,7 @@ class Decoder:
         self._sample = self._api.llama_sampler_sample
         self._token, self._position = (ctypes.c_int32 * 1)(), (ctypes.c_int32 * 1)()
         self._one = self._api.llama_batch(n_tokens=1, token=self._token, pos=self._position)
+        self._n_batch = int(self._api.llama_n_batch(context))
         self.n_vocab = int(self._api.llama_vocab_n_tokens(self._api.llama_model_get_vocab(self._api.llama_get_model(context))))
 
     def one(self, token: int, position: int) -> DecodeStatus:
@@ -86,9 +92,11 @@ class Decoder:
         return DecodeStatus.OK if code == 0 else _status(code)
 
     def many(self, tokens: Sequence[int] | NDArray[np.int32], position: int, *, every_logit: bool = False) -> DecodeStatus:
-        """Evaluate a batch, its first token at `position`; logits are kept of every token or of the last one."""
+        """Evaluate a batch, its first token at `position`; logits are kept of every token or of the last one.
+        Raises ValueError if it is longer than the context's n_batch, at which llama_decode would end the process."""
         import numpy as np
 
+        _check_batch(len(tokens), self._n_batch)
         ids = np.ascontiguousarray(tokens, dtype=np.int32)
         positions = np.arange(position, position + len(ids), dtype=np.int32)
         batch = self._api.llama_batch(
@@ -124,11 +132,13 @@ class Sequences:
         self._api = bindings()
         own = type(params).from_buffer_copy(params)
         own.n_seq_max, own.n_ctx, own.kv_unified = count, count * n_ctx, False
+        own.n_batch = max(own.n_batch, count)  # a step is a batch of all
         native_reason()
         self.context = self._api.llama_init_from_model(model, own)
         if not self.context:
             raise ModelError(f"A context for {count} sequences of {n_ctx:,} tokens can't be made: {native_reason()}.")
         self._memory = self._api.llama_get_memory(self.context)
+        self._n_batch = int(self._api.llama_n_batch(self.context))
         self._tokens, self._positions, self._ids = ((ctypes.c_int32 * count)() for _ in range(3))
         self._all = (ctypes.c_int8 * count)(*[1] * count)
         width = ctypes.sizeof(ctypes.c_int32)
@@ -142,8 +152,10 @@ class Sequences:
         )
 
     def read(self, sequence: int, tokens: Sequence[int], position: int) -> DecodeStatus:
-        """Evaluate tokens of one sequence, the first at `position`; logits are kept of the last one."""
+        """Evaluate tokens of one sequence, the first at `position`; logits are kept of the last one. Raises ValueError as
+        `Decoder.many` does."""
         n = len(tokens)
+        _check_batch(n, self._n_batch)
         of = ctypes.pointer(ctypes.c_int32(sequence))
         batch = self._api.llama_batch(
             n_tokens=n,

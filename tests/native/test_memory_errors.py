@@ -132,3 +132,22 @@ def test_fewer_threads_than_planned(tiny_model: TinyModel, given: int) -> None:
             assert_close(engine.decode(text(512, seed=5)), wanted, 1e-2)
     """
     assert_completes(script, tiny_model("gqa"))
+
+
+@pytest.mark.slow
+def test_more_tokens_than_a_batch_holds(tiny_model: TinyModel) -> None:
+    """llama_decode ends the process then: a step of more sequences than that gets a larger batch, and a longer one is refused."""
+    script = """
+    import pytest
+    from selfextend_local import SelfExtendLlama, native
+
+    llm = SelfExtendLlama(path, n_ctx=256, n_batch=2)
+    sequences = native.Sequences(llm._model.model, llm.context_params, 3, 64)
+    assert all(sequences.read(i, [5, 6], 0) == 0 for i in range(3))
+    assert sequences.step([(i, 7, 2) for i in range(3)]) == 0
+    with pytest.raises(ValueError, match="3 at a time"):
+        sequences.read(0, range(5, 9), 3)
+    with pytest.raises(ValueError, match="2 at a time"):
+        native.Decoder(llm.ctx).many(range(5, 8), 0)
+    """
+    assert_completes(script, tiny_model("gqa"))

@@ -127,6 +127,9 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: An optional tensor by which an architecture is told from another: its own models lack it.
+ABSENT = {"rwkv6qwen2": ".time_mix_first."}
+
 #: Architectures that have experts in each of their models.
 OF_EXPERTS = _names(
     "afmoe arctic bailingmoe bailingmoe2 bailingmoe3 cohere2moe dbrx deepseek deepseek2 deepseek2-ocr deepseek32 deepseek4 dots1 dots3note "
@@ -303,7 +306,12 @@ def make_model(name: str, path: Path, extra: Keys | None = None, *, factors: boo
     variant = variant_of(name)
     arch, keys = variant.arch, {**keys_of(variant.arch), **variant.keys, **(extra or {})}
     factors = (factors and arch in WITH_FACTORS) or variant.factors or arch in ALWAYS_FACTORS
-    shapes = {tensor: shape for tensor, shape in _shapes(arch, keys).items() if factors or not tensor.startswith("rope_f")}
+    absent = ABSENT.get(arch, "\0")
+    shapes = {
+        tensor: shape
+        for tensor, shape in _shapes(arch, keys).items()
+        if (factors or not tensor.startswith("rope_f")) and absent not in tensor
+    }
     _write(path, arch, keys, _tensors(arch, shapes))
 
 
