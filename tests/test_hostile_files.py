@@ -138,6 +138,23 @@ def test_a_good_schema_is_a_grammar(schema: Any) -> None:
     assert grammar.grammar_of(json.dumps(schema)) is not None
 
 
+@pytest.mark.native
+def test_no_string_of_an_answer_holds_a_bare_line_end() -> None:
+    """The converter's strings did, and such an answer is no JSON."""
+    from selfextend_local.generation.grammar_process import grammar as rules_of
+    from selfextend_local.native.model import _FIRST_BYTE, try_grammar
+
+    offered: set[int] = set()
+
+    def choose(allowed: list[int]) -> int:
+        offered.update(token - _FIRST_BYTE for token in allowed)
+        return allowed[0]
+
+    for schema in (text(), text(maxLength=40)):
+        try_grammar(rules_of(json.dumps(schema)), choose, 4)
+    assert ord("a") in offered and not offered & set(range(32))
+
+
 def test_a_child_that_dies_is_an_answer_and_the_next_one_answers() -> None:
     child = Child("os:_exit", seconds=600, mib=1024)
     for _ in range(2):

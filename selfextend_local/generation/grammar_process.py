@@ -13,11 +13,16 @@ TRIAL = 300
 """Characters that are drawn at random: enough to walk into what makes a grammar grow with each character."""
 
 
+_CHAR = r'[^"\\] |'
+_JSON_CHAR = r'[^"\\\x00-\x1F] |'
+"""A character of a string: the converter lets line ends through, which JSON doesn't take there."""
+
+
 def grammar(schema: str) -> str:
     """The rules for a schema, which compile, and by which text can be drawn. Raises ValueError."""
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    rules: str = json_schema_to_gbnf(schema)
+    rules: str = json_schema_to_gbnf(schema).replace(_CHAR, _JSON_CHAR)
     # The sampler would take a grammar that doesn't compile for none, and crash.
     if not native.grammar_compiles(rules):
         raise ValueError("it allows nothing, or too much for a grammar")
