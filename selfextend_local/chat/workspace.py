@@ -79,7 +79,8 @@ class Workspace:
         sources: the documents as they were read.
         model_path: of the model that is open.
         fit: the context, and what of the documents is in it.
-        llm, chat: the model and the conversation.
+        llm: the model.
+        chat: the conversation.
         load_s: seconds that opening the model took.
 
     Raises DocumentError, ModelError, LibraryError, GroupAttentionError, ContextOverflow, MemoryBudgetError, Interrupted.

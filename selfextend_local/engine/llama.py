@@ -113,26 +113,29 @@ def _plain_where_needed(asked: Settings, peek: ModelPeek, options: Mapping[str, 
 class SelfExtendLlama(Llama):
     """A drop-in for llama_cpp.Llama that reads texts beyond the trained window.
 
-    ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
-        then 2, 4, 8, … as the text grows.
-    ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
-    ga_mode: "two-level", "progressive" (the farther the key, the larger its group), "recall" (of the far text, each step attends to
-        the `ga_recall` tokens that its queries look at most; None = 2,048, fewer with a small window), or "auto": as tuned, else two-level
-        with an n that is given, else what was measured best for the length, progressive or recall (`selfextend plan --why`).
-    ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
-    ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0. Part of
-        what a saved state is of.
-    need_tokens: tokens that the context has to hold; n_ctx: its size, if you know better; 0 = the trained window. With neither,
-        four trained windows if the memory allows. A model without rotary positions gets one at most, and no groups.
-    kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
-    n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
-    flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
-    load_progress: called with (percent done, 100) while the weights are loaded.
-    plan: what `ModelPeek.plan` made of the same settings; None = made here.
+    Args:
+        ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
+            then 2, 4, 8, … as the text grows.
+        ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+        ga_mode: "two-level", "progressive" (the farther the key, the larger its group), "recall" (of the far text, each step attends to
+            the `ga_recall` tokens that its queries look at most), or "auto": as tuned, else two-level with an n that is given, else what
+            was measured best for the length, progressive or recall (`selfextend plan --why`).
+        ga_recall: None = 2,048, fewer with a small window.
+        ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
+        ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0.
+            Part of what a saved state is of.
+        need_tokens: tokens that the context has to hold. Without it and n_ctx four trained windows, if the memory allows. A model without
+            rotary positions gets one at most, and no groups.
+        n_ctx: the size of the context, if you know better; 0 = the trained window.
+        kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
+        n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
+        flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
+        load_progress: called with (percent done, 100) while the weights are loaded.
+        plan: what `ModelPeek.plan` made of the same settings; None = made here.
+        chat_handler: one for images is refused, as are messages that hold images: text only.
 
-    being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
-
-    chat_handler: one for images is refused, as are messages that hold images: text only.
+    Attributes:
+        being_saved: a lock that a thread holds while it reads the state; whatever changes the state waits for it.
 
     Raises ModelNotFound, ModelError, ModelUnsupported, GroupAttentionError, ContextOverflow, MemoryBudgetError,
     LibraryError; all but ModelUnsupported before the weights are loaded.
