@@ -100,8 +100,8 @@ PRINTERS: dict[str, Callable[[], Any]] = {
     "say_dim": lambda: output.say_dim(f"bad {ESCAPE}"),
     "write_answer": lambda: output.write_answer(f"bad {ESCAPE}"),
     "progress": lambda: progress.Bar(f"bad {ESCAPE}", "tokens")(1, 5000),
-    "tables": lambda: tables.print_trials(
-        [dict(stage="s", setting=f"bad {ESCAPE}", tokens=1, largest_rotation=1, share=0.1, found=1, asked=1, of=1, seconds=1.0)]
+    "tables": lambda: tables.print_tried(
+        [dict(setting=f"bad {ESCAPE}", chosen=True, can_be_kept=True, asked=1, nats=1.0, ms_a_token=1.0, seconds_a_question=1.0, memory=1)]
     ),
 }
 
