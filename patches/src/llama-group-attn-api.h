@@ -93,10 +93,11 @@ struct llama_group_attn_calls {
     // see llama-recall.h
     static int32_t set_recall(llama_context & ctx, const llama_recall_params & params);
 
+    static int32_t recall_fetched(llama_context & ctx, int32_t il, int32_t * spans, float * shares, int32_t n_max);
+
 private:
     static int32_t refusal(llama_context & ctx);
 
     static void apply(llama_context & ctx, const llama_group_attn & value);
-
 };
 #endif

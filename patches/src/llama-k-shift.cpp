@@ -178,6 +178,20 @@ ggml_cgraph * llama_kv_keys::build_graph(llama_k_shift & ks, llama_context * lct
 // llama_k_shifts
 //
 
+std::vector<llama_pos> llama_k_shift_dimensions(std::vector<llama_pos> shifts, size_t n_pos) {
+    const size_t n = shifts.size();
+
+    for (size_t p = 1; p < n_pos; ++p) {
+        shifts.resize((p + 1)*n);
+
+        if (p < 3) {
+            std::copy(shifts.begin(), shifts.begin() + n, shifts.begin() + p*n);
+        }
+    }
+
+    return shifts;
+}
+
 bool llama_k_shifts::run(llama_context & lctx, const llama_kv_keys & keys, const llama_k_shift_rows & rows, bool again) {
     auto & ks = lctx.k_shifts.shifts[&keys.kv];
 
@@ -197,18 +211,7 @@ bool llama_k_shifts::run(llama_context & lctx, const llama_kv_keys & keys, const
 
     ks.cur = rows;
 
-    // the first three positions of a text token in M-RoPE are equal, the fourth is 0
-    const size_t n_pos = lctx.model.hparams.n_pos_per_embd();
-
-    ks.shifts = rows.shift;
-
-    for (size_t p = 1; p < n_pos; ++p) {
-        if (p < 3) {
-            ks.shifts.insert(ks.shifts.end(), rows.shift.begin(), rows.shift.end());
-        } else {
-            ks.shifts.resize(ks.shifts.size() + rows.shift.size());
-        }
-    }
+    ks.shifts = llama_k_shift_dimensions(rows.shift, lctx.model.hparams.n_pos_per_embd());
 
     const auto first  = rows.in_place ? rows.rows.front() : -1;
     const auto source = rows.source ? rows.source->serial : 0;

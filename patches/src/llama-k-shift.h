@@ -59,6 +59,9 @@ ggml_tensor * llama_k_shift_rope(
         ggml_context * ctx, const llama_model & model, const llama_cparams & cparams,
         ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, bool in_place, uint32_t il);
 
+// a shift of each vector, in all dimensions of a position: the first three of a text token in M-RoPE are equal, the fourth is 0
+std::vector<llama_pos> llama_k_shift_dimensions(std::vector<llama_pos> shifts, size_t n_pos);
+
 // of one context, by cache
 struct llama_k_shifts {
     // rotate these rows

@@ -50,6 +50,18 @@ llama_kv_keys::key & llama_kv_keys::at(uint32_t strm, uint32_t cell) {
 }
 
 void llama_kv_keys::wrote(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells, const llama_pos * rot) {
+    note(strm, cells, rot);
+
+    for (const uint32_t row : written) {
+        const llama_pos pos = kv.v_cells[row/kv.get_size()].pos_get(row % kv.get_size());
+
+        if (recall && group_attn.borders_at(pos)[0] > 0) {
+            keys[row].rot = 0; // see llama_recall_key()
+        }
+    }
+}
+
+void llama_kv_keys::note(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells, const llama_pos * rot) {
     written.clear();
 
     for (size_t s = 0; s < strm.size(); ++s) {
@@ -89,7 +101,7 @@ void llama_kv_keys::read(llama_io_read_i & io) {
 
 bool llama_kv_keys::restored(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells) {
     // a state that couldn't be read to its end has left some in front
-    wrote(strm, cells, rots.data() + rots.size() - cells[0].size());
+    note(strm, cells, rots.data() + rots.size() - cells[0].size());
 
     rots.clear();
 
@@ -308,7 +320,7 @@ bool llama_kv_keys::are_borders(llama_seq_id seq_id, const llama_group_attn::bor
     const auto strm = kv.seq_to_stream[seq_id];
 
     for (const auto & [pos, cell] : kv.v_cells[strm].seq_pos_get(seq_id)) {
-        if (keys[(size_t) strm*kv.get_size() + cell].rot != group_attn.rotation(pos, borders)) {
+        if (keys[(size_t) strm*kv.get_size() + cell].rot != rotation(pos, borders)) {
             return false;
         }
     }
@@ -556,7 +568,7 @@ bool llama_kv_keys::step(llama_context * lctx, const llama_ubatch & ubatch) {
 
         std::vector<float> cells;
 
-        if (group_attn.recall.n_fetched > 0 && borders[0] > 0 && !get_cells(seq_id, 0, kv.seq_pos_max(seq_id) + 1, cells)) {
+        if (recall && borders[0] > 0 && !get_cells(seq_id, 0, kv.seq_pos_max(seq_id) + 1, cells)) {
             LLAMA_LOG_ERROR("%s: recall can't read a text with holes: the first positions were removed, or some in the middle\n", __func__);
             return false;
         }
@@ -591,7 +603,7 @@ bool llama_kv_keys::step(llama_context * lctx, const llama_ubatch & ubatch) {
         for (auto it = by_pos.lower_bound({ first, 0 }); it != by_pos.end(); ++it) {
             const auto & [pos, cell] = *it;
 
-            const llama_pos rot = group_attn.rotation(pos, borders);
+            const llama_pos rot = rotation(pos, borders);
 
             if (at(strm, cell).rot != rot) {
                 moves.push_back({ strm*kv.get_size() + cell, rot });
@@ -638,7 +650,7 @@ std::unique_ptr<llama_k_copies> llama_kv_keys::make_copies(ggml_type type, uint6
 }
 
 bool llama_kv_keys::reserve_copies(llama_context * lctx, const llama_group_attn & value) {
-    if (!value.enabled() || !has_rope()) {
+    if (!value.enabled() || !has_rope() || (value.recall.n_fetched > 0 && fetches())) {
         return false;
     }
 

@@ -35,7 +35,7 @@ struct llama_kv_keys {
     // notes
     //
 
-    // new keys lie in the cells cells[s] of each stream strm[s], the i-th of all rotated for position rot[i]
+    // new keys lie in the cells cells[s] of each stream strm[s], the i-th of all rotated for position rot[i], or as recall wants them
     void wrote(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells, const llama_pos * rot);
 
     // the keys of stream src were copied over those of stream dst
@@ -106,6 +106,10 @@ struct llama_kv_keys {
     // does each position before p1 lie in the cell of the same number?
     bool in_order(llama_seq_id seq_id, llama_pos p1) const;
 
+    // does recall fetch the keys of a layer, of any layer? those of a sliding window, or without positions, are left alone
+    bool fetches(int32_t il) const;
+    bool fetches() const;
+
     // do keys of a quantised type lie elsewhere than in the memory of the CPU?
     bool is_quantized_on_device() const;
 
@@ -115,11 +119,14 @@ struct llama_kv_keys {
     // null without recall
     llama_recall_memory * get_recall() const { return recall.get(); }
 
-    // of a layer: where its mean keys lie, and what its attention reads
-    void get_recalled(int32_t il, ggml_tensor *& means, ggml_tensor *& k, ggml_tensor *& v) const;
+    // where the means, keys, values or notes of recall lie for a layer, null without
+    ggml_tensor * get_recalled(const std::shared_ptr<llama_k_copies> & copies, int32_t il) const;
 
     // of the key at a position, 0 = there is none
     uint64_t get_id(llama_seq_id seq_id, llama_pos pos) const;
+
+    // shifts of texts as turn() reads them: in all dimensions of a position
+    std::vector<llama_pos> in_all_dimensions(const std::vector<llama_pos> & shifts) const;
 
     // turn vectors f32 [n_embd_head_k, n_head, n] by shift, as a K-shift of this layer does
     ggml_tensor * turn(const llm_graph_context & graph, ggml_tensor * cur, ggml_tensor * shift, ggml_tensor * hadamard, int il) const;
@@ -141,6 +148,9 @@ struct llama_kv_keys {
     ggml_tensor * get_exact(int32_t il) const;
 
     void breakdown(std::map<ggml_backend_buffer_type_t, size_t> & sizes) const;
+
+    // bytes of keys and values that lie in a file, see llama-kv-file.h
+    uint64_t file_size() const;
 
     //
     // K-shift, see llama-k-shift.cpp
@@ -166,6 +176,12 @@ private:
     };
 
     key & at(uint32_t strm, uint32_t cell);
+
+    void note(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells, const llama_pos * rot);
+
+    // the position that the key at position j is rotated for while the borders are b. under recall all keys lie unrotated as soon as
+    // something is left out: they never move again, so that they don't depend on what was read and rolled back since
+    llama_pos rotation(llama_pos j, const llama_group_attn::borders & b) const { return recall && b[0] > 0 ? 0 : group_attn.rotation(j, b); }
 
     bool is_quantized() const;
 

@@ -65,6 +65,10 @@ ggml_tensor * llama_kv_keys::turn(const llm_graph_context & graph, ggml_tensor *
     return llama_k_shift_rope(graph.ctx0, kv.model, graph.cparams, cur, shift, hadamard, false, il);
 }
 
+std::vector<llama_pos> llama_kv_keys::in_all_dimensions(const std::vector<llama_pos> & shifts) const {
+    return llama_k_shift_dimensions(shifts, kv.hparams.n_pos_per_embd());
+}
+
 uint64_t llama_kv_keys::get_id(llama_seq_id seq_id, llama_pos pos) const {
     std::vector<float> cell;
 
@@ -73,6 +77,14 @@ uint64_t llama_kv_keys::get_id(llama_seq_id seq_id, llama_pos pos) const {
     }
 
     return keys[(size_t) kv.seq_to_stream[seq_id]*kv.get_size() + (size_t) cell[0]].id;
+}
+
+bool llama_kv_keys::fetches(int32_t il) const {
+    return !kv.hparams.is_swa(il) && kv.hparams.has_rope(il);
+}
+
+bool llama_kv_keys::fetches() const {
+    return std::any_of(kv.layers.begin(), kv.layers.end(), [&](const auto & layer) { return fetches(layer.il); });
 }
 
 bool llama_kv_keys::is_quantized_on_device() const {
@@ -95,12 +107,17 @@ static int64_t n_all(const llama_recall_params & p) {
     return GGML_PAD(n_far(p) + p.w + p.r, 256);
 }
 
+// spans
+static int64_t n_chosen(const llama_recall_params & p) {
+    return p.n_fetched/p.n_span;
+}
+
 static auto as_tuple(const llama_recall_params & p) {
     return std::tie(p.w, p.r, p.n_sinks, p.n_fetched, p.n_span, p.n_looks, p.n_first, p.n_keep);
 }
 
 void llama_recall_memory::breakdown(std::map<ggml_backend_buffer_type_t, size_t> & sizes) const {
-    for (const auto * copies : { means.get(), k.get(), v.get() }) {
+    for (const auto * copies : { means.get(), k.get(), v.get(), notes.get() }) {
         if (copies) {
             copies->breakdown(sizes);
         }
@@ -122,19 +139,17 @@ void llama_kv_keys::reserve_recall(llama_context * lctx, const llama_group_attn 
 
     llama_k_copies::layers layers_k, layers_v;
 
-    for (const auto & layer : kv.layers) {
-        const bool fetches = !kv.hparams.is_swa(layer.il) && kv.hparams.has_rope(layer.il);
-
-        layers_k.push_back(fetches ? layer.k : nullptr);
-        layers_v.push_back(fetches ? layer.v : nullptr);
-    }
-
-    if (p.n_fetched == 0 || std::all_of(layers_k.begin(), layers_k.end(), [](const auto * t) { return t == nullptr; })) {
+    if (p.n_fetched == 0 || !fetches()) {
         return;
     }
 
-    const auto make = [&](const llama_k_copies::layers & layers, int64_t n) {
-        auto res = std::make_shared<llama_k_copies>(layers, GGML_TYPE_F16, n, 1, n, kv.hparams.no_alloc);
+    for (const auto & layer : kv.layers) {
+        layers_k.push_back(fetches(layer.il) ? layer.k : nullptr);
+        layers_v.push_back(fetches(layer.il) ? layer.v : nullptr);
+    }
+
+    const auto make = [&](const llama_k_copies::layers & layers, int64_t n, ggml_type type = GGML_TYPE_F16) {
+        auto res = std::make_shared<llama_k_copies>(layers, type, n, 1, n, kv.hparams.no_alloc);
 
         // what is masked is read too
         for (auto & [ctx, buf] : res->ctxs_bufs) {
@@ -149,6 +164,9 @@ void llama_kv_keys::reserve_recall(llama_context * lctx, const llama_group_attn 
     fresh->k = make(layers_k, n_all(p));
     fresh->v = make(layers_v, n_all(p));
 
+    // a row holds the keys of a token
+    fresh->notes = make(layers_k, 1 + 2*n_chosen(p)/kv.hparams.n_embd_head_k(), GGML_TYPE_F32);
+
     if (p.n_first > 0) {
         fresh->means = make(layers_k, kv.get_size()/p.n_span);
     }
@@ -156,13 +174,10 @@ void llama_kv_keys::reserve_recall(llama_context * lctx, const llama_group_attn 
     recall = std::move(fresh);
 }
 
-void llama_kv_keys::get_recalled(int32_t il, ggml_tensor *& means, ggml_tensor *& k, ggml_tensor *& v) const {
-    const auto ikv = kv.map_layer_ids.at(il);
+ggml_tensor * llama_kv_keys::get_recalled(const std::shared_ptr<llama_k_copies> & copies, int32_t il) const {
+    const auto ikv = kv.map_layer_ids.find(il);
 
-    means = recall->means ? recall->means->k[ikv] : nullptr;
-
-    k = recall->k->k[ikv];
-    v = recall->v->k[ikv];
+    return copies && ikv != kv.map_layer_ids.end() ? copies->k[ikv->second] : nullptr;
 }
 
 //
@@ -257,23 +272,28 @@ public:
             return res;
         };
 
-        mask = input(GGML_TYPE_F16, n_all(p), shape.n_tokens);
+        // a shift of n vectors
+        const int64_t n_dims = keys.in_all_dimensions({ 0 }).size();
+
+        mask   = input(GGML_TYPE_F16, n_all(p), shape.n_tokens);
+        unturn = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
 
         if (shape.keeps) {
-            own   = input(GGML_TYPE_I32, shape.n_tokens, 1);
-            slots = input(GGML_TYPE_I64, shape.n_tokens, 1);
+            own      = input(GGML_TYPE_I32, shape.n_tokens, 1);
+            to_place = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
+            slots    = input(GGML_TYPE_I64, shape.n_tokens, 1);
             return;
         }
 
         const int64_t n_spans = n_kv/p.n_span;
 
-        to_look  = input(GGML_TYPE_I32, shape.n_tokens, 1);
+        to_look  = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
         looks    = input(GGML_TYPE_F32, shape.n_tokens, shape.n_looks);
         far_span = input(GGML_TYPE_F32, n_spans, 1);
         spans    = input(GGML_TYPE_F32, p.n_span, n_spans);
         sinks    = input(GGML_TYPE_F32, p.n_sinks, 1);
-        to_place = input(GGML_TYPE_I32, n_far(p), 1);
-        near     = input(GGML_TYPE_I32, n_all(p) - n_far(p), 1);
+        to_place = input(GGML_TYPE_I32, n_all(p)*n_dims, 1);
+        near     = input(GGML_TYPE_F32, n_all(p) - n_far(p), 1);
         far      = input(GGML_TYPE_F32, shape.n_first > 0 ? n_spans : n_kv, 1);
 
         far_looks = ggml_repeat_4d(ctx, far, far->ne[0], shape.n_looks, 1, 1);
@@ -298,6 +318,9 @@ public:
         shape = { keys, scheme, *ubatch };
 
         if (!shape.active) {
+            if (keys.get_recall()) {
+                keys.get_recall()->noted = false;
+            }
             return;
         }
 
@@ -312,6 +335,14 @@ public:
 
         set_mask(*ubatch);
 
+        std::vector<llama_pos> shifts;
+
+        for (int64_t i = 0; i < shape.n_tokens; ++i) {
+            shifts.push_back(-ubatch->rot()[i]);
+        }
+
+        set_shift(unturn, shifts);
+
         if (shape.keeps) {
             std::vector<float> cells;
 
@@ -325,13 +356,19 @@ public:
 
             std::vector<int64_t> places;
 
+            shifts.clear();
+
             for (llama_pos i = first; i < end; ++i) {
                 places.push_back(n_far(p) + i - border);
+                shifts.push_back(i - border);
             }
 
             set(slots, places.data());
+            set_shift(to_place, shifts);
         } else {
             set_choice(*ubatch, end);
+
+            memory.noted = true;
 
             memory.n_sure = std::min<size_t>(memory.spans.size(), shape.n_known);
             memory.chosen = shape.n_tokens == 1 ? first : -p.n_keep; // the first token of an answer looks for itself
@@ -363,9 +400,11 @@ public:
 
     recall_shape shape;
 
-    ggml_tensor * mask = nullptr; // F16 [n_all, n_tokens]
+    ggml_tensor * mask     = nullptr; // F16 [n_all, n_tokens]
+    ggml_tensor * unturn   = nullptr; // I32 [n_tokens]        turns a new key to position 0
+    ggml_tensor * to_place = nullptr; // I32 [n_all]           turns what is gathered to consecutive positions
 
-    // where a choice is kept
+    // where a choice is kept, to_place is of these
     ggml_tensor * own   = nullptr; // I32 [n_tokens]           the cells of the new keys
     ggml_tensor * slots = nullptr; // I64 [n_tokens]           where they go
 
@@ -380,10 +419,13 @@ public:
     ggml_tensor * fresh     = nullptr; // I32 [n_span*n_new]      the cells of spans whose mean key is computed
     ggml_tensor * to_mean   = nullptr; // I64 [n_new]             where it goes
     ggml_tensor * sinks     = nullptr; // F32 [n_sinks]           their cells
-    ggml_tensor * to_place  = nullptr; // I32 [n_far]             turns what is gathered to consecutive positions
-    ggml_tensor * near      = nullptr; // I32 [n_all - n_far]     their cells, the first one's where there are fewer
+    ggml_tensor * near      = nullptr; // F32 [n_all - n_far]     their cells, the first one's where there are fewer
 
 private:
+    void set_shift(ggml_tensor * t, const std::vector<llama_pos> & shifts) const {
+        set(t, keys.in_all_dimensions(shifts).data());
+    }
+
     void set_mask(const llama_ubatch & ubatch) {
         const auto & p = scheme.recall;
 
@@ -416,14 +458,15 @@ private:
             cells.resize(end);
         }
 
-        std::vector<int32_t> ints(n_tokens);
-        std::vector<float>   floats(n_tokens*shape.n_looks, 0.0f);
+        std::vector<llama_pos> shifts(n_tokens);
+        std::vector<int32_t>   ints;
+        std::vector<float>     floats(n_tokens*shape.n_looks, 0.0f);
 
         for (int64_t i = 0; i < n_tokens; ++i) {
-            ints[i] = p.w - ubatch.rot()[i];
+            shifts[i] = p.w - ubatch.rot()[i];
         }
 
-        set(to_look, ints.data());
+        set_shift(to_look, shifts);
 
         for (int64_t i = 0, first = 0; i <= n_tokens; ++i) {
             if (i == n_tokens || ubatch.pos[i]/shape.stretch != ubatch.pos[first]/shape.stretch) {
@@ -480,18 +523,18 @@ private:
 
         set(sinks, cells.data());
 
-        ints.resize(n_far(p));
+        shifts.resize(n_all(p));
 
-        for (int64_t j = 0; j < n_far(p); ++j) {
-            ints[j] = j - n_far(p);
+        for (int64_t j = 0; j < n_all(p); ++j) {
+            shifts[j] = j - n_far(p);
         }
 
-        set(to_place, ints.data());
+        set_shift(to_place, shifts);
 
-        ints.assign(cells.begin() + border, cells.end());
-        ints.resize(near->ne[0], ints[0]);
+        floats.assign(cells.begin() + border, cells.end());
+        floats.resize(near->ne[0], floats[0]);
 
-        set(near, ints.data());
+        set(near, floats.data());
     }
 };
 
@@ -532,10 +575,10 @@ static ggml_tensor * gather(ggml_context * ctx, ggml_tensor * kv, ggml_tensor * 
     return ggml_get_rows(ctx, ggml_view_2d(ctx, kv, kv->ne[0]*kv->ne[1], kv->ne[2], kv->nb[2], 0), rows);
 }
 
-// the spans that the queries look at most, in the order of the text: I32 [n_fetched/n_span]
+// the spans that the queries look at most, in the order of the text: I32 [n_chosen]. notes: receives them, and their shares
 static ggml_tensor * choose(
         const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * means,
-        ggml_tensor * look, ggml_tensor * k, float kq_scale, int il) {
+        ggml_tensor * notes, ggml_tensor * look, ggml_tensor * k, float kq_scale, int il) {
     const auto & p     = inp.scheme.recall;
     const auto & shape = inp.shape;
 
@@ -551,17 +594,14 @@ static ggml_tensor * choose(
 
     const int64_t n_spans = inp.far_span->ne[0];
 
-    const auto in_order = [&](ggml_tensor * spans) { // of any order, as F32 [1, n]
-        return ggml_get_rows(ctx, spans, ggml_argsort(ctx, ggml_reshape_1d(ctx, spans, spans->ne[1]), GGML_SORT_ORDER_ASC));
-    };
-
     const auto as_rows = [&](ggml_tensor * spans) { // I32 [n] as F32 [1, n]
         return ggml_reshape_2d(ctx, ggml_cast(ctx, spans, GGML_TYPE_F32), 1, spans->ne[0]);
     };
 
-    const int64_t n_best = p.n_fetched/p.n_span;
+    const int64_t n_best = n_chosen(p);
 
-    ggml_tensor * best;
+    ggml_tensor * best;  // F32 [1, n_best], in any order
+    ggml_tensor * worth; // the same of their shares
 
     if (shape.n_first > 0) {
         ggml_tensor * keys = ggml_view_3d(ctx, means, k->ne[0], k->ne[1], n_spans, k->ne[0]*means->nb[0], means->nb[1], 0);
@@ -583,7 +623,10 @@ static ggml_tensor * choose(
         share = ggml_reshape_1d(ctx, share, shape.n_first);
         graph.cb(share, "recall_share", il);
 
-        best = ggml_get_rows(ctx, first, ggml_top_k(ctx, share, n_best));
+        ggml_tensor * top = ggml_top_k(ctx, share, n_best);
+
+        best  = ggml_get_rows(ctx, first, top);
+        worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, shape.n_first), top);
     } else {
         ggml_tensor * share = share_of(k, inp.far_looks);
 
@@ -598,28 +641,59 @@ static ggml_tensor * choose(
         share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
         graph.cb(share, "recall_share", il);
 
-        best = as_rows(ggml_top_k(ctx, share, n_best));
+        ggml_tensor * top = ggml_top_k(ctx, share, n_best);
+
+        best  = as_rows(top);
+        worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, n_spans), top);
     }
 
-    best = ggml_cast(ctx, ggml_reshape_1d(ctx, in_order(best), n_best), GGML_TYPE_I32);
+    ggml_tensor * order = ggml_argsort(ctx, ggml_reshape_1d(ctx, best, n_best), GGML_SORT_ORDER_ASC);
+
+    best  = ggml_get_rows(ctx, best,  order);
+    worth = ggml_get_rows(ctx, worth, order);
+
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, ggml_reshape_1d(ctx, ggml_concat(ctx, best, worth, 1), 2*n_best),
+                ggml_view_1d(ctx, notes, 2*n_best, 0)));
+
+    best = ggml_cast(ctx, ggml_reshape_1d(ctx, best, n_best), GGML_TYPE_I32);
     graph.cb(best, "recall_spans", il);
 
     return best;
 }
 
-// writes what is attended to into k_all and v_all, by a new choice
+// where each layer's part of recall's memory lies
+struct recalled {
+    recalled(const llama_kv_keys & keys, int32_t il) :
+        means(keys.get_recalled(keys.get_recall()->means, il)),
+        notes(keys.get_recalled(keys.get_recall()->notes, il)),
+        k    (keys.get_recalled(keys.get_recall()->k,     il)),
+        v    (keys.get_recalled(keys.get_recall()->v,     il)) {}
+
+    ggml_tensor * means;
+    ggml_tensor * notes;
+    ggml_tensor * k;
+    ggml_tensor * v;
+};
+
+// keys f32 [n_embd_k_gqa, n] that lie unrotated, turned to their places
+static ggml_tensor * placed(const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * rows, ggml_tensor * k, ggml_tensor * rot, int il) {
+    ggml_tensor * res = ggml_reshape_3d(graph.ctx0, rows, k->ne[0], k->ne[1], rows->ne[1]);
+
+    res = inp.keys.turn(graph, res, inp.to_place, rot, il);
+
+    return ggml_reshape_2d(graph.ctx0, res, rows->ne[0], rows->ne[1]);
+}
+
+// writes what is attended to into all.k and all.v, by a new choice
 static void fetch(
-        const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * hadamard, ggml_tensor * means,
-        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, ggml_tensor * k_all, ggml_tensor * v_all, float kq_scale, int il) {
+        const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * rot, const recalled & all,
+        ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, float kq_scale, int il) {
     const auto & p     = inp.scheme.recall;
     const auto & shape = inp.shape;
 
     ggml_context * ctx = graph.ctx0;
 
     const int64_t n_head = q->ne[1];
-    const int64_t n_kv   = k->ne[2];
-
-    ggml_tensor * rot = ggml_is_quantized(k->type) ? hadamard : nullptr;
 
     if (inp.fresh) {
         ggml_tensor * mean = ggml_reshape_3d(ctx, gather(ctx, k, inp.fresh), k->ne[0]*k->ne[1], p.n_span, shape.n_new);
@@ -627,7 +701,7 @@ static void fetch(
         mean = ggml_mean(ctx, ggml_cont(ctx, ggml_permute(ctx, mean, 1, 0, 2, 3)));
         mean = ggml_reshape_2d(ctx, mean, k->ne[0]*k->ne[1], shape.n_new);
 
-        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, means, mean, inp.to_mean));
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.means, mean, inp.to_mean));
     }
 
     // the queries look from one fixed distance, the mean of a few at a time: [n_embd_head, n_looks, n_head]
@@ -644,99 +718,86 @@ static void fetch(
 
     look = ggml_permute(ctx, look, 0, 2, 1, 3);
 
-    ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, means, look, k, kq_scale, il));
+    ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, all.means, all.notes, look, k, kq_scale, il));
 
     cells = ggml_concat(ctx, inp.sinks, ggml_reshape_1d(ctx, cells, p.n_fetched), 0);
-    cells = ggml_cast(ctx, cells, GGML_TYPE_I32);
+    cells = ggml_cast(ctx, ggml_concat(ctx, cells, inp.near, 0), GGML_TYPE_I32);
 
-    const auto put = [&](ggml_tensor * all, ggml_tensor * rows, int64_t first) {
-        ggml_tensor * place = ggml_view_2d(ctx, all, all->ne[0], rows->ne[1], all->nb[1], first*all->nb[1]);
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, placed(graph, inp, gather(ctx, k, cells), k, rot, il), all.k));
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, gather(ctx, v, cells), all.v));
+}
 
-        ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, rows, place));
-    };
+// of the layers of this cache, null if this one is left alone
+static llm_graph_input_recall * input_of(const llm_graph_context & graph, const llama_kv_cache_context * mctx, int il) {
+    const auto & scheme = graph.cparams.group_attn;
 
-    ggml_tensor * k_far = ggml_reshape_3d(ctx, gather(ctx, k, cells), k->ne[0], k->ne[1], n_far(p));
+    const auto & keys = *llama_kv_keys::of(*mctx);
 
-    k_far = inp.keys.turn(graph, k_far, inp.to_place, rot, il);
+    if (scheme.recall.n_fetched == 0 || !keys.fetches(il)) {
+        return nullptr;
+    }
 
-    put(k_all, ggml_reshape_2d(ctx, k_far, k_all->ne[0], n_far(p)), 0);
-    put(v_all, gather(ctx, v, cells), 0);
+    for (const auto & input : graph.res->inputs) {
+        auto * other = dynamic_cast<llm_graph_input_recall *>(input.get());
 
-    const auto put_near = [&](ggml_tensor * all, ggml_tensor * kv) {
-        if (shape.ordered && kv->type == all->type) {
-            const int64_t n = std::min(n_all(p) - n_far(p), n_kv - shape.border);
-
-            put(all, ggml_view_2d(ctx, kv, all->ne[0], n, kv->nb[2], shape.border*kv->nb[2]), n_far(p));
-        } else {
-            put(all, gather(ctx, kv, inp.near), n_far(p));
+        if (other && &other->keys == &keys) {
+            return other;
         }
-    };
+    }
 
-    put_near(k_all, k);
-    put_near(v_all, v);
+    // there too while it is not active: it says when the plain graph can't be used any more
+    auto fresh = std::make_unique<llm_graph_input_recall>(keys, scheme, graph.ubatch);
+
+    if (fresh->shape.active) {
+        fresh->build(graph.ctx0, mctx->get_n_kv());
+    }
+
+    return (llm_graph_input_recall *) graph.res->add_input(std::move(fresh));
+}
+
+ggml_tensor * llama_recall_key(
+        const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard, ggml_tensor * k, int il) {
+    const auto * inp = input_of(graph, mctx, il);
+
+    return inp && inp->shape.active ? inp->keys.turn(graph, k, inp->unturn, hadamard, il) : k;
 }
 
 void llama_recall_attn(
         const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard,
         ggml_tensor * q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il) {
-    const auto & scheme = graph.cparams.group_attn;
+    const auto * inp = input_of(graph, mctx, il);
 
-    if (scheme.recall.n_fetched == 0 || graph.hparams.is_swa(il) || !graph.hparams.has_rope(il)) {
+    if (!inp || !inp->shape.active) {
         return;
     }
 
     ggml_context * ctx = graph.ctx0;
 
-    const auto & keys = *llama_kv_keys::of(*mctx);
+    const recalled all(inp->keys, il);
 
-    llm_graph_input_recall * inp = nullptr;
-
-    for (const auto & input : graph.res->inputs) {
-        auto * other = dynamic_cast<llm_graph_input_recall *>(input.get());
-
-        inp = other && &other->keys == &keys ? other : inp;
-    }
-
-    if (!inp) {
-        // there too while it is not active: it says when the plain graph can't be used any more
-        auto fresh = std::make_unique<llm_graph_input_recall>(keys, scheme, graph.ubatch);
-
-        if (fresh->shape.active) {
-            fresh->build(ctx, k->ne[2]);
-        }
-
-        inp = (llm_graph_input_recall *) graph.res->add_input(std::move(fresh));
-    }
-
-    if (!inp->shape.active) {
-        return;
-    }
-
-    ggml_tensor * means = nullptr;
-    ggml_tensor * k_all = nullptr;
-    ggml_tensor * v_all = nullptr;
-
-    keys.get_recalled(il, means, k_all, v_all);
+    ggml_tensor * rot = ggml_is_quantized(k->type) ? hadamard : nullptr;
 
     if (inp->shape.keeps) {
-        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, k_all, gather(ctx, k, inp->own), inp->slots));
-        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, v_all, gather(ctx, v, inp->own), inp->slots));
+        ggml_tensor * own = placed(graph, *inp, gather(ctx, k, inp->own), k, rot, il);
+
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.k, own, inp->slots));
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.v, gather(ctx, v, inp->own), inp->slots));
     } else {
-        fetch(graph, *inp, hadamard, means, q, k, v, k_all, v_all, kq_scale, il);
+        fetch(graph, *inp, rot, all, q, k, v, kq_scale, il);
     }
 
     const auto as_heads = [&](ggml_tensor * all, ggml_tensor * kv) {
         return ggml_view_3d(ctx, all, kv->ne[0], kv->ne[1], all->ne[1], kv->ne[0]*all->nb[0], all->nb[1], 0);
     };
 
-    k = as_heads(k_all, k);
-    v = as_heads(v_all, v);
+    k = as_heads(all.k, k);
+    v = as_heads(all.v, v);
 
     mask = inp->mask;
 }
 
 uint32_t llama_recall_max_nodes(const llama_cparams & cparams, const llama_hparams & hparams) {
-    return cparams.group_attn.recall.n_fetched > 0 ? 96*hparams.n_layer_all : 0;
+    return cparams.group_attn.recall.n_fetched > 0 ? 128*hparams.n_layer_all : 0;
 }
 
 //
@@ -798,4 +859,37 @@ int32_t llama_set_recall(llama_context * ctx, const llama_recall_params * params
 
 llama_recall_params llama_get_recall(const llama_context * ctx) {
     return ctx->get_cparams().group_attn.recall;
+}
+
+int32_t llama_group_attn_calls::recall_fetched(llama_context & ctx, int32_t il, int32_t * spans, float * shares, int32_t n_max) {
+    for (const auto * keys : llama_kv_keys_of(ctx.memory.get())) {
+        const auto * memory = keys->get_recall();
+
+        ggml_tensor * notes = memory && memory->noted ? keys->get_recalled(memory->notes, il) : nullptr;
+
+        if (!notes) {
+            continue;
+        }
+
+        ctx.synchronize();
+
+        const int64_t n = n_chosen(memory->params);
+
+        std::vector<float> values(2*n);
+
+        ggml_backend_tensor_get(notes, values.data(), 0, values.size()*sizeof(float));
+
+        for (int64_t i = 0; i < std::min<int64_t>(n, n_max); ++i) {
+            spans [i] = values[i];
+            shares[i] = values[n + i];
+        }
+
+        return n;
+    }
+
+    return 0;
+}
+
+int32_t llama_recall_fetched(llama_context * ctx, int32_t il, int32_t * spans, float * shares, int32_t n_max) {
+    return llama_group_attn_calls::recall_fetched(*ctx, il, spans, shares, n_max);
 }

@@ -4,7 +4,8 @@
 // layer attends to the first ones (sinks) and to those spans that the queries of this micro-batch look at most, in the order of
 // the text, at consecutive positions before the near ones. Relatives: InfLLM (arXiv:2402.04617), TokenSelect (arXiv:2411.02886).
 //
-// Far keys lie unrotated in the cache (group attention with n = infinity keeps them so) and are turned after they are gathered.
+// Keys lie unrotated in the cache and are turned after they are gathered, near ones too: what the cache holds of a text depends on
+// the text and on where its micro-batches ended, and on nothing that was read and rolled back since.
 // As long as nothing has to be left out there is no border, and the graph is the plain one.
 
 #include "llama.h"
@@ -32,6 +33,11 @@ extern "C" {
 
     // n_fetched is 0 while it is off
     LLAMA_API struct llama_recall_params llama_get_recall(const struct llama_context * ctx);
+
+    // What a layer fetched at its last choice, in the order of the text: spans[i] is tokens spans[i]*n_span and on, shares[i] the
+    // largest share of attention that one of the queries gave to a token of it, of all far text that was compared, summed over heads
+    // Writes at most n_max of them. Returns how many there are: 0 for a layer that fetches nothing, and while nothing is left out
+    LLAMA_API int32_t llama_recall_fetched(struct llama_context * ctx, int32_t il, int32_t * spans, float * shares, int32_t n_max);
 
 #ifdef __cplusplus
 }
@@ -61,6 +67,9 @@ struct llama_recall_memory {
     std::shared_ptr<llama_k_copies> means; // [n_embd_k_gqa, n_spans], null if all keys are compared
     std::shared_ptr<llama_k_copies> k;     // [n_embd_k_gqa, n_all]
     std::shared_ptr<llama_k_copies> v;     // [n_embd_v_gqa, n_all]
+    std::shared_ptr<llama_k_copies> notes; // F32, at least 2*n_fetched/n_span: the spans of the last choice, and their shares
+
+    bool noted = false; // has any choice been made for the text that is there?
 
     std::vector<uint64_t> spans;        // the last key of each span whose mean is there
     size_t                n_sure  = 0;  // those that were there before the last micro-batch
@@ -69,10 +78,14 @@ struct llama_recall_memory {
     int32_t               border  = -1; // and its border
     int32_t               chosen  = -1; // where a token that was decoded alone made the last choice
 
-    void forget() { spans.clear(); n_sure = 0; last = 0; end = border = -1; }
+    void forget() { spans.clear(); n_sure = 0; last = 0; end = border = -1; noted = false; }
 
     void breakdown(std::map<struct ggml_backend_buffer_type *, size_t> & sizes) const;
 };
+
+// The new keys f32 [n_embd_head, n_head_kv, n_tokens] as the cache holds them: unrotated once anything is left out
+ggml_tensor * llama_recall_key(
+        const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard, ggml_tensor * k, int il);
 
 // Replaces k, v and mask by those of the keys that this layer fetches, or leaves them alone
 // q: [n_embd_head, n_head, n_tokens], k and v: [n_embd_head, n_head_kv, n_kv]

@@ -22,7 +22,7 @@ N_TOKENS = 240
 RECALL = Recall(w=32, r=16, sinks=8, fetched=64, span=8, looks=2)
 FIRST_LEFT_OUT = 112  # the first position whose border lies behind more than the sinks and what is fetched
 
-KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid", "some-without-rope")
+KINDS = ("gqa", "qkv-bias", "partial-rotary", "swa", "hybrid", "some-without-rope", "mrope")
 
 # Largest and root-mean-square difference of a logit: the bounds of group attention for these cache types (test_group_attention.py).
 BOUNDS = {"f16": (5e-2, 1e-2), "q8_0": (1.0, 0.15), "q4_0": (6.0, 1.2)}
@@ -182,7 +182,43 @@ def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
         assert set(sizes) == before
 
 
+def test_what_was_fetched_can_be_asked_for(tiny_model: TinyModel) -> None:
+    path = tiny_model("gqa")
+    for recall in (RECALL, replace(RECALL, first=72)):
+        reference = RecallReference(path, recall, ())
+        tokens, _ = example(path, recall)
+        reference.logits(tokens)
+        with fetching(path, recall) as engine:
+            engine.decode(tokens[:FIRST_LEFT_OUT])
+            assert engine.fetched(0) == ([], [])
+            engine.decode(tokens[FIRST_LEFT_OUT:])
+            for layer, wanted in enumerate(reference.fetched[max(reference.fetched)]):
+                spans, shares = engine.fetched(layer)
+                assert [span * recall.span for span in spans] == wanted[:: recall.span].tolist()
+                assert all(0 < share <= 4 for share in shares)  # of as many heads
+            assert engine.fetched(99) == ([], [])
+            engine.clear()
+            engine.decode(tokens[:20])
+            assert engine.fetched(0) == ([], [])
+
+
 # What happens to the cache
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cache_type", BOUNDS)
+@pytest.mark.parametrize("kind", ["gqa", "partial-rotary", "mrope"])
+def test_a_text_that_was_rolled_back_goes_on_bit_for_bit(tiny_model: TinyModel, kind: str, cache_type: str) -> None:
+    """What the cache holds doesn't depend on what was read behind it: keys that a border has passed never moved."""
+    path, kept = tiny_model(kind), 150
+    with fetching(path, type_k=cache_type, type_v=cache_type) as engine:
+        engine.decode(text(kept))
+        fresh = engine.decode(text(60, seed=5))
+        for between in (20, 200):
+            engine.seq_rm(0, kept)
+            engine.decode(text(between, seed=9), batches=[7, 16, 1])
+            engine.seq_rm(0, kept)
+            assert np.array_equal(engine.decode(text(60, seed=5)), fresh)
 
 
 @pytest.mark.slow

@@ -167,9 +167,10 @@ class Engine:
         n_gpu_layers: int = GPU_LAYERS,
         n_threads: int = 1,
         on_node: Callable[[Node], None] | None = None,
+        kv_folder: Path | None = None,
         **context_params: float,
     ) -> None:
-        """`on_node` hears of each node of each graph that runs, from the first decode on."""
+        """`on_node` hears of each node of each graph that runs, from the first decode on. `kv_folder`: the KV cache is a file there."""
         self._model = self._ctx = None
         self._lib = library()
         self._api = api = self._lib.api
@@ -190,15 +191,27 @@ class Engine:
             setattr(params, name, value)
         if on_node:
             params.cb_eval = self._on_node = self._lib.eval_callback(on_node)
-        self._ctx = api.llama_init_from_model(self._model, params)
+        with self._lib.errors() as errors:
+            if kv_folder:
+                self._kv_folder(str(kv_folder).encode())
+            self._ctx = api.llama_init_from_model(self._model, params)
+            if kv_folder:
+                self._kv_folder(None)
         if not self._ctx:
             self.close()
-            raise RuntimeError(f"cannot make a context for {path}")
+            raise RuntimeError(f"cannot make a context for {path}: {'; '.join(errors)}")
 
         self.n_batch = n_batch
         self.n_vocab = api.llama_vocab_n_tokens(api.llama_model_get_vocab(self._model))
         self._memory = api.llama_get_memory(self._ctx)
         self._abort_callback: Any = None
+
+    def _kv_folder(self, folder: bytes | None) -> None:
+        self._lib.function("llama_set_kv_folder", None, ctypes.c_char_p)(folder)
+
+    def file_size(self) -> int:
+        """Bytes of the cache in a file."""
+        return int(self._lib.function("llama_get_kv_file_size", ctypes.c_uint64, ctypes.c_void_p)(self._ctx))
 
     def __enter__(self) -> Engine:
         return self
@@ -308,6 +321,15 @@ class Engine:
         """0, or a negative code that tells why not. fetched = 0 turns it off."""
         set_ = self._lib.function("llama_set_recall", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
         return int(set_(self._ctx, (ctypes.c_int32 * 8)(w, r, sinks, fetched, span, looks, first, keep)))
+
+    def fetched(self, layer: int, n_max: int = 64) -> tuple[list[int], list[float]]:
+        """The spans of the last choice of a layer, and their shares of attention."""
+        read = self._lib.function(
+            "llama_recall_fetched", ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32
+        )
+        spans, shares = (ctypes.c_int32 * n_max)(), (ctypes.c_float * n_max)()
+        n = min(n_max, read(self._ctx, layer, spans, shares, n_max))
+        return list(spans[:n]), list(shares[:n])
 
     # The cache. Negative positions stand for "from the start" and "to the end".
     # seq_cp, seq_add and seq_div tell whether they could do it; the stock library returns nothing there, so only tests of the

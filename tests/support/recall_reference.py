@@ -40,7 +40,8 @@ class Recall:
 
 
 class RecallReference(Reference):
-    """A tiny model that reads by recall. `margins`: for the first position of each micro-batch that leaves something out, by how much
+    """A tiny model that reads by recall. `fetched`: the tokens that each layer fetched for the micro-batch that begins there. `margins`:
+    for the first position of each micro-batch that leaves something out, by how much
     the worst span chosen beats the best one left out, in shares of attention, in the layer where that is least."""
 
     def __init__(self, path: Path, recall: Recall, cuts: Sequence[int]) -> None:
@@ -48,6 +49,7 @@ class RecallReference(Reference):
         super().__init__(path)
         self._recall, self._cuts = recall, sorted(cuts)
         self.margins: dict[int, float] = {}
+        self.fetched: dict[int, list[Array]] = {}
 
     def micro_batches(self, n_tokens: int) -> list[tuple[int, int]]:
         stops = {n_tokens, *(cut for cut in self._cuts if cut < n_tokens)}
@@ -94,6 +96,7 @@ class RecallReference(Reference):
         shares = self._share(looks, k[spans.reshape(-1)]).reshape(spans.shape).max(axis=1)
         best, second = _best(shares, recall.fetched // recall.span)
         self.margins[first] = min(margin, second, self.margins.get(first, np.inf))
+        self.fetched.setdefault(first, []).append(spans[best].reshape(-1))
         return spans[best].reshape(-1)
 
     def _share(self, looks: Array, k: Array) -> Array:
