@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -90,8 +91,10 @@ class FakeLlama:
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         expect: int | None = None,
+        stops: Sequence[int] = (),
     ) -> FakePrefill:
         wanted = list(tokens)
+        self.parts = [bytes(t for t in wanted[a:b] if t < 256) for a, b in pairwise([0, *stops, len(wanted)])]
         self.expected.append(expect or 0)
         reused = 0
         while reused < min(len(wanted), len(self.cache)) and wanted[reused] == self.cache[reused]:
@@ -116,6 +119,19 @@ class FakeLlama:
 
 def start(fake: FakeLlama, **options: Any) -> Chat:
     return Chat(cast(Any, fake), **options)
+
+
+def test_a_reading_is_told_where_documents_questions_and_answers_end() -> None:
+    fake = FakeLlama([b"Seven.", b"Eight."])
+    chat = start(fake, documents=[document()])
+    "".join(chat.ask("Which key?"))
+    front, question = fake.parts
+    assert front.rstrip().endswith(document().pages[-1].text.encode())
+    assert question.strip().startswith(b"Which key?")
+    "".join(chat.ask("And then?"))
+    assert fake.parts[0] == front
+    assert fake.parts[1:3] == [question, b"Seven."]
+    assert b"And then?" in fake.parts[3]
 
 
 def test_the_grouping_of_a_text_is_known_before_it_is_read() -> None:

@@ -24,6 +24,7 @@ TEMPERATURE_HELP = "Sharpen attention beyond the trained window L: queries at i 
 KV_TYPES = click.Choice(["auto", *AUTO_KV_TYPES])
 
 _KV_TYPE_HELP = "KV cache; auto = the first of f16, q8_0 and q4_0 that fits the free memory."
+_KV_FILE_HELP = "KV cache in a file: auto = where recall reads a text whose cache memory doesn't hold; or off, on, or a folder."
 _GPU_LAYERS_HELP = "Layers on the GPU; -1 = all, auto = what its free memory holds."
 
 threads = click.option("--threads", type=click.IntRange(1), metavar="N", help="Default: the physical cores.")
@@ -48,6 +49,7 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
         click.option("--ga-recall", type=click.IntRange(1), metavar="TOKENS",
                      help="Far tokens fetched. Default with --ga-mode recall: 2048, fewer if the trained window is small."),  # fmt: skip
         kv_type(default_kv_type),
+        click.option("--kv-file", metavar="auto|off|on|FOLDER", default=USUAL.kv_file, show_default=True, help=_KV_FILE_HELP),
         threads,
         gpu_layers,
     )
@@ -62,5 +64,5 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
 
 def taken(flags: dict[str, Any]) -> Settings:
     """Take the flags of the engine out of `flags`."""
-    names = ("ga_n", "ga_w", "ga_mode", "ga_temperature", "ga_recall", "kv_type", "threads", "gpu_layers")
+    names = ("ga_n", "ga_w", "ga_mode", "ga_temperature", "ga_recall", "kv_type", "kv_file", "threads", "gpu_layers")
     return Settings(**{name: flags.pop(name) for name in names})

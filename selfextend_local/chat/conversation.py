@@ -235,8 +235,8 @@ class Chat:
             ModelUnsupported: the chat template can't express this conversation; the chat is unchanged.
         """
         started = time.perf_counter()
-        prompt = self._prompts.tokens(self._messages(question))
-        prefill = self._prefill(prompt, progress, should_stop)
+        prompt, stops = self._prompts.laid_out(self._messages(question))
+        prefill = self._prefill(prompt, stops, progress, should_stop)
         answer = Writing(self._llm, self._prompts, self.sampling, self._llm.capacity - len(prompt))
         shown: list[str] = []
         try:
@@ -323,6 +323,7 @@ class Chat:
     def _prefill(
         self,
         prompt: Sequence[int],
+        stops: Sequence[int],
         progress: Callable[[int, int], None] | None,
         should_stop: Callable[[], bool] | None,
     ) -> Prefill:
@@ -337,7 +338,7 @@ class Chat:
         if len(prompt) + self.sampling.max_tokens > self._expect:
             self._expect = self._expected(len(prompt))
         titles = [d.title for d in self._documents]
-        return self._reader.read(prompt, self._expect, titles, progress=progress, should_stop=should_stop)
+        return self._reader.read(prompt, self._expect, titles, stops=stops, progress=progress, should_stop=should_stop)
 
 
 @dataclass(frozen=True, slots=True)

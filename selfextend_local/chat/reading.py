@@ -34,12 +34,13 @@ class PromptReader:
         expect: int,
         titles: Sequence[str] = (),
         *,
+        stops: Sequence[int] = (),
         keeps: bool = True,
         progress: Callable[[int, int], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> Prefill:
-        """Evaluate what is neither in the cache nor on disk. `expect` as for `SelfExtendLlama.prefill`; `titles` of documents, for lists
-        of what is saved. `keeps`: save now and then, and at a stop.
+        """Evaluate what is neither in the cache nor on disk. `expect` and `stops` as for `SelfExtendLlama.prefill`; `titles` of
+        documents, for lists of what is saved. `keeps`: save now and then, and at a stop.
 
         Raises ContextOverflow, Interrupted.
         """
@@ -48,7 +49,7 @@ class PromptReader:
             if keeps:
                 progress = self._autosave.checkpointing(progress, should_stop)
         try:
-            return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=expect)
+            return self._llm.prefill(prompt, progress=progress, should_stop=should_stop, expect=expect, stops=stops)
         except Interrupted:
             if keeps:
                 self.keep()

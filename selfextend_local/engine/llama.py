@@ -29,9 +29,12 @@ from selfextend_local.errors import (
     ModelUnsupported,
     SelfExtendError,
 )
-from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_LOOKS, GroupAttention
+from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
+from selfextend_local.storage.folders import make_private
 
+from .cuts import kept, micro_batch, next_stop
 from .grouping import Grouping
+from .machine import kv_place
 from .peek import ModelInfo, ModelPeek
 from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings
 from .tuned import with_profile
@@ -71,7 +74,7 @@ class Prefill:
     seconds: float
 
 
-_ASKED = ("ga_n", "ga_w", "ga_fraction", "ga_mode", "ga_recall", "n_ctx", "need_tokens", "kv_type")
+_ASKED = ("ga_n", "ga_w", "ga_fraction", "ga_mode", "ga_recall", "n_ctx", "need_tokens", "kv_type", "kv_file")
 _SCALED = (1, 2)  # linear and YaRN of enum llama_rope_scaling_type
 
 
@@ -128,6 +131,8 @@ class SelfExtendLlama(Llama):
             rotary positions gets one at most, and no groups.
         n_ctx: the size of the context, if you know better; 0 = the trained window.
         kv_type: "f16", "q8_0", "q4_0", or "auto": the first of them that fits the free memory.
+        kv_file: whether the KV cache lies in a file that the system reads and writes as it is used: "off", "on", a folder, or "auto": where
+            recall reads a text whose cache memory doesn't hold.
         n_gpu_layers: layers on the GPU, -1 = all, "auto" = as many as its free memory holds, none without a GPU.
         flash_attn: whether attention is computed without a matrix of all scores; quantised caches need it.
         load_progress: called with (percent done, 100) while the weights are loaded.
@@ -154,6 +159,7 @@ class SelfExtendLlama(Llama):
         need_tokens: int | None = None,
         n_ctx: int | None = None,
         kv_type: str = "f16",
+        kv_file: str = "auto",
         n_gpu_layers: GpuLayers = 0,
         n_threads: int | None = None,
         flash_attn: bool = True,
@@ -184,6 +190,7 @@ class SelfExtendLlama(Llama):
             ga_mode=ga_mode,
             ga_temperature=ga_temperature,
             ga_recall=ga_recall,
+            kv_file=kv_file,
         )
         with ModelPeek(model_path) as peek:
             self.info = peek.info = replace(peek.info, n_ctx_train=_window(peek.info, llama_kwargs))
@@ -199,17 +206,19 @@ class SelfExtendLlama(Llama):
         type_ = native.KV_TYPES[self.plan.kv_type]
         native.native_reason()
         try:
-            super().__init__(
-                str(model_path),
-                n_ctx=self.plan.n_ctx,
-                n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
-                n_threads=threads,
-                flash_attn=self.plan.flash_attn,
-                verbose=verbose,
-                **dict(type_k=type_, type_v=type_) | batch,
-            )
+            with native.kv_in(self._kv_folder()):
+                super().__init__(
+                    str(model_path),
+                    n_ctx=self.plan.n_ctx,
+                    n_gpu_layers=self.plan.gpu_layers if n_gpu_layers == "auto" else n_gpu_layers,
+                    n_threads=threads,
+                    flash_attn=self.plan.flash_attn,
+                    verbose=verbose,
+                    **dict(type_k=type_, type_v=type_) | batch,
+                )
         except (ValueError, AssertionError) as error:  # assertions of llama-cpp-python
-            raise ModelError(f"{model_path} can't be loaded: {native.native_reason() or error}.") from error
+            advice = " Free some disk, or take --kv-file FOLDER." if self.plan.in_file else ""
+            raise ModelError(f"{model_path} can't be loaded: {native.native_reason() or error}.{advice}") from error
         self._ga = PLAIN
         self._grouping = Grouping(self._settings, self.plan.n_ctx_train, self.info.sliding_window, self.plan.capacity)
         self._stop: Callable[[], bool] | None = None
@@ -218,6 +227,9 @@ class SelfExtendLlama(Llama):
         self._step_s = 0.0
         self._grows_at = 0
         self._held = _UNKNOWN  # the tokens whose keys, and no others, are in the cache
+        self._stops: list[int] = []  # where parts of what is held ended, see cuts.py
+        self._aim = 0  # where the last part that was begun ends
+        self._parts: Sequence[int] = ()  # the same of what is being read
         self._keeps_all_keys = native.keeps_all_keys(self._model.model)
         self._decoder = native.Decoder(self.ctx)
         self._pieces = tuple(native.Pieces(self._model.model, special) for special in (False, True))
@@ -228,6 +240,16 @@ class SelfExtendLlama(Llama):
         except SelfExtendError:
             self.close()
             raise
+
+    def _kv_folder(self) -> Path | None:
+        if not self.plan.in_file:
+            return None
+        folder = kv_place(self._settings.kv_file)
+        try:
+            make_private(folder)
+        except OSError as error:
+            raise ModelError(f"No KV cache can be kept in {folder} ({error.strerror or error}): take --kv-file FOLDER.") from error
+        return folder
 
     def _open_vocabulary(self, model_path: str | Path, **llama_kwargs: Any) -> None:
         # Tokens and pieces of a file that may have no weights: there is nothing to plan.
@@ -257,6 +279,7 @@ class SelfExtendLlama(Llama):
             need_tokens=settings.need_tokens,
             n_ctx=settings.n_ctx,
             kv_type=settings.kv_type,
+            kv_file=settings.kv_file,
             n_gpu_layers=settings.gpu_layers,
             n_threads=settings.threads,
             plan=plan,
@@ -325,10 +348,13 @@ class SelfExtendLlama(Llama):
         progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
         expect: int | None = None,
+        stops: Sequence[int] = (),
     ) -> Prefill:
         """Evaluate a prompt, less the prefix that is in the cache already.
 
         expect: the length that the text is known to reach; the group size is set for it once.
+        stops: positions, ascending, where a document or an earlier prompt or answer ends: under recall what is read up to there doesn't
+        depend on what follows.
         Raises Interrupted when `should_stop` says so: what was evaluated stays, and the next call goes on from there.
         Raises ContextOverflow, with the cache as it was.
         """
@@ -338,13 +364,14 @@ class SelfExtendLlama(Llama):
         started = time.perf_counter()
         self._expected = expect or 0
         self._plain_again_if_it_fits(len(wanted))
-        reused = self._reuse(wanted)
+        self._parts = [*(stop for stop in stops if 0 < stop < len(wanted)), len(wanted)]
         self._progress, self._stop = progress, should_stop
         try:
+            reused = self._reuse(wanted)
             if reused < len(wanted):
                 self.eval(wanted[reused:])
         finally:
-            self._progress, self._stop = None, None
+            self._progress, self._stop, self._parts = None, None, ()
         return Prefill(len(wanted), reused, len(wanted) - reused, time.perf_counter() - started)
 
     def restart(self, prefix: Sequence[int], *, expect: int) -> int:
@@ -375,11 +402,13 @@ class SelfExtendLlama(Llama):
         polls = self._stop is not None and (total > 1 or self._step_s > SECONDS_WITHOUT_POLL)
         guard = native.abort_when(self.ctx, self._stop) if self._stop and polls else nullcontext()
         started = time.perf_counter()
+        end = self.n_tokens + total
         with guard:
             while done < total:
                 if self._stop and self._stop():
                     raise self._interrupted()
-                chunk = pending[done : done + self._micro_batch(total - done)]
+                self._aim = min(end, next_stop(self._parts, self.n_tokens)) if self._parts and self._ga.recall else end
+                chunk = pending[done : done + micro_batch(self._ga, self.n_tokens, self._aim - self.n_tokens, int(self.n_batch))]
                 self._evaluate(chunk)
                 done += len(chunk)
                 if self._progress:
@@ -420,9 +449,22 @@ class SelfExtendLlama(Llama):
         self._step_s = time.perf_counter() - started
 
     def _advanced(self, end: int) -> None:
+        self._cut_stops()
+        if end >= self._aim:
+            self._stops.append(end)
         self.n_tokens = end
         self._requires_eval = False
         self._held = end
+
+    def _cut_stops(self) -> None:
+        while self._stops and self._stops[-1] > self.n_tokens:
+            self._stops.pop()
+
+    @property
+    def stops(self) -> list[int]:
+        """Where parts of what is held ended; the last is beyond it if the reading ended within a part. See cuts.py."""
+        self._cut_stops()
+        return [*self._stops, self._aim] if self._aim > self.n_tokens else list(self._stops)
 
     def _lost(self) -> npt.NDArray[np.intc]:
         """The tokens that must be read again: none, or all where the memory can't drop what an unfinished micro-batch left in it."""
@@ -500,6 +542,10 @@ class SelfExtendLlama(Llama):
         text = b"".join([pieces[token] for token in tokens])
         return text[1:] if tokens and tokens[0] == self._token_bos and text[:1] == b" " else text
 
+    def fetched(self) -> list[native.Fetched]:
+        """What each layer fetched at its last choice under recall; nothing where nothing is left out."""
+        return native.fetched(self.ctx, native.n_layers(self._model.model), self._ga.recall) if self._ga.recall else []
+
     def cached_tokens(self) -> npt.NDArray[np.int32]:
         """The tokens whose keys are in the cache: a copy, int32 (n_tokens,)."""
         return self.input_ids[: self.n_tokens].astype(np.int32, copy=True)
@@ -550,9 +596,11 @@ class SelfExtendLlama(Llama):
         """
         native.save_state(self.ctx, path, header)
 
-    def load_state_file(self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention) -> None:
+    def load_state_file(
+        self, path: Path, header_bytes: int, tokens: npt.NDArray[np.int32], group_attention: GroupAttention, stops: Sequence[int] = ()
+    ) -> None:
         """Replace what the cache holds by the state of `tokens` in a file of `save_state_file`, read with
-        `group_attention`. The file's content must have been verified.
+        `group_attention` and these `stops`. The file's content must have been verified.
 
         Raises ModelError if the context doesn't take it, OSError; the cache is empty then.
         """
@@ -566,13 +614,18 @@ class SelfExtendLlama(Llama):
             raise
         self.input_ids[: len(tokens)] = tokens
         self.n_tokens = len(tokens)
+        self._restored(stops)
+
+    def _restored(self, stops: Sequence[int]) -> None:
+        self._stops, self._aim = list(stops), max(stops, default=0)
+        self._cut_stops()
 
     def save_state(self) -> Any:
         """As Llama.save_state; the state says with which group attention it was read."""
         self._settle()
         self._lost()
         state = super().save_state()
-        state.group_attention = self._ga  # type: ignore[attr-defined]
+        state.group_attention, state.stops = self._ga, self.stops  # type: ignore[attr-defined]
         return state
 
     def load_state(self, state: Any) -> None:
@@ -583,6 +636,7 @@ class SelfExtendLlama(Llama):
         self._set_group_attention(getattr(state, "group_attention", self.group_attention_for(int(state.n_tokens))))
         super().load_state(state)
         self._held, self._grows_at = _UNKNOWN, 0
+        self._restored(getattr(state, "stops", ()))
 
     def embed(self, input: str | list[str], *args: Any, **kwargs: Any) -> Any:
         """As Llama.embed; warns of texts beyond the trained window, which are embedded by the plain model."""
@@ -697,7 +751,12 @@ class SelfExtendLlama(Llama):
     def _reuse(self, tokens: list[int]) -> int:
         """Cut the cache back to what `tokens` begins with; how many of them needn't be evaluated."""
         reused = self._common_prefix(tokens)
-        if (reused < self.n_tokens or reused == len(tokens)) and self._must_replay(reused, len(tokens)):
+        if not self._must_replay(reused, len(tokens)):
+            return reused
+        if self._ga.recall and self.can_roll_back:
+            wanted = self._parts or [len(tokens)]
+            return self._truncate(kept(self._ga, int(self.n_batch), self.stops, wanted, reused, int(self.n_tokens)))
+        if reused < self.n_tokens or reused == len(tokens):
             # The last token is evaluated again, since its logits are what the answer starts from.
             return self._truncate(min(reused, len(tokens) - 1))
         return reused
@@ -711,13 +770,6 @@ class SelfExtendLlama(Llama):
         self.n_tokens = length
         self._requires_eval = True
         return length
-
-    def _micro_batch(self, pending: int) -> int:
-        """Tokens of the next micro-batch. Under recall the last ones of a text, where the question stands, look for themselves."""
-        size = int(self.n_batch)
-        if self._ga.enabled:
-            size = self._ga.batch(int(self.n_tokens), size)
-        return min(size, pending - RECALL_LOOKS) if self._ga.recall and pending > RECALL_LOOKS else size
 
     def _interrupted(self) -> Interrupted:
         kept = "they are kept" if self.n_tokens else "nothing is kept"

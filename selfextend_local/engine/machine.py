@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import psutil
 
 from selfextend_local import native
+from selfextend_local.storage.disk import free_bytes
+from selfextend_local.storage.folders import kv_folder
 
 from .plan import Memory
 
@@ -22,6 +26,15 @@ def library_version() -> str:
     return native.library_version()
 
 
-def free_memory() -> Memory:
-    """Bytes that are free now, on the host and on GPUs. Raises LibraryError."""
-    return Memory(psutil.virtual_memory().available, native.free_gpu_memory())
+def free_memory(kv_file: str = "auto") -> Memory:
+    """Bytes that are free now, on the host, on GPUs, and where a KV cache in a file would be. Raises LibraryError."""
+    try:
+        disk = free_bytes(kv_place(kv_file))
+    except OSError:
+        disk = 0
+    return Memory(psutil.virtual_memory().available, native.free_gpu_memory(), disk)
+
+
+def kv_place(kv_file: str) -> Path:
+    """The folder that `Settings.kv_file` means."""
+    return kv_folder() if kv_file in ("auto", "on", "off") else Path(kv_file).expanduser()

@@ -78,7 +78,7 @@ class ModelPeek:
         settings = with_profile(settings, self.info.path)
         if settings.kv_type not in (*native.KV_TYPES, "auto"):
             raise ModelError(f"kv_type {settings.kv_type!r} is unknown; take auto or one of {', '.join(native.KV_TYPES)}.")
-        memory = free_memory()
+        memory = free_memory(settings.kv_file)
         info = self.info
         if f"{info.architecture}.attention.key_length_mla" in info.metadata:
             settings = replace(settings, groups_only="recall takes no compressed keys (MLA)")
@@ -138,11 +138,13 @@ class _Measurement:
             kv_type=shape.kv_type,
             flash_attn=shape.flash_attn,
             group_attention=self._group_attention(shape),
+            in_file=shape.in_file,
         )
         if found is None:
             return None
         host, gpu = found
-        return Use(host.kv_cache + gpu.kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0)
+        kv_cache = host.kv_cache + gpu.kv_cache + host.file
+        return Use(kv_cache, host.kv_cache + host.compute, gpu.total if self._on_gpu else 0, host.file)
 
     def __enter__(self) -> _Measurement:
         return self

@@ -12,6 +12,7 @@ from typing import Literal
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
 from selfextend_local.positions import (
+    RECALL_FIRST,
     RECALL_REACH,
     RELIABLE_FRACTION,
     GroupAttention,
@@ -36,6 +37,9 @@ MEMORY_SHARE = 0.9
 AUTO_KV_TYPES = ("f16", "q8_0", "q4_0")
 """What kv_type "auto" means: the first that fits. Each takes about half of the one before, and loses a little more."""
 
+_HELD = RECALL_FIRST + (1 << 13)
+"""Tokens of a KV cache in a file that memory should hold."""
+
 _PADDING = 256
 _MIB = 1 << 20
 
@@ -51,7 +55,8 @@ class Settings:
     progressive below while n is chosen too, and the paper's two levels for an n that was given. `groups_only`: why the
     automatic choice can't recall.
     `ga_fraction` None means RELIABLE_FRACTION. `kv_type` "auto" is the first of AUTO_KV_TYPES that fits; `gpu_layers` "auto"
-    as many as the GPU's free memory holds, -1 all. `threads` None: the physical cores. `ga_temperature` is as in
+    as many as the GPU's free memory holds, -1 all. `kv_file`: whether the KV cache lies in a file: "off", "on", a folder to have it in, or
+    "auto": where recall reads a text whose cache memory doesn't hold. `threads` None: the physical cores. `ga_temperature` is as in
     `SelfExtendLlama`, None means as tuned, else 0. `tuned`: a profile of this model filled in what the user left open.
     """
 
@@ -68,6 +73,7 @@ class Settings:
     ga_temperature: float | None = None
     ga_recall: int | None = None
     groups_only: str = ""
+    kv_file: str = "auto"
 
     @property
     def chooses(self) -> bool:
@@ -93,29 +99,38 @@ class Settings:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that are free: on the host, and on GPUs (0 = there is none)."""
+    """Bytes that are free: on the host, on GPUs (0 = there is none), and on the disk for a KV cache."""
 
     host: int
     gpu: int = 0
+    disk: int = 0
 
 
 @dataclass(frozen=True)
 class Use:
-    """Bytes that a context takes: its KV cache wherever it lies; what is allocated on the host; what on GPUs, weights included."""
+    """Bytes that a context takes: its KV cache wherever it lies; what is allocated on the host; what on GPUs, weights included;
+    what of the KV cache lies in a file."""
 
     kv_cache: int
     host: int
     gpu: int = 0
+    disk: int = 0
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides how much memory a context takes: tokens, KV cache type, layers on the GPU, flash attention."""
+    """What decides how much memory a context takes: tokens, KV cache type, layers on the GPU, flash attention, a KV cache in a file."""
 
     n_ctx: int
     kv_type: str
     gpu_layers: int
     flash_attn: bool
+    in_file: bool = False
+
+    @property
+    def held(self) -> float:
+        """The share of a KV cache in a file that memory should hold: what recall compares and fetches at a time."""
+        return min(1.0, _HELD / self.n_ctx) if self.in_file else 0.0
 
 
 Measure = Callable[[Shape], Use | None]
@@ -141,12 +156,14 @@ class ContextPlan:
     flash_attn: bool = True
     reasons: tuple[str, ...] = ()
     groups_only: str = ""
+    in_file: bool = False
 
     def describe(self) -> str:
         """One line, such as "trained 8,192 → up to 31,900 tokens (n=8, w=1024), KV cache 720 MiB f16", and why where it was
         chosen from the memory at hand."""
         group = self.group_attention.label + (", tuned" if self.tuned else "")
-        size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}"
+        where = " in a file" if self.in_file else ""
+        size = "" if self.kv_bytes is None else f", KV cache {self.kv_bytes / _MIB:,.0f} MiB {self.kv_type}{where}"
         return ", ".join((f"trained {self.n_ctx_train:,} → up to {self.capacity:,} tokens ({group}){size}", *self.reasons))
 
 
@@ -230,6 +247,16 @@ def make_plan(
             with suppress(ModelError):  # not every model takes every type
                 found.append(budget.place(size, kv_type))
     chosen = found[-1]
+    asked = settings.kv_file not in ("auto", "off")
+    if asked or (settings.kv_file == "auto" and wanted is not None and not chosen.fits):
+        filed = budget.place(size, first, in_file=True)
+        there = restricted(settings, filed.shape if memory.gpu else replace(filed.shape, gpu_layers=0))
+        recalls = group_attention_for(there, min(size, most), window, sliding_window).recall > 0
+        if not recalls and not chosen.fits and asked:
+            raise budget.no_recall(chosen)
+        if asked or (recalls and filed.fits):
+            chosen = filed
+            found.append(filed)
     if wanted is None:
         chosen = _shrunk(chosen, min(window, most), budget)
     if not chosen.fits:
@@ -249,6 +276,7 @@ def make_plan(
         flash_attn=chosen.shape.flash_attn,
         reasons=budget.reasons(chosen, found),
         groups_only=settings.groups_only,
+        in_file=chosen.shape.in_file,
     )
 
 
@@ -302,12 +330,18 @@ class _Budget:
     n_layers: int
     flash_attn: bool
 
-    def place(self, n_ctx: int, kv_type: str) -> _Placed:
-        shape = Shape(n_ctx, kv_type, 0, self.flash_attn)
+    def place(self, n_ctx: int, kv_type: str, *, in_file: bool = False) -> _Placed:
+        shape = Shape(n_ctx, kv_type, 0, self.flash_attn, in_file)
         shape = replace(shape, gpu_layers=self._layers(shape))
         use = self.measure(shape)
-        fits = use is None or (use.host <= MEMORY_SHARE * self.memory.host and self._fits_gpu(use))
+        fits = use is None or (self._fits_host(use, shape) and self._fits_gpu(use) and self._fits_disk(use))
         return _Placed(shape, use, fits)
+
+    def _fits_host(self, use: Use, shape: Shape) -> bool:
+        return use.host + shape.held * use.disk <= MEMORY_SHARE * self.memory.host
+
+    def _fits_disk(self, use: Use) -> bool:
+        return use.disk <= MEMORY_SHARE * self.memory.disk
 
     def _fits_gpu(self, use: Use) -> bool:
         return use.gpu <= MEMORY_SHARE * self.memory.gpu
@@ -331,7 +365,8 @@ class _Budget:
         """What was chosen from the memory at hand, with the figures."""
         reasons = []
         first = tried[0]
-        if chosen.shape.kv_type != first.shape.kv_type and first.use is not None:
+        differs = (chosen.shape.kv_type, chosen.shape.in_file) != (first.shape.kv_type, first.shape.in_file)
+        if differs and not first.fits and first.use is not None:
             needed = f"with {first.shape.kv_type} {_mib(first.use.host)} were needed"
             reasons.append(f"since {needed} and {_mib(self.memory.host)} are free")
         if self.gpu_layers == "auto" and self.memory.gpu and chosen.use is not None:
@@ -343,15 +378,32 @@ class _Budget:
         """The error for a context that doesn't fit, with the figures and a setting that would."""
         use, shape = placed.use, placed.shape
         assert use is not None  # what can't be measured isn't refused
+        if not self._fits_disk(use):
+            return MemoryBudgetError(
+                f"A KV cache of {shape.n_ctx:,} tokens in a file needs {_mib(use.disk)} of disk, {_mib(self.memory.disk)} are free. "
+                "Take --kv-file FOLDER on another disk, --kv-type q8_0 (half of it), or a shorter text."
+            )
         if not self._fits_gpu(use):
             there = self._most_layers(shape)
             return MemoryBudgetError(
                 f"{shape.gpu_layers} layers on the GPU need {_mib(use.gpu)} there with a context of {shape.n_ctx:,} tokens, "
                 f"{_mib(self.memory.gpu)} are free. Take --gpu-layers {there} or auto, or a shorter text."
             )
+        return MemoryBudgetError(f"{self._needed(placed)} {_cheaper(shape.kv_type)}")
+
+    def no_recall(self, placed: _Placed) -> MemoryBudgetError:
+        """The error for a KV cache in a file that each token would read all of."""
         return MemoryBudgetError(
-            f"A context of {shape.n_ctx:,} tokens needs {_mib(use.host)} ({_mib(use.kv_cache)} of KV cache, "
-            f"{shape.kv_type}), {_mib(self.memory.host)} are available. {_cheaper(shape.kv_type)}"
+            f"{self._needed(placed)} In a file each token would read all of it, since recall doesn't read this text: take --ga-mode recall."
+        )
+
+    def _needed(self, placed: _Placed) -> str:
+        use, shape = placed.use, placed.shape
+        assert use is not None
+        needed = use.host + int(shape.held * use.disk)
+        return (
+            f"A context of {shape.n_ctx:,} tokens needs {_mib(needed)} ({_mib(use.kv_cache)} of KV cache, {shape.kv_type}), "
+            f"{_mib(self.memory.host)} are available."
         )
 
 
@@ -376,7 +428,7 @@ def _shrunk(placed: _Placed, least: int, budget: _Budget) -> _Placed:
     n_ctx = placed.shape.n_ctx
     while not placed.fits and n_ctx > _padded(least):
         n_ctx = max(_padded(n_ctx // 2), _padded(least))
-        placed = budget.place(n_ctx, placed.shape.kv_type)
+        placed = budget.place(n_ctx, placed.shape.kv_type, in_file=placed.shape.in_file)
     return placed
 
 

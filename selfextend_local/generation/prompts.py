@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Protocol
 
 from selfextend_local.errors import ModelUnsupported
@@ -84,10 +85,12 @@ class ModelVocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message; its content is held as the tokens that the model reads or has written."""
+    """One message; its content is held as the tokens that the model reads or has written. `parts`: how many of them there are at the
+    end of each part but the last."""
 
     role: Role
     tokens: tuple[int, ...]
+    parts: tuple[int, ...] = ()
 
 
 class TokenMemo:
@@ -171,7 +174,8 @@ class Prompts:
     def message(self, role: Role, *parts: str) -> Message:
         """A message whose content is the `parts`, one after the other, as plain characters; outer white space is removed.
         Each part is tokenised by itself, a long one once."""
-        return Message(role, tuple(token for part in _trimmed(parts) for token in self._content(part)))
+        contents = [self._content(part) for part in _trimmed(parts)]
+        return Message(role, tuple(chain.from_iterable(contents)), tuple(accumulate(map(len, contents[:-1]))))
 
     def _content(self, text: str) -> Sequence[int]:
         if self._memo is None:
@@ -208,17 +212,29 @@ class Prompts:
         Raises:
             ModelUnsupported: the template refuses or drops the messages.
         """
+        return self.laid_out(messages)[0]
+
+    def laid_out(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """The prompt as `tokens` has it, and its stops: how many tokens there are where a part of a message ends, or an answer or what
+        it answers."""
         messages = self._folded(messages)
         self._rendered.keep([m.role for m in messages])
         answers = [i for i, m in enumerate(messages) if m.role == "assistant"]
-        tokens = self._with_bos(self._filled(messages[: answers[0]] if answers else messages))
+        tokens, stops = self._filled(messages[: answers[0]] if answers else messages)
+        n_filled = len(tokens)
+        tokens = self._with_bos(tokens)
+        stops = [stop + len(tokens) - n_filled for stop in stops]
         for i, end in zip(answers, [*answers[1:], len(messages)], strict=False):
+            stops.append(len(tokens))
             tokens += messages[i].tokens
-            tokens += self._filled(messages[:end], after=i)
-        return tokens
+            stops.append(len(tokens))
+            more, within = self._filled(messages[:end], after=i)
+            stops += [len(tokens) + stop for stop in within]
+            tokens += more
+        return tokens, stops
 
-    def _filled(self, messages: Sequence[Message], after: int | None = None) -> list[int]:
-        """The tokens of the rendered `messages`, or of what comes after the content of message `after`."""
+    def _filled(self, messages: Sequence[Message], after: int | None = None) -> tuple[list[int], list[int]]:
+        """The tokens of the rendered `messages`, or of what comes after the content of message `after`, and where parts end there."""
         try:
             pieces = self._rendered.pieces(len(messages), after)
         except TemplateRefused as error:
@@ -229,14 +245,16 @@ class Prompts:
                 f"The model's chat template drops the {messages[missing[0]].role} message: take another GGUF file."
             )
         tokens: list[int] = []
+        stops: list[int] = []
         for piece in pieces:
             if isinstance(piece, Content):
+                stops += [len(tokens) + end for end in messages[piece.index].parts]
                 tokens += messages[piece.index].tokens
             elif isinstance(piece, Mark):
                 tokens += self._marked(piece)
             else:
                 tokens += self._tokenize(piece, special=True, first=not tokens and after is None)
-        return tokens
+        return tokens, stops
 
     def _marked(self, mark: Mark) -> list[int]:
         token = self._id(f"{mark.value}_token_id")
@@ -261,7 +279,8 @@ class Prompts:
         gap = self._tokenize("\n\n", special=False, first=False)
         i = next((i for i, m in enumerate(rest) if m.role == "user"), None)
         if i is not None:
-            rest[i] = Message("user", (*system.tokens, *gap, *rest[i].tokens))
+            front = (*system.tokens, *gap)
+            rest[i] = Message("user", (*front, *rest[i].tokens), tuple(len(front) + end for end in rest[i].parts))
         return rest
 
     def _check_system(self) -> bool:

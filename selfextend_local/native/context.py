@@ -5,9 +5,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -73,11 +73,13 @@ REFUSALS: Mapping[Status, tuple[type[SelfExtendError], str]] = {
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes on the host, or on devices: the weights, the KV cache (or other memory), the compute buffers."""
+    """Bytes on the host, or on devices: the weights, the KV cache (or other memory), the compute buffers; `file`: of the KV cache in
+    a file, in none of the others."""
 
     weights: int
     kv_cache: int
     compute: int
+    file: int = 0
 
     @property
     def total(self) -> int:
@@ -257,6 +259,55 @@ def clear_memory(context: Any) -> None:
     llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
 
 
+@contextmanager
+def kv_in(folder: Path | None) -> Iterator[None]:
+    """Contexts that are made meanwhile, by this thread, have the keys and values of the host in a file without a name in `folder`; None:
+    in memory. Where that can't be they fail, and `native_reason` says why.
+
+    Raises LibraryError on a stock library.
+    """
+    if folder is None:
+        yield
+        return
+    library.require_patched()
+    choose = bindings()._lib.llama_set_kv_folder
+    choose.argtypes, choose.restype = [ctypes.c_char_p], None
+    choose(os.fsencode(folder))
+    try:
+        yield
+    finally:
+        choose(None)
+
+
+def _file_size(context: Any) -> int:
+    size = bindings()._lib.llama_get_kv_file_size
+    size.argtypes, size.restype = [ctypes.c_void_p], ctypes.c_uint64
+    return int(size(context))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a layer fetched under recall: of each span its first token, and the largest share of attention among far text that one of
+    the queries gave to a token of it, summed over heads."""
+
+    tokens: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
+def fetched(context: Any, n_layers: int, recall: int) -> list[Fetched]:
+    """Of each layer its last choice under recall of `recall` tokens; nothing for layers that fetch nothing."""
+    read = bindings()._lib.llama_recall_fetched
+    read.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32]
+    read.restype = ctypes.c_int32
+    most = recall // RECALL_SPAN
+    spans, shares = (ctypes.c_int32 * most)(), (ctypes.c_float * most)()
+    found = []
+    for layer in range(n_layers):
+        n = min(most, read(context, layer, spans, shares, most))
+        found.append(Fetched(tuple(span * RECALL_SPAN for span in spans[:n]), tuple(shares[:n])))
+    return found
+
+
 def memory_use(
     model: Any,
     *,
@@ -266,9 +317,11 @@ def memory_use(
     kv_type: str,
     flash_attn: bool,
     group_attention: GroupAttention | None = None,
+    in_file: bool = False,
 ) -> tuple[MemoryUse, MemoryUse] | None:
     """What a context on a model opened without weights would take on the host, and on GPUs; None on a library that can't tell.
 
+    in_file: with the KV cache of the host in a file, see `kv_in`.
     Under group attention a q4_0 cache keeps exact copies of w + 2r keys, which count. Raises ModelError if such a context can't be made.
     """
     llama_cpp = bindings()
@@ -283,7 +336,8 @@ def memory_use(
     params.type_k = params.type_v = KV_TYPES[kv_type]
     params.flash_attn_type = _flash_attention(flash_attn)
     native_reason()
-    context = llama_cpp.llama_init_from_model(model, params)
+    with kv_in(Path(".") if in_file else None):  # nothing is made there
+        context = llama_cpp.llama_init_from_model(model, params)
     if not context:
         raise ModelError(f"A context of {n_ctx:,} tokens with a {kv_type} KV cache can't be made: {native_reason()}.")
     try:
@@ -292,7 +346,7 @@ def memory_use(
                 set_group_attention(context, group_attention)
         parts = [ctypes.c_uint64() for _ in range(3)]
         report(context, True, *map(ctypes.byref, parts))
-        host = MemoryUse(*(part.value for part in parts))
+        host = replace(MemoryUse(*(part.value for part in parts)), file=_file_size(context) if in_file else 0)
         report(context, False, *map(ctypes.byref, parts))
         return host, MemoryUse(*(part.value for part in parts))
     finally:

@@ -50,12 +50,14 @@ _ANSWERS_KEPT = 256
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prompt that fits. `expect`: the length that it is read for. `continues`: the answer goes on with its text."""
+    """A prompt that fits. `expect`: the length that it is read for. `continues`: the answer goes on with its text. `stops`: see
+    `SelfExtendLlama.prefill`."""
 
     tokens: Sequence[int]
     expect: int
     documents: tuple[Document, ...] = ()
     continues: bool = False
+    stops: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,13 @@ class ServedModel:
     def prepared(self, messages: Sequence[tuple[Role, str]], max_tokens: int, documents: Sequence[Document] = ()) -> Prepared:
         """The prompt of a request, documents in front of its first question. Raises Refused where it doesn't fit, ModelUnsupported."""
         with self._tokenising:
-            tokens = self._tokens(messages, documents)
+            tokens, stops = self._laid_out(messages, documents)
             expect = len(tokens) + min(max_tokens, USUAL_ANSWER)
             if documents:
                 system = messages[0][1] if messages[0][0] == "system" else None
                 expect = max(expect, len(self._shared(documents, system)) + QUESTION_ROOM)
         self._check(len(tokens), "The request")
-        return Prepared(tokens, min(self.capacity, expect), tuple(documents))
+        return Prepared(tokens, min(self.capacity, expect), tuple(documents), stops=stops)
 
     def prepared_text(self, text: str, max_tokens: int) -> Prepared:
         """The prompt of a text that is to be continued, in which names of special tokens are such. Raises Refused."""
@@ -167,7 +169,8 @@ class ServedModel:
                 "messages",
             )
 
-    def _tokens(self, messages: Sequence[tuple[Role, str]], documents: Sequence[Document]) -> list[int]:
+    def _laid_out(self, messages: Sequence[tuple[Role, str]], documents: Sequence[Document]) -> tuple[list[int], list[int]]:
+        """The prompt and its stops."""
         laid = list(messages)
         if laid[0][0] != "system" and (ours := system_prompt(documents, None)):
             laid.insert(0, ("system", ours))
@@ -179,17 +182,13 @@ class ServedModel:
                 found.append(Message(role, known))
             else:
                 found.append(self.prompts.message(role, *(first_question(documents, text) if i == first else (text,))))
-        return self.prompts.tokens(found)
+        return self.prompts.laid_out(found)
 
     def _shared(self, documents: Sequence[Document], system: str | None) -> list[int]:
         """The tokens that all prompts with these documents begin with."""
         front: list[tuple[Role, str]] = [] if system is None else [("system", system)]
-        # Two questions with nothing in common show where the shared tokens end.
-        one, other = (self._tokens([*front, ("user", question)], documents) for question in ("Zq", "7"))
-        for index, (a, b) in enumerate(zip(one, other, strict=False)):
-            if a != b:
-                return one[:index]
-        return one
+        tokens, stops = self._laid_out([*front, ("user", "7")], documents)
+        return tokens[: stops[-1]]
 
     def answers(self, work: Work, prompt: Prepared, sampling: Sampling, n: int = 1) -> None:
         """Answer `n` times, each with a seed of its own; tells Reading while the prompt is read, an answer's Parts as they come, and
@@ -237,7 +236,13 @@ class ServedModel:
             # A state of every chat would soon drive those of the documents from the disk.
             keeps = bool(prompt.documents)
             return self._reader.read(
-                prompt.tokens, prompt.expect, titles, keeps=keeps, progress=progress, should_stop=work.should_stop
+                prompt.tokens,
+                prompt.expect,
+                titles,
+                stops=prompt.stops,
+                keeps=keeps,
+                progress=progress,
+                should_stop=work.should_stop,
             )
         except Interrupted:
             raise work.stopped() from None

@@ -19,7 +19,7 @@ import io
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from selfextend_local.engine.cuts import as_runs, from_runs
 from selfextend_local.positions import GroupAttention
 
 from .identity import Identity
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
 
 MAGIC = b"SXSTATE"
-FORMAT = 2
+FORMAT = 3
 """Raised when the layout of the file changes, or what the same (n, w, r) does, so that old states don't pass for new ones."""
 
 _PREFIX = 12
@@ -67,6 +68,7 @@ class Entry:
     """A saved state: the tokens that it holds, and what a context needs to be like to take it.
 
     Attributes:
+        stops: where parts of it ended, see engine/cuts.py.
         file_bytes, used: size of its file, and when it was last written or restored, in seconds since 1970.
         created: when it was written, likewise.
     """
@@ -76,6 +78,7 @@ class Entry:
     group_attention: GroupAttention
     tokens: Tokens = field(repr=False, compare=False)
     info: StateInfo
+    stops: tuple[int, ...]
     created: float
     file_bytes: int
     used: float
@@ -114,7 +117,7 @@ def entry_id(identity: Identity, ga: GroupAttention, tokens: Tokens) -> str:
 def write_entry(path: Path, llm: SelfExtendLlama, identity: Identity, info: StateInfo, created: float) -> None:
     """Write the state that `llm` holds. Raises OSError if the file can't be written in full."""
     ga, tokens = llm.group_attention, llm.cached_tokens()
-    meta = _json(identity, ga, info, created)
+    meta = _json(identity, ga, info, llm.stops, created)
     state_bytes = llm.state_bytes()
     blank = _header(0, state_bytes, tokens, meta)
     llm.save_state_file(path, blank)
@@ -153,6 +156,7 @@ def read_entry(path: Path) -> Entry:
         group_attention=GroupAttention(*meta["group_attention"]),
         tokens=np.frombuffer(rest, dtype="<i4", count=n_tokens).astype(np.int32, copy=False),
         info=StateInfo(meta["model"], tuple(meta["documents"])),
+        stops=tuple(from_runs(meta["stops"])),
         created=meta["created"],
         file_bytes=status.st_size,
         used=status.st_mtime,
@@ -171,7 +175,7 @@ def verify_state(entry: Entry) -> None:
             raise Damaged("its checksum is wrong")
 
 
-def _json(identity: Identity, ga: GroupAttention, info: StateInfo, created: float) -> bytes:
+def _json(identity: Identity, ga: GroupAttention, info: StateInfo, stops: Sequence[int], created: float) -> bytes:
     meta: Mapping[str, Any] = {
         "identity": {
             "model": identity.model,
@@ -180,6 +184,7 @@ def _json(identity: Identity, ga: GroupAttention, info: StateInfo, created: floa
             "byte_order": identity.byte_order,
         },
         "group_attention": [ga.n, ga.w, ga.r, ga.progressive, ga.recall],
+        "stops": as_runs(stops),
         "model": info.model,
         "documents": list(info.documents),
         "created": created,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 import time
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from selfextend_local.errors import ModelError, SessionError
-from selfextend_local.storage.disk import replacing, sweep
+from selfextend_local.storage.disk import free_bytes, replacing, sweep
 from selfextend_local.storage.folders import is_ours, make_private, state_folder
 from selfextend_local.storage.identity import model_identity
 
@@ -79,9 +78,8 @@ class StateCache:
         """The most bytes that the folder may take."""
         if self._max_bytes is not None:
             return self._max_bytes
-        folder = next((p for p in (self.root, *self.root.parents) if p.exists()), self.root)
         try:
-            free = shutil.disk_usage(folder).free
+            free = free_bytes(self.root)
         except OSError:
             return MAX_BYTES
         return min(MAX_BYTES, int(MAX_SHARE_OF_DISK * (free + self.total_bytes())))
@@ -225,7 +223,7 @@ class StateCache:
     def _load(self, llm: SelfExtendLlama, entry: Entry) -> bool:
         try:
             verify_state(entry)
-            llm.load_state_file(entry.path, entry.header_bytes, entry.tokens, entry.group_attention)
+            llm.load_state_file(entry.path, entry.header_bytes, entry.tokens, entry.group_attention, entry.stops)
         except Damaged as error:
             self._discard(entry.path, str(error))
             return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,12 @@ ABANDONED_SECONDS = 24 * 3600.0
 """A temporary file that old belongs to nobody, even if its process number is in use."""
 
 _TEMPORARY = re.compile(r"^\..+\.(\d+)-[0-9a-f]{8}\.tmp$")
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free where `folder` is, or would be made. Raises OSError."""
+    there = next((p for p in (folder, *folder.parents) if p.exists()), folder)
+    return shutil.disk_usage(there).free
 
 
 def append(file: int, line: bytes) -> None:

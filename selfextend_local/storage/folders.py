@@ -35,6 +35,11 @@ def model_folder() -> Path:
     return state_folder().with_name("models")
 
 
+def kv_folder() -> Path:
+    """Where KV caches lie that are in a file. The files have no names: they are gone with the process that made them."""
+    return state_folder().with_name("kv")
+
+
 def picture_folder() -> Path:
     """Where pictures of pages lie that a terminal can't show. It can be deleted at any time."""
     return state_folder().with_name("pictures")

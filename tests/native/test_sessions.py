@@ -356,3 +356,54 @@ def test_checkpoints_take_their_share_of_the_time_only(chat: Any, cache: StateCa
     during = written[:-1]  # the last is the one after the answer
     assert len(during) >= 3
     assert all(b - a >= 20 for a, b in zip(during, during[1:], strict=False))
+
+
+# Recall: a text that is read again, resumed or restored is the same to the bit
+
+RECALLING: dict[str, Any] = dict(ga_mode="recall", n_ctx=1536, kv_overrides={"llama.context_length": 512})
+"""A trained window that holds what recall attends to."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_a_document_that_is_reopened_under_recall_answers_bit_for_bit(load: Any, cache: StateCache, kv_type: str) -> None:
+    """Two questions about a document, in a process that read it and in one that restores what the first left after its answer."""
+    document, expect = 1100, 1500
+    questions = [TEXT[1100:1150], TEXT[1300:1420]]
+    prompts = [[*TEXT[:document], *question] for question in questions]
+
+    def asked(llm: SelfExtendLlama, prompt: list[int]) -> np.ndarray:
+        llm.prefill(prompt, expect=expect, stops=[document])
+        return np.array(llm.scores[len(prompt) - 1])
+
+    first = load("gqa", kv_type=kv_type, **RECALLING)
+    wanted = [asked(load("gqa", kv_type=kv_type, **RECALLING), prompt) for prompt in prompts]
+    for prompt, logits in zip([*prompts, *prompts], [*wanted, *wanted], strict=True):
+        assert_same(asked(first, prompt), logits)
+        for _ in zip(range(40), first.generate(prompt, temp=0.0), strict=False):
+            pass
+    assert cache.save(first)
+    for prompt, logits in zip(prompts, wanted, strict=True):
+        again = load("gqa", kv_type=kv_type, **RECALLING)
+        assert cache.restore(again, prompt, expect=expect) >= document
+        found = again.prefill(prompt, expect=expect, stops=[document])
+        assert found.n_evaluated <= len(prompt) - document
+        assert_same(np.array(again.scores[len(prompt) - 1]), logits)
+
+
+@pytest.mark.slow
+def test_a_reading_that_was_stopped_goes_on_bit_for_bit_under_recall(load: Any, cache: StateCache) -> None:
+    whole = load("gqa", n_batch=64, **RECALLING)
+    whole.prefill(TEXT, expect=1500)
+    for stop_after in (300, 1000, 1460):
+        llm = load("gqa", n_batch=64, **RECALLING)
+        with pytest.raises(Interrupted):
+            llm.prefill(TEXT, expect=1500, should_stop=lambda llm=llm, n=stop_after: llm.n_tokens >= n)
+        assert 0 < llm.n_tokens < len(TEXT)
+        cache.save(llm)
+        again = load("gqa", n_batch=64, **RECALLING)
+        assert cache.restore(again, TEXT, expect=1500)
+        for one in (llm, again):
+            n_held = int(one.n_tokens)
+            assert one.prefill(TEXT, expect=1500).n_reused == n_held
+            assert_same(one.scores[n_held : len(TEXT)], whole.scores[n_held : len(TEXT)])

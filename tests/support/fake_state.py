@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ class FakeState:
     n_ctx: int = 100_000
     bytes_per_token: int = 64
     refuses: bool = False
+    stops: list[int] = field(default_factory=list)
 
     @property
     def info(self) -> Any:
@@ -54,8 +56,10 @@ class FakeState:
     def save_state_file(self, path: Path, header: bytes) -> None:
         path.write_bytes(PREFIX + header + self.state())
 
-    def load_state_file(self, path: Path, header_bytes: int, tokens: np.ndarray, group_attention: GroupAttention) -> None:
-        self.tokens = []
+    def load_state_file(
+        self, path: Path, header_bytes: int, tokens: np.ndarray, group_attention: GroupAttention, stops: Sequence[int] = ()
+    ) -> None:
+        self.tokens, self.stops = [], list(stops)
         if self.refuses:
             raise ModelError("refused")
         found = path.read_bytes()[len(PREFIX) + header_bytes :]
