@@ -5,6 +5,7 @@
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
 # make wheels wheels for machines without a compiler, in dist/; VARIANTS=haswell,sse42 for some kinds of CPU only
 # make docs   the site, in build/site; it loads nothing from other hosts
+# make llama-server  llama-server from the patched source, in the cache folder, for `selfextend serve --parallel`
 # make quick  the tests that need no weights, no processes and no quarter of a second
 #
 # The patched library is compiled once (about five minutes on two cores) and its wheel kept in the user's cache folder.
@@ -24,7 +25,7 @@ PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/back
 # pytest keeps the tests that it rewrote: collecting takes half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations wheels docs clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations llama-server wheels docs clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -59,8 +60,13 @@ prove-patches: $(VENV)/installed
 sanitize: $(VENV)/installed
 	$(BIN)/python patches/sanitize.py
 
-integrations: build/integrations/installed
-	build/integrations/bin/python -m pytest tests/integrations
+integrations: build/clients/installed build/integrations/installed
+	build/clients/bin/python -m pytest tests/integrations/test_clients.py
+	build/integrations/bin/python -m pytest tests/integrations --ignore tests/integrations/test_clients.py
+
+llama-server: $(VENV)/installed
+	command -v cmake >/dev/null && command -v ninja >/dev/null || $(BIN)/pip install --quiet cmake ninja
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python patches/llama_server.py
 
 VARIANTS ?= all
 wheels: $(VENV)/installed build/wheel-tools/installed
@@ -86,18 +92,11 @@ build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
 
-build/integrations/installed: pyproject.toml $(PATCHES)
-	$(PYTHON) -m venv build/integrations
-	build/integrations/bin/pip install --quiet --upgrade pip
-	build/integrations/bin/pip install --quiet --force-reinstall --no-deps ./patches
-	build/integrations/bin/pip install --quiet -e '.[integrations]' hypothesis pytest
-	@touch $@
-
-build/docs/installed: pyproject.toml $(PATCHES)
-	$(PYTHON) -m venv build/docs
-	build/docs/bin/pip install --quiet --upgrade pip
-	build/docs/bin/pip install --quiet --force-reinstall --no-deps ./patches
-	build/docs/bin/pip install --quiet -e '.[docs]'
+build/%/installed: pyproject.toml $(PATCHES)
+	$(PYTHON) -m venv build/$*
+	build/$*/bin/pip install --quiet --upgrade pip
+	build/$*/bin/pip install --quiet --force-reinstall --no-deps ./patches
+	build/$*/bin/pip install --quiet -e '.[$*]' hypothesis pytest
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt

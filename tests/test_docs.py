@@ -32,7 +32,8 @@ _BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 ELSEWHERE = {
     r"sudo |xcode-select ": "another system",
     r"(CMAKE_ARGS=-DGGML_CUDA=on|git clone|source|cd) ": "another system, or the reader's shell",
-    r"make (demo|test|quick|lint|docs|wheels)": "Makefile",
+    r"make (demo|test|quick|lint|docs|wheels|llama-server)": "Makefile",
+    r"selfextend serve .*--parallel": "tests/test_llama_server.py",
     r"pip (install|download) ": "patches/try_wheels.py",
     r"dask |.*--scheduler ": "tests/test_batch_dask.py",
     r"llm ": "tests/integrations/test_llm_plugin.py",

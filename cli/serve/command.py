@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from ..terminal import output
 
 if TYPE_CHECKING:
     from selfextend_local.server.model import ServedModel
+    from selfextend_local.server.slots import LlamaServer
 
 _EXTRA = "`selfextend serve` needs packages that aren't installed ({}): pip install 'selfextend-local[serve]'"
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -34,6 +36,8 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--need-tokens", type=click.IntRange(1), metavar="N",
               help="Tokens of a request, its documents and its answer. Default: 4 trained windows, memory allowing.")  # fmt: skip
 @engine.engine()
+@click.option("--parallel", type=click.IntRange(1, 64), metavar="N",
+              help="Answer N requests without documents at once, by llama-server; with tools. `make llama-server` builds it.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
               help="Where to listen. One that other machines reach needs a key.")  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 = one that is free.")
@@ -53,6 +57,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @boundary
 def command(
     need_tokens: int | None,
+    parallel: int | None,
     host: str,
     port: int,
     api_key: str | None,
@@ -75,10 +80,11 @@ def command(
     Examples:
       selfextend serve
       selfextend serve --model mistral.gguf --need-tokens 32000
+      selfextend serve --need-tokens 8000 --parallel 4
       selfextend serve --host 0.0.0.0 --api-key-file key.txt
       curl http://127.0.0.1:8080/v1/models
 
-    One request is answered at a time, the others wait. Ctrl-C stops the server and keeps what was read.
+    One request is answered at a time, the others wait; but see --parallel. Ctrl-C stops the server and keeps what was read.
 
     Exit codes: 0 stopped, 1 error, 2 wrong usage.
     """
@@ -95,28 +101,39 @@ def command(
     except ImportError as error:
         raise click.ClickException(_EXTRA.format((error.name or "").partition(".")[0])) from error
     with listening(host, port, api_key) as listener:
-        model = _planned(need_tokens, cache, flags)
+        model, slots = _planned(need_tokens, parallel, max_tokens, cache, flags)
         access = Access(host, api_key, allow_host, allow_origin)
         limits = Limits(max_body, max_upload, timeout, max_tokens, ReadLimits(read_timeout, read_memory))
-        Serving(model, listener, Shelf(), access, limits, lambda: output.say(f"Ready: {_address(listener)}"), ocr=ocr).run()
+        ready = partial(output.say, f"Ready: {_address(listener)}")
+        Serving(model, listener, Shelf(), access, limits, ready, ocr=ocr, slots=slots).run()
     output.say("Stopped; what was read is kept.")
 
 
-def _planned(need_tokens: int | None, cache: bool, flags: dict[str, Any]) -> ServedModel:
+def _planned(
+    need_tokens: int | None, parallel: int | None, max_tokens: int, cache: bool, flags: dict[str, Any]
+) -> tuple[ServedModel, LlamaServer | None]:
     from selfextend_local.chat.workspace import model_path
     from selfextend_local.engine.peek import ModelPeek
+    from selfextend_local.server import slots
     from selfextend_local.server.model import ServedModel
     from selfextend_local.sessions import StateCache
 
     from ..chat.listener import SayingListener
 
+    program = slots.program() if parallel else None
     file = chosen(click.get_current_context(), flags)
     settings = replace(engine.taken(flags), need_tokens=need_tokens)
     path = model_path(ChatSettings(model=file), SayingListener())
     with ModelPeek(path) as peek:
         plan = peek.plan(settings)
+        beside = slots.slots_plan(peek, settings, parallel, plan) if parallel else None
     output.say(plan.describe())
-    return ServedModel(path, settings, plan, StateCache() if cache else None, output.say)
+    model = ServedModel(path, settings, plan, StateCache() if cache else None, output.say)
+    if program is None or beside is None:
+        return model, None
+    output.say(beside.describe())
+    command = [str(program), *slots.arguments(path, model.name, beside, settings.threads, max_tokens)]
+    return model, slots.LlamaServer(command, slots.environment(beside))
 
 
 def _address(listener: socket.socket) -> str:

@@ -95,10 +95,10 @@ class Message:
 
 class TokenMemo:
     """The tokens of long texts that were asked for lately, for all who make prompts of one model: a document is tokenised
-    once, however often it is counted and read. Holds the last texts of together at most `max_characters`."""
+    once, however often it is counted and read. Holds the last `max_texts`, of together at most `max_characters`."""
 
-    def __init__(self, max_characters: int = 32 << 20) -> None:
-        self._max_characters = max_characters
+    def __init__(self, max_characters: int = 32 << 20, max_texts: int = 4096) -> None:
+        self._max_characters, self._max_texts = max_characters, max_texts
         self._characters = 0
         self._held: dict[str, array[int]] = {}
 
@@ -111,7 +111,7 @@ class TokenMemo:
             found = array("i", tokenize())
             self._characters += len(text)
         self._held[text] = found
-        while self._characters > self._max_characters and len(self._held) > 1:
+        while (self._characters > self._max_characters and len(self._held) > 1) or len(self._held) > self._max_texts:
             oldest = next(iter(self._held))
             del self._held[oldest]
             self._characters -= len(oldest)

@@ -46,6 +46,7 @@ QUESTION_ROOM = CONVERSATION_RESERVE + USUAL_ANSWER
 """Tokens behind documents that their group size is chosen for, so that all questions about them find the same state."""
 
 _ANSWERS_KEPT = 256
+_TEXTS_KEPT = 64  # documents, and the long texts of chats, whose tokens are held
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class ServedModel:
     ) -> None:
         self.path, self.plan = path, plan
         self._settings, self._cache, self._told = settings, cache, told
-        self._memo = TokenMemo()
+        self._memo = TokenMemo(max_texts=_TEXTS_KEPT)
         self._answers: OrderedDict[str, tuple[int, ...]] = OrderedDict()
         self._tokenising = threading.Lock()
         self._forgotten = threading.Event()

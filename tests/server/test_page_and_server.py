@@ -101,3 +101,26 @@ def test_what_cant_be_read_says_why_in_place(browser: Any, server: Served) -> No
         expect(alert).to_contain_text("broken.pdf")
         tab.get_by_role("button", name="Put broken.pdf away").click()
         expect(tab.get_by_role("heading", name="Ask a long document")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str, width: int) -> None:
+    """The page empty, with an answer, and with a marked page, by the rules of axe-core."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe isn't there: pip install axe-playwright-python").Axe()
+
+    def violations(tab: Any) -> list[str]:
+        found = axe.run(tab).response["violations"]
+        return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
+
+    for tab in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
+        assert violations(tab) == []
+        drop(tab, "report.pdf", pdf)
+        expect(tab.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
+        ask(tab, "The key? 1")
+        reference = tab.get_by_role("log").get_by_role("button", name="page ii", exact=True)
+        expect(reference).to_be_visible()
+        assert violations(tab) == []
+        reference.click()
+        expect(tab.locator("#viewer-body img")).to_be_visible()
+        assert violations(tab) == []
