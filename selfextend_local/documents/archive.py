@@ -7,7 +7,9 @@ disk, and a zip within a zip is never opened.
 from __future__ import annotations
 
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,6 +21,19 @@ _LARGEST_TEXT = 64 * 2**20  # of one member that is read as text
 _LARGEST = 1024 * 2**20  # of all members together, pictures included
 _RATIO = 120  # prose deflates to a third, tables of zeros to a thousandth
 _SMALL = 4 * 2**20  # below this the ratio doesn't matter
+# What zipfile, and what unpacks for it, raises for files that are none.
+_ODD = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+)
 _ENTITY = re.compile(rb"<\0?!\0?E\0?N\0?T\0?I\0?T\0?Y")
 
 
@@ -32,7 +47,7 @@ class Archive:
         self._path = path
         try:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, IndexError) as error:
+        except _ODD as error:
             raise DocumentDamaged(f"{path} is a damaged zip file: fetch it again, or save it anew where it was made") from error
         # Some programs on Windows write backslashes where the format wants slashes.
         self._members = {info.filename.replace("\\", "/"): info for info in self._zip.infolist()}
@@ -67,7 +82,7 @@ class Archive:
         try:
             # zipfile never gives more than file_size bytes, whatever the packed data would make.
             return self._zip.read(info)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError) as error:
+        except _ODD as error:
             raise DocumentDamaged(f"{self._path} is damaged in {name}: fetch it again, or save it anew where it was made") from error
 
     def read_xml(self, name: str) -> bytes:

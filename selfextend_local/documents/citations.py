@@ -24,7 +24,7 @@ from selfextend_local.documents.search import PassageIndex
 _LABEL = r"(?:\d{1,7}|[ivxlc]+|[IVXLC]{2,}|[A-Z]{1,3}-?\d{1,5})(?![\w])"
 _DASH = r"\s*(?:-|–|—|\bto\b|\bthrough\b)\s*"
 _ITEM = rf"{_LABEL}(?:{_DASH}{_LABEL})?"
-_REFERENCE = re.compile(rf"\b(?:[Pp]ages?|PAGES?|[Pp]p?\.)\s*(?P<items>{_ITEM}(?:\s*(?:,|;|&|,?\s*\band\b)\s*{_ITEM})*)")
+_REFERENCE = re.compile(rf"\b(?:[Pp]ages?|PAGES?|[Pp]p?\.)\s*(?P<items>{_ITEM}(?:\s*(?:(?:,\s*)?\band\b|[,;&])\s*{_ITEM})*)")
 _ITEMS = re.compile(rf"(?P<first>{_LABEL})(?:{_DASH}(?P<last>{_LABEL}))?")
 _BRACKETED = re.compile(r"[\[(［【]([^\[\]()［］【】\n]{1,160})[\])］】]")
 _NAMED_PAGE = re.compile(r"\s*(?:(?P<title>[^\n]*\S)\s*[,:]\s*)?[Pp]age\s+(?P<label>[^\n]*\S)\s*")

@@ -27,7 +27,7 @@ _CANDIDATES = 6  # gutters that are looked at closely
 _LEAST_ENTRIES = 6  # of an index
 _KEY = 24  # characters of an entry that are compared
 _SORTED = 0.8  # share of the entries that the next one doesn't precede
-_ENTRY = re.compile(r"[^\W\d_].*[\s,.–-]\d{1,4}[,–-]?$|^[\d,–\s-]+$")
+_ENTRY = re.compile(r"[\W\d_]*[^\W\d_].*[\s,.–-]\d{1,4}[,–-]?$|[\d,–\s-]+$")
 _ACROSS = 0.34  # share of lines that may run across columns
 
 
@@ -203,7 +203,7 @@ def _precedes(some: Sequence[str], others: Sequence[str]) -> bool:
 
 def _names_pages(side: Sequence[Line]) -> bool:
     """Whether the lines are mostly words and then numbers."""
-    return len(side) >= _LEAST_ENTRIES and sum(bool(_ENTRY.search(x.text)) for x in side) * 3 >= len(side) * 2
+    return len(side) >= _LEAST_ENTRIES and sum(bool(_ENTRY.match(x.text)) for x in side) * 3 >= len(side) * 2
 
 
 def _aligned(some: Sequence[Line], others: Sequence[Line]) -> float:

@@ -21,6 +21,7 @@ from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.html import read_html
 from selfextend_local.documents.mail import html_of
 from selfextend_local.documents.text import decode_markup
+from selfextend_local.documents.trees import ParseError, parse_xml
 from selfextend_local.documents.word_markup import CHUNK, Numbering, Styles, plain, words
 from selfextend_local.errors import DocumentDamaged, DocumentError
 
@@ -98,7 +99,7 @@ def read_docx(path: Path, archive: Archive, data: bytes) -> WordText:
 def _prepared(archive: Archive, body: str, data: bytes) -> bytes:
     """The file with its text made plain for mammoth."""
     folder = posixpath.dirname(body)
-    root = ElementTree.fromstring(archive.read_xml(body))
+    root = parse_xml(archive.read_xml(body))
     plain(root, Numbering(_part(archive, f"{folder}/numbering.xml")), Styles(_part(archive, f"{folder}/styles.xml")))
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
@@ -112,8 +113,8 @@ def _prepared(archive: Archive, body: str, data: bytes) -> bytes:
 
 def _part(archive: Archive, name: str) -> Element | None:
     try:
-        return ElementTree.fromstring(archive.read_xml(name))
-    except (KeyError, ElementTree.ParseError):
+        return parse_xml(archive.read_xml(name))
+    except (KeyError, ParseError):
         return None
 
 

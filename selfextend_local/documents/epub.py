@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -17,6 +18,7 @@ from urllib.parse import unquote
 from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.html import Html, read_html
 from selfextend_local.documents.text import decode_markup
+from selfextend_local.documents.trees import ParseError, parse_xml
 from selfextend_local.errors import DocumentDamaged, DocumentEncrypted, DocumentError
 
 if TYPE_CHECKING:
@@ -31,6 +33,9 @@ _BARE_AMPERSAND = re.compile(rb"&(?!#\d{1,8};|#x[0-9a-fA-F]{1,8};|\w{1,32};)")
 _ENTITY = re.compile(rb"&(\w{1,32});")
 _PREFIXED = re.compile(rb"[<\s/]([A-Za-z_][\w.-]{0,40}):[A-Za-z_]")
 _ROOT = re.compile(rb"<[A-Za-z_][\w.:-]*")
+_TAG = re.compile(r"<[^<>]*")
+_ANCHOR = re.compile(r"""\s(?:id|name)\s*=\s*["']([^"'<>]+)["']""")
+_PIECES = 100  # of a title in the table of contents
 _FRONT = 200  # characters in front of a file's first chapter that are its heading, no chapter of their own
 
 
@@ -102,7 +107,8 @@ def _is_page(item: Element) -> bool:
 
 def _parts(markup: str, titles: dict[str, str]) -> Iterator[tuple[str, Html]]:
     """The chapters in one file with their titles, by the anchors that the table of contents names."""
-    places = sorted((place, title) for anchor, title in titles.items() if anchor and (place := _place(markup, anchor)) is not None)
+    anchors = _anchors(markup) if len(titles) > 1 else {}
+    places = sorted((anchors[anchor], title) for anchor, title in titles.items() if anchor in anchors)
     if len(places) < 2:
         html = read_html(markup)
         yield titles.get("") or next(iter(titles.values()), "") or html.heading, html
@@ -117,9 +123,13 @@ def _parts(markup: str, titles: dict[str, str]) -> Iterator[tuple[str, Html]]:
         yield title, read_html(markup[start:end])
 
 
-def _place(markup: str, anchor: str) -> int | None:
-    found = re.search(rf"""<[^<>]*\s(?:id|name)\s*=\s*["']{re.escape(anchor)}["']""", markup)
-    return None if found is None else found.start()
+def _anchors(markup: str) -> dict[str, int]:
+    """Where the elements begin that links can lead to, by their names."""
+    places: dict[str, int] = {}
+    for tag in _TAG.finditer(markup):
+        for name in _ANCHOR.findall(tag[0]):
+            places.setdefault(name, tag.start())
+    return places
 
 
 def _package_name(path: Path, archive: Archive) -> str:
@@ -135,16 +145,14 @@ def _package_name(path: Path, archive: Archive) -> str:
 
 
 def _xml(path: Path, archive: Archive, name: str) -> Element:
-    from xml.etree import ElementTree
-
     data = archive.read_xml(name)
     try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError):
+        return parse_xml(data)
+    except ParseError:
         pass
     try:
-        return ElementTree.fromstring(_mended(data))
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        return parse_xml(_mended(data))
+    except ParseError as error:
         raise DocumentDamaged(f"{path} is damaged in {name}, which isn't valid XML: fetch it again, or convert it anew") from error
 
 
@@ -165,7 +173,11 @@ def _character(name: bytes) -> bytes:
 
 def _all(root: Element, name: str) -> Iterator[Element]:
     """The elements called `name`, in any namespace."""
-    return (e for e in root.iter() if isinstance(e.tag, str) and e.tag.rpartition("}")[2] == name)
+    return (e for e in root.iter() if _name(e) == name)
+
+
+def _name(node: Element) -> str:
+    return node.tag.rpartition("}")[2] if isinstance(node.tag, str) else ""
 
 
 def _resolved(folder: str, reference: str) -> str:
@@ -208,10 +220,12 @@ def _contents(path: Path, archive: Archive, items: Iterable[Element], folder: st
 
 def _ncx_entries(root: Element) -> Iterator[tuple[str, str]]:
     for point in _all(root, "navPoint"):
-        title = next((text.text or "" for text in _all(point, "text")), "")
-        yield next((content.get("src", "") for content in _all(point, "content")), ""), title
+        parts = {_name(part): part for part in reversed(point)}
+        label, content = parts.get("navLabel"), parts.get("content")
+        title = next((text.text or "" for text in _all(label, "text")), "") if label is not None else ""
+        yield "" if content is None else content.get("src", ""), title
 
 
 def _nav_entries(root: Element) -> Iterator[tuple[str, str]]:
     for link in _all(root, "a"):
-        yield link.get("href", ""), "".join(link.itertext())
+        yield link.get("href", ""), "".join(islice(link.itertext(), _PIECES))

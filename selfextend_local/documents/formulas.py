@@ -10,16 +10,19 @@ import re
 from collections.abc import Iterable, Sequence
 from xml.etree.ElementTree import Element
 
-_WRAPPED = re.compile(r"^\s*\{\s*\\(?:displaystyle|textstyle|scriptstyle)\s*(.*)\}\s*$", re.DOTALL)
+_WRAPPED = re.compile(r"^\s*\{\s*\\(?:displaystyle|textstyle|scriptstyle)(.*)\}\s*$", re.DOTALL)
 _ONE_CHARACTER = re.compile(r"([\^_])\{(\w|-?\d+)\}")
 _PLAIN = re.compile(r"[\w.,'′″∞]*|\(.*\)", re.DOTALL)
 _SPACES = re.compile(r"\s+")
+_WRAPPERS = 8  # around one formula
+_NEAR = 40  # characters before a raised figure that tell what it is
 
 
 def tex(source: str) -> str:
     """TeX as it was written, without the wrappers that programs put around it."""
-    while (inner := _WRAPPED.match(source)) is not None:
-        source = inner[1]
+    for _ in range(_WRAPPERS):
+        inner = _WRAPPED.match(source)
+        source = source if inner is None else inner[1]
     return _SPACES.sub(" ", _ONE_CHARACTER.sub(r"\1\2", source)).strip()
 
 
@@ -41,7 +44,7 @@ def raised(before: str, text: str) -> str:
 
 def _ends_a_word(before: str) -> bool:
     """Whether a number raised behind `before` is that of a note: behind a word, a year or a mark, not behind 10, x or cm."""
-    before = before.rstrip("\u200b")
+    before = before[-_NEAR:].rstrip("\u200b")
     last = re.search(r"[^\W\d_]+$|[\d.,]*\d$", before)
     if last is None:
         return bool(before.strip()) and before[-1:] in ".,;:!?\"'”’»)]"
@@ -147,7 +150,8 @@ def _omml(node: Element) -> str:
         inner = _property(part.get("dPr"), "sepChr", "|").join(_omml(e) for e in node if _name(e) == "e")
         return f"{_property(part.get('dPr'), 'begChr', '(')}{inner}{_property(part.get('dPr'), 'endChr', ')')}"
     if name == "func":
-        return f"{of('fName')}{_grouped(of('e')) if _PLAIN.fullmatch(of('e')) is None else ' ' + of('e')}"
+        argument = of("e")
+        return f"{of('fName')}{' ' if _PLAIN.fullmatch(argument) else ''}{_grouped(argument)}"
     if name == "m":
         return "[" + "; ".join(_omml(row) for row in node if _name(row) == "mr") + "]"
     if name in ("mr", "eqArr"):

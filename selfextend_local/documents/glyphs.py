@@ -252,8 +252,8 @@ def logical(visual: Sequence[str]) -> str:
 # digits, o the rest.
 _CLASSES = {"L": "L", "R": "R", "AL": "R", "EN": "N", "AN": "N", "CS": "c", "ES": "s", "ET": "t", "WS": " "}
 _FROM_RIGHT = re.compile(r"R(?:[RNcsto ]*R)?")
-_FROM_LEFT = re.compile(r"t*[LN](?:[LNcsto ]*[LN])?t*(?:s(?= |$))?")
-_NUMBER = re.compile(r"t*N(?:[cst]?N)*t*(?:s(?= |$))?")  # a sign before it has its place behind it here
+_FROM_LEFT = re.compile(r"(?:(?<!t)t+)?[LN](?:[LNcsto ]*[LN])?t*(?:s(?= |$))?")
+_NUMBER = re.compile(r"(?:(?<!t)t+)?N(?:[cst]?N)*t*(?:s(?= |$))?")  # a sign before it has its place behind it here
 
 
 def _turned(chars: list[str], kinds: str, stretches: re.Pattern[str]) -> list[str]:

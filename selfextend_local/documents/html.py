@@ -10,11 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.formulas import lowered, mathml, raised, tex
 from selfextend_local.documents.numerals import counted
+from selfextend_local.documents.trees import ParseError, parse_xml
 
 _DEEPEST = 60  # tags within tags; deeper ones are dropped, their text is not
 _PATIENCE = 2e8  # unclosed "<" times characters: each makes the parser look through the rest
@@ -22,12 +24,15 @@ _UNCLOSED = re.compile(r"<(?=[^<>]*(?:<|\Z))")
 _DECLARATION = re.compile(r"<[!?][^<>]*>")
 _BLANKS = re.compile(r"\n{3,}")
 _HIDING = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
-_STRIKING = re.compile(r"text-decoration[\w-]*\s*:[^;]*line-through", re.IGNORECASE)
+_STRIKING = re.compile(r"(?:^|;)\s*text-decoration[\w-]*\s*:[^;]*line-through", re.IGNORECASE)
 _HEADING = re.compile(r"^#{1,6}[ \t]+(\S.*)$", re.MULTILINE)
 _PREFIX = re.compile(r"<(/?)[\w-]+:")
 _LONG_NUMBER = re.compile(r"&#x?[0-9a-f]{9,};?", re.IGNORECASE)  # no character has so large a number
+_ODD_HEADING = re.compile(r"h\d\d")
+_COUNTS, _COUNT = ("colspan", "start"), re.compile("[0-9]{1,6}")
 _LETTERED = re.compile(r"^[aAiI]$")
 _NO_VALUES = frozenset("hidden password submit button image file reset".split())  # noqa: SIM905
+_NEAR = 50  # nodes before a raised figure, or beside a formula, that are looked at
 _VISIBLE_SHARE = 0.05  # a page that shows less than this of its text waits for a script to show it
 
 _NOT_TEXT = frozenset(
@@ -116,10 +121,20 @@ def _put_in_line(soup: Any) -> None:
             tag.string = f"[{number}]"
     for tag in soup.find_all(["input", "select", "summary"]):
         _put_field(tag)
+    for tag in soup.find_all(lambda t: _ODD_HEADING.match(t.name) or any(name in t.attrs for name in _COUNTS)):
+        _make_usual(tag)
     for tag in soup.find_all("ol", type=_LETTERED):
         _letter(tag)
     for tag in soup.find_all(["strike", lambda t: bool(_STRIKING.search(str(t.get("style", ""))))]):
         tag.name = "s"
+
+
+def _make_usual(tag: Any) -> None:
+    """Levels of headings, and numbers in attributes, as the converter takes them."""
+    tag.name = "h6" if _ODD_HEADING.match(tag.name) else tag.name
+    for name in _COUNTS:
+        if name in tag.attrs and not _COUNT.fullmatch(str(tag[name])):
+            del tag[name]
 
 
 def _put_field(tag: Any) -> None:
@@ -154,9 +169,11 @@ def _kinds(tag: Any) -> set[str]:
 
 def _outermost_hidden(math: Any) -> Any:
     """`math`, or the outermost hidden element that holds nothing beside it: the formula is shown as a picture then."""
-    found, text = math, math.get_text().split()
+    found, text, most = math, math.get_text().split(), sum(1 for _ in math.descendants) + _NEAR
     for parent in math.parents:
-        if parent.name in (None, "[document]", "body", "html") or parent.get_text().split() != text:
+        if parent.name in (None, "[document]", "body", "html"):
+            break
+        if len(list(islice(parent.descendants, most + 1))) > most or parent.get_text().split() != text:
             break
         if _is_hidden(parent):
             found = parent
@@ -164,18 +181,16 @@ def _outermost_hidden(math: Any) -> Any:
 
 
 def _formula(math: Any) -> str:
-    from xml.etree import ElementTree
-
     try:
-        tree = ElementTree.fromstring(_PREFIX.sub(r"<\1", str(math)))
-    except ElementTree.ParseError:
+        tree = parse_xml(_PREFIX.sub(r"<\1", str(math)))
+    except ParseError:
         return str(math.get_text(" "))
     return mathml(tree)
 
 
 def _set_on_line(tag: Any) -> None:
     before = ""
-    for node in tag.previous_elements:
+    for node in islice(tag.previous_elements, _NEAR):
         if isinstance(node, str) and type(node).__name__ == "NavigableString":
             before = node + before
             if len(before) > 12 or "\n" in node:

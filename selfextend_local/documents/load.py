@@ -32,6 +32,7 @@ from selfextend_local.documents.tables import read_csv
 from selfextend_local.documents.text import decode_markup, read_text, without_base64
 from selfextend_local.documents.written import is_notebook, read_fb2, read_notebook, read_rtf
 from selfextend_local.errors import (
+    DocumentDamaged,
     DocumentEmpty,
     DocumentNotFound,
     DocumentUnsupported,
@@ -112,6 +113,13 @@ def load_bytes(data: bytes, *, progress: Progress | None = None, ocr: bool = Fal
 
 
 def _loaded(file: _Source, progress: Progress | None, ocr: bool, keep_headers: bool) -> Document:
+    try:
+        return _read(file, progress, ocr, keep_headers)
+    except RecursionError as error:
+        raise DocumentUnsupported(f"{file.name} holds parts within parts, too deep to be read: save it as PDF or text") from error
+
+
+def _read(file: _Source, progress: Progress | None, ocr: bool, keep_headers: bool) -> Document:
     head = file.head()
     if is_pdf(file.name, head):
         return _pdf_document(file, progress, ocr, keep_headers)
@@ -313,7 +321,10 @@ def _text_document(file: _Source, data: bytes) -> Document:
 
 
 def _mail_document(file: _Source, data: bytes) -> Document:
-    mail = read_mail(data)
+    try:
+        mail = read_mail(data)
+    except Exception as error:  # the standard library raises many kinds for odd headers
+        raise DocumentDamaged(f"{file.name} is a mail that can't be read: open it, and save it as PDF or text") from error
     return _written_document(file, mail.title, _pages([mail.text]), mail.notes)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -40,7 +41,8 @@ def is_mail(head: bytes, suffix: str) -> bool:
 
 
 def read_mail(data: bytes) -> Mail:
-    """The text of a mail under its headers, or of the page that a browser saved. Takes any bytes; raises nothing of its own."""
+    """The text of a mail under its headers, or of the page that a browser saved. Takes any bytes; raises what the standard library does
+    for odd headers."""
     message = message_from_bytes(data, policy=policy.default)
     assert isinstance(message, EmailMessage)
     return _read(message, 0)
@@ -74,9 +76,10 @@ def _forwarded(message: EmailMessage) -> Iterator[EmailMessage]:
 
 def html_of(data: bytes) -> str:
     """The HTML of a saved page, or ""."""
-    for part in message_from_bytes(data, policy=policy.default).walk():
-        if part.get_content_type() == "text/html":
-            return _decoded(part)
+    with suppress(Exception):  # as in _header
+        for part in message_from_bytes(data, policy=policy.default).walk():
+            if part.get_content_type() == "text/html":
+                return _decoded(part)
     return ""
 
 

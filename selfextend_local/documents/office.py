@@ -15,19 +15,20 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from selfextend_local.documents.archive import Archive
 from selfextend_local.documents.formulas import raised
 from selfextend_local.documents.numerals import counted
 from selfextend_local.documents.tables import markdown_table
+from selfextend_local.documents.trees import ParseError, outermost, parse_xml
 from selfextend_local.errors import DocumentDamaged, DocumentUnsupported
 
 MOST_CELLS = 2_000_000
-_NO_RESULT = re.compile(rb"</f>\s*(?:<v>\s*</v>|<v\s*/>)?\s*</c>|<f>[^<]*</f>\s*</c>")
+_NO_RESULT = re.compile(rb"</f>\s*(?:<v>\s*</v>\s*|<v\s*/>\s*)?</c>")
 # A format of numbers, such as #,##0.00 "€": what stands before, the digits, what stands behind.
 _NUMBER_FORM = re.compile(r"""((?:"[^"]*"|\\.|[-$€£¥+( ])*)([#0?,]+(?:\.[#0?]+)?)((?:"[^"]*"|\\.|[$€£¥%) ])*)""")
+_LONGEST_FORM = 255  # characters of a format of numbers, by the standard
 _BRACKETED = re.compile(r"\[(?:\$([^\]-]*))?[^\]]*\]")  # [$€-407] is a currency, [Red] a colour
 _UNSHOWN = re.compile(r"_.|\*.")  # room as wide as a character, a character that fills the cell
 
@@ -129,7 +130,7 @@ def read_xlsx(path: Path, archive: Archive, data: bytes) -> OfficeText:
         for sheet in book.worksheets:
             rows = []
             for row in sheet.iter_rows():
-                cells += len(row)
+                cells += max(1, len(row))
                 if cells > MOST_CELLS:
                     raise DocumentUnsupported(f"{path} holds more than {MOST_CELLS:,} cells: save the sheet that matters as CSV")
                 rows.append([_value(cell.value, cell.number_format if cell.value is not None else "") for cell in row])
@@ -165,6 +166,8 @@ def _value(value: Any, form: str = "") -> str:
 
 def _number(value: float, form: str) -> str:
     plain = f"{value:.15g}" if isinstance(value, float) else str(value)
+    if len(form) > _LONGEST_FORM:
+        return plain
     positive = _BRACKETED.sub(lambda m: m[1] or "", form.split(";")[0])
     match = _NUMBER_FORM.fullmatch(_UNSHOWN.sub("", positive))
     if match is None or form == "General" or "e" in plain:
@@ -182,14 +185,14 @@ def _number(value: float, form: str) -> str:
 def read_opendocument(path: Path, archive: Archive) -> OfficeText:
     """A text, a workbook or slides of OpenDocument (.odt, .ods, .odp). Raises DocumentDamaged, DocumentUnsupported."""
     try:
-        root = ElementTree.fromstring(archive.read_xml("content.xml"))
-    except (KeyError, ElementTree.ParseError) as error:
+        root = parse_xml(archive.read_xml("content.xml"))
+    except (KeyError, ParseError) as error:
         raise DocumentDamaged(f"{path} is an OpenDocument file that can't be read: open it and save it again") from error
     looks = _Looks(path)
     looks.learn(root)
     if "styles.xml" in archive.names:
-        with suppress(ElementTree.ParseError):
-            looks.learn(ElementTree.fromstring(archive.read_xml("styles.xml")))
+        with suppress(ParseError):
+            looks.learn(parse_xml(archive.read_xml("styles.xml")))
     body = root.find(f"{_OFFICE}body")
     inner = body[0] if body is not None and len(body) else root
     if inner.tag == f"{_OFFICE}spreadsheet":
@@ -238,8 +241,7 @@ class _Looks:
             for level in style.findall(f"{_TEXT}list-level-style-number"):
                 if form := level.get(f"{_STYLE}num-format", ""):
                     prefix, suffix = level.get(f"{_STYLE}num-prefix", ""), level.get(f"{_STYLE}num-suffix", "")
-                    start = level.get(f"{_TEXT}start-value", "1")
-                    levels[int(level.get(f"{_TEXT}level") or 1)] = _Form(form, prefix, suffix, int(start) if start.isdecimal() else 1)
+                    levels[_count(level, "level")] = _Form(form, prefix, suffix, _count(level, "start-value"))
 
     def shown(self, node: Element, before: str, text: str) -> str:
         """The text of a span as it reads behind `before`."""
@@ -250,6 +252,12 @@ class _Looks:
         return f"~~{text}~~" if struck else text
 
 
+def _count(node: Element, name: str, space: str = _TEXT) -> int:
+    """A number that an attribute states; 1 if it states none."""
+    stated = node.get(f"{space}{name}", "")
+    return int(stated) if stated.isdecimal() and len(stated) < 7 else 1
+
+
 def _blocks(looks: _Looks, node: Element, depth: int = 0) -> Iterator[str]:
     """The paragraphs, headings, lists and tables below `node`; a form feed where Word or LibreOffice began a page."""
     for child in node:
@@ -257,7 +265,7 @@ def _blocks(looks: _Looks, node: Element, depth: int = 0) -> Iterator[str]:
         if name in (f"{_TEXT}tracked-changes", f"{_OFFICE}annotation", f"{_OFFICE}forms"):
             continue
         if name == f"{_TEXT}h":
-            yield f"{'#' * min(6, int(child.get(f'{_TEXT}outline-level') or 1))} {_line(looks, child)}"
+            yield f"{'#' * min(6, _count(child, 'outline-level'))} {_line(looks, child)}"
         elif name == f"{_TEXT}p":
             yield from _paragraph(looks, child, depth)
         elif name == f"{_TEXT}list":
@@ -272,12 +280,14 @@ def _blocks(looks: _Looks, node: Element, depth: int = 0) -> Iterator[str]:
 
 def _paragraph(looks: _Looks, node: Element, depth: int) -> Iterator[str]:
     yield _line(looks, node)
-    for note in node.iter(f"{_TEXT}note"):
+    apart = list(outermost(node, f"{_TEXT}note", f"{_DRAW}text-box"))
+    for note in apart:
         citation, body = note.find(f"{_TEXT}note-citation"), note.find(f"{_TEXT}note-body")
         if body is not None:
             yield f"[{'' if citation is None else _line(looks, citation)}] {' '.join(filter(None, _blocks(looks, body, depth)))}"
-    for box in node.iter(f"{_DRAW}text-box"):
-        yield from _blocks(looks, box, depth)
+    for box in apart:
+        if box.tag == f"{_DRAW}text-box":
+            yield from _blocks(looks, box, depth)
 
 
 def _items(looks: _Looks, node: Element, depth: int, style: str = "") -> Iterator[str]:
@@ -314,7 +324,7 @@ def _inline(looks: _Looks, node: Element) -> Iterator[str]:
     yield before
     for child in node:
         if child.tag == f"{_TEXT}s":
-            yield " " * min(100, int(child.get(f"{_TEXT}c") or 1))
+            yield " " * min(100, _count(child, "c"))
         elif child.tag == f"{_TEXT}tab":
             yield " "
         elif child.tag == f"{_TEXT}line-break":
@@ -334,13 +344,13 @@ def _inline(looks: _Looks, node: Element) -> Iterator[str]:
 def _rows(looks: _Looks, table: Element) -> list[list[str]]:
     rows: list[list[str]] = []
     cells = 0
-    for row in table.iter(f"{_TABLE}table-row"):
+    for row in outermost(table, f"{_TABLE}table-row"):
         values: list[str] = []
         for cell in row:
             if cell.tag in (f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell"):
                 text = " ".join(filter(None, _blocks(looks, cell)))
                 # The empty rest of a row is written as one cell, repeated.
-                values += [text] * (min(int(cell.get(f"{_TABLE}number-columns-repeated") or 1), 10_000) if text else 1)
+                values += [text] * (min(_count(cell, "number-columns-repeated", _TABLE), 10_000) if text else 1)
         cells += len(values)
         if cells > MOST_CELLS:
             raise DocumentUnsupported(f"{looks.path} holds more than {MOST_CELLS:,} cells: save the sheet that matters as CSV")

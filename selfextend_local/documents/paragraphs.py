@@ -185,7 +185,7 @@ def _joints(page: RawPage, margin: float) -> Iterator[str]:
 def _alike(lines: Sequence[Line]) -> list[bool]:
     """Which lines are rows of a list, as of a bank statement: several in a row begin with a date or number, or end with an amount."""
     starts = [_shape(words[0]) if (words := line.text.split(maxsplit=1)) else "" for line in lines]
-    ends = ["9" if (words := line.text.rsplit(maxsplit=1)) and _AMOUNT.search(words[-1]) else "" for line in lines]
+    ends = ["9" if (words := line.text.rsplit(maxsplit=1)) and _AMOUNT.search(words[-1][-_LONGEST_WORD:]) else "" for line in lines]
     alike = [False] * len(lines)
     for shapes, least in ((starts, _ALIKE), (ends, _ALIKE)):
         start = 0
@@ -232,7 +232,7 @@ def _joint(i: int, a: Line, b: Line, typical: _Measures, in_paragraph: bool, in_
     open_end = in_paragraph and not ended and not indented
     if (runs_on or open_end) and _is_prose(i, a, typical):
         return " "
-    if _CONTENTS_ROW.search(a.text) or _is_spread(a, typical) or _is_spread(b, typical):
+    if _CONTENTS_ROW.search(a.text[-_LONGEST_WORD:]) or _is_spread(a, typical) or _is_spread(b, typical):
         return _LINE
     if indented and (short or not runs_on):
         return _PARAGRAPH

@@ -179,6 +179,8 @@ def _read_with_pdfium(path: Path, data: bytes | None, progress: Progress | None)
                 if progress is not None:
                     progress(i + 1, total)
             title = str(document.get_metadata_dict().get("Title", ""))
+        except pdfium.PdfiumError as error:
+            raise error_for(path, 6) from error
         finally:
             document.close()
     if len(failed) == total:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 _DELIMITERS = ",;\t|"
+_MOST_FILLED = 4_000_000  # cells of a table; in a larger one, one long row would lengthen all others
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:
@@ -19,11 +20,12 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     cells = [row for row in cells if any(row)]
     if not cells:
         return ""
-    used = [any(len(row) > i and row[i] for row in cells) for i in range(max(map(len, cells)))]
-    first, last = used.index(True), len(used) - used[::-1].index(True)
-    shown = [(row + [""] * last)[first:last] for row in cells]
+    used = {i for row in cells for i, cell in enumerate(row) if cell}
+    first, last = min(used), max(used) + 1
+    fill = [""] * last if len(cells) * last < _MOST_FILLED else []
+    shown = [(row + fill)[first:last] for row in cells]
     if last - first == 1:
-        return "\n".join(row[0] for row in shown)
+        return "\n".join("".join(row) for row in shown)
     head, *rest = (f"| {' | '.join(row)} |" for row in shown)
     return "\n".join([head, f"|{' --- |' * (last - first)}", *rest])
 

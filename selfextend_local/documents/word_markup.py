@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 
 from selfextend_local.documents.formulas import omml
 from selfextend_local.documents.numerals import letters, roman
+from selfextend_local.documents.trees import outermost
 
 W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -24,6 +25,7 @@ _RENAMED = {f"{W}{name}": f"{W}ins" for name in ("moveTo", "fldSimple", "customX
     f"{W}dstrike": f"{W}strike",
 }
 _DEEPEST = 20  # styles based on styles
+_LEVELS = 9  # of a list
 _LEAST_RAISED = 4  # half points
 # Boxes, ticks, bullets and arrows of the fonts that Word takes them from.
 _SIGNS = {
@@ -60,7 +62,7 @@ def plain(body: Element, numbering: Numbering, styles: Styles) -> None:
 
 def words(part: Element) -> str:
     """The text of a header or footer, without fields such as the page number, a line a paragraph."""
-    lines = ("".join(_shown(paragraph)) for paragraph in part.iter(f"{W}p"))
+    lines = ("".join(_shown(paragraph)) for paragraph in outermost(part, f"{W}p"))
     return "\n".join(line.strip() for line in lines if any(c.isalnum() for c in line))
 
 
@@ -209,7 +211,7 @@ class Numbering:
             name = number.get(f"{W}numId", "")
             self._abstract[name] = _value(number, "abstractNumId") or ""
             for override in number.findall(f"{W}lvlOverride"):
-                at = _whole(override.get(f"{W}ilvl"), 0)
+                at = _at(override.get(f"{W}ilvl"))
                 if (start := _value(override, "startOverride")) is not None:
                     self._starts.setdefault(name, {})[at] = _whole(start, 1)
                 for level in override.findall(f"{W}lvl"):
@@ -227,7 +229,7 @@ class Numbering:
         if name in (None, "0") or not levels:
             return ""
         linked = next((i for i, level in levels.items() if level.style and level.style == style), 0)
-        at = _whole(_value(own, "ilvl") or from_style[1], linked)
+        at = _at(_value(own, "ilvl") or from_style[1], linked)
         level = levels.get(at)
         if level is None or level.form in ("bullet", "none") and not _digits_in(level.text, levels):
             return ""
@@ -262,10 +264,15 @@ def _whole(text: str | None, default: int) -> int:
         return default
 
 
+def _at(text: str | None, default: int = 0) -> int:
+    """A level of a list."""
+    return min(_whole(text, default), _LEVELS - 1)
+
+
 def _level(node: Element) -> tuple[int, _Level]:
     restart = _value(node, "lvlRestart")
     legal = node.find(f"{W}isLgl")
-    return _whole(node.get(f"{W}ilvl"), 0), _Level(
+    return _at(node.get(f"{W}ilvl")), _Level(
         _whole(_value(node, "start"), 1),
         _value(node, "numFmt") or "decimal",
         _value(node, "lvlText") or "",

@@ -16,6 +16,7 @@ from xml.etree.ElementTree import Element
 
 from selfextend_local.documents.formulas import raised
 from selfextend_local.documents.html import read_html
+from selfextend_local.documents.trees import ParseError, parse_xml
 from selfextend_local.errors import DocumentDamaged
 
 _FB2 = {"title": "h2", "subtitle": "h3", "emphasis": "em", "v": "p", "text-author": "p", "cite": "blockquote", "epigraph": "blockquote"}
@@ -35,7 +36,7 @@ def read_rtf(path: Path, data: bytes) -> str:
 
 _RTF = re.compile(r"\\([a-z]+)(-?\d+)? ?|\\'[0-9a-fA-F]{2}|\\[^a-z]|[{}]|[^\\{}\r\n]+|[\r\n]+")
 _RAISED, _STRUCK, _END = "\ue010", "\ue011", "\ue012"  # for private use
-_MARKED = re.compile(f"([^{_RAISED}{_END}]{{0,12}}){_RAISED}([^{_END}]*){_END}")
+_MARKED = re.compile(f"([^{_RAISED}{_END}]{{0,12}}){_RAISED}([^{_RAISED}{_END}]*){_END}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _mark(sign: str) -> str:
 def _on_line(text: str) -> str:
     """Text with marks, as it reads on the line."""
     text = _MARKED.sub(lambda m: m[1] + raised(m[1], m[2]), text)
-    return re.sub(f"{_STRUCK}([^{_END}]*){_END}", r"~~\1~~", text).replace(_END, "").replace(_RAISED, "").replace(_STRUCK, "")
+    return re.sub(f"{_STRUCK}([^{_STRUCK}{_END}]*){_END}", r"~~\1~~", text).replace(_END, "").replace(_RAISED, "").replace(_STRUCK, "")
 
 
 def read_notebook(path: Path, text: str) -> str:
@@ -132,8 +133,8 @@ def is_notebook(text: str) -> bool:
 def read_fb2(path: Path, data: bytes) -> tuple[str, list[tuple[str, str]]]:
     """The title of a FictionBook, and its sections: their titles and texts. Raises DocumentDamaged."""
     try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        root = parse_xml(data)
+    except ParseError as error:
         raise DocumentDamaged(f"{path} is a FictionBook that isn't valid XML: fetch it again, or convert it anew") from error
     title = next((" ".join("".join(e.itertext()).split()) for e in root.iter() if _name(e) == "book-title"), "")
     return title, [section for body in root if _name(body) == "body" for section in _sections(body)]
