@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from selfextend_cli.flags.schema import SchemaFile, parsed
 from selfextend_cli.main import group
+from support.fake_state import FakeState, with_header
 
 from selfextend_local.batch.answering import prompt_of
 from selfextend_local.batch.items import from_paths, from_requests
@@ -22,6 +23,8 @@ from selfextend_local.documents import load_document
 from selfextend_local.errors import DocumentError, SelfExtendError, SessionError
 from selfextend_local.evaluation.results import Results, ResultsError
 from selfextend_local.evaluation.tasks.qa_data import read_cases
+from selfextend_local.server.refusals import Refused
+from selfextend_local.server.shelf import Shelf
 from selfextend_local.sessions import ChatStore, StateCache
 from selfextend_local.storage.folders import is_ours, make_private
 
@@ -34,6 +37,7 @@ LINES = {
     "half": '{"custom_id": "a"',
     "a surrogate": '{"custom_id": "\\ud800", "method": 1}',
     "nothing": "null",
+    "values within values": json.dumps(GOOD).replace('"hi"', "[" * 500 + "]" * 500),
 }
 
 
@@ -144,6 +148,7 @@ CHATS: dict[str, str] = {
             "system": ([], 5),
             "model_path": (5, [], "a\0b"),
             "created": (5,),
+            "updated": (5, "x", "0001-01-01T00:00:00"),
             "documents": (5, [5], [{"path": 5, "sha256": "", "title": "", "pages": 1}], [{"path": "a"}]),
             "messages": (5, [5], [{"role": "user"}], [{"role": "user", "text": 5, "tokens": ""}]),
             "unknown": (1,),
@@ -162,6 +167,68 @@ def test_a_damaged_chat_is_named_and_the_others_stay(tmp_path: Path, name: str) 
         store.load("bad")
     assert [record.name for record in store.list()] == ["good"]
     assert len(store.notes) == 1
+
+
+KEPT: dict[str, Any] = {
+    "id": f"doc-{'0' * 32}", "filename": "a.pdf", "bytes": 9, "created": 1, "n_pages": 1, "labels": ["1"], "notes": [],
+    "has_pictures": True, "suffix": ".pdf", "model": "m", "tokens": 5,
+}  # fmt: skip
+BAD_KEPT = {
+    "deep": "[" * 100_000,
+    "a list": "[]",
+    "null": "null",
+    **{f"{name}: {value!r}": json.dumps(KEPT | {name: value}) for name, value in (
+        ("created", "x"), ("created", None), ("n_pages", "1"), ("n_pages", 2), ("labels", 5), ("labels", [5]), ("notes", [None]),
+        ("bytes", []),
+        ("filename", 5), ("model", None), ("tokens", "5"), ("suffix", "/../../other"), ("id", "doc-1"), ("unknown", 1))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_KEPT)
+def test_a_damaged_document_of_the_server_costs_itself_alone(tmp_path: Path, name: str) -> None:
+    good = f"doc-{'1' * 32}"
+    (tmp_path / f"{KEPT['id']}.json").write_text(BAD_KEPT[name])
+    (tmp_path / f"{good}.json").write_text(json.dumps(KEPT | {"id": good}))
+    shelf = Shelf(tmp_path)
+    assert [kept.id for kept in shelf.all()] == [good]
+    with pytest.raises(Refused, match="send its file again"):
+        shelf.get(KEPT["id"])
+    for pages in ("[" * 100_000, "5", '{"pages": 5}'):
+        (tmp_path / f"{good}.pages").write_text(pages)
+        with pytest.raises(Refused, match="send its file again"):
+            shelf.document(good)
+
+
+def test_a_pipe_or_somebody_elses_file_is_no_document_of_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / f"{KEPT['id']}.json")
+    assert Shelf(tmp_path).all() == []
+    (tmp_path / f"{KEPT['id']}.json").unlink()
+    (tmp_path / f"{KEPT['id']}.json").write_text(json.dumps(KEPT))
+    os.mkfifo(tmp_path / f"{KEPT['id']}.pages")
+    with pytest.raises(Refused):
+        Shelf(tmp_path).document(KEPT["id"])
+    monkeypatch.setattr("selfextend_local.server.shelf.is_ours", lambda status: False)
+    assert Shelf(tmp_path).all() == []
+
+
+FORGED = [
+    {"created": "x"}, {"created": 1e300}, {"created": -1}, {"created": None}, {"model": 5}, {"documents": [5]}, {"documents": None},
+    {"group_attention": [0, 0, 0, False, 0]}, {"group_attention": ["1", 1, 1]}, {"group_attention": 5}, {"identity": []},
+    {"identity": {"model": 5, "library": "x", "settings": {}, "byte_order": "little"}},
+    {"identity": {"model": "m", "library": "x", "settings": [], "byte_order": "little"}},
+    {"created": [[[]]] * 2},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("values", FORGED, ids=lambda values: json.dumps(values)[:60])
+def test_a_state_whose_header_says_what_nobody_writes_is_removed(tmp_path: Path, values: dict[str, Any]) -> None:
+    """Its checksum is right: that of a file that somebody made."""
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" * 100)
+    cache = StateCache(tmp_path)
+    assert cache.save(FakeState(tmp_path / "m.gguf", list(range(600))))  # type: ignore[arg-type]
+    (path,) = tmp_path.glob("*.state")
+    path.write_bytes(with_header(path.read_bytes(), lambda meta: meta | values))
+    assert cache.entries() == [] and not path.exists() and "damaged" in cache.notes[0]
 
 
 def test_what_is_no_file_keeps_nobody(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def _tables(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise click.UsageError(f"{path} can't be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"{path} is no TOML: {error}.") from error
 
 

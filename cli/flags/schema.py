@@ -24,12 +24,13 @@ class SchemaFile(click.Path):
             return name
         from selfextend_local.errors import SelfExtendError
         from selfextend_local.generation.grammar import grammar_of
+        from selfextend_local.storage.plain_json import loads
 
         try:
-            schema = json.dumps(json.loads(Path(name).read_text(encoding="utf-8")))
+            schema = json.dumps(loads(Path(name).read_text(encoding="utf-8")))
         except OSError as error:
             self.fail(f"{name} can't be read: {error.strerror}.", param, ctx)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             self.fail(f"{name} is no JSON: {error}", param, ctx)
         try:
             grammar_of(schema)

@@ -21,6 +21,7 @@ import httpx
 from selfextend_local.errors import BatchError, ContextOverflow, Interrupted, SelfExtendError
 from selfextend_local.generation.completion import Completion, Progress, Prompt, ShouldStop
 from selfextend_local.generation.sampling import Sampling
+from selfextend_local.storage.plain_json import loads
 
 from .answering import Material, carry_out
 from .exchange import ExchangeError, Reply, exchange
@@ -141,10 +142,7 @@ class Server:
 
 def _parsed(reply: Reply) -> Any:
     """Raises ValueError."""
-    try:
-        return json.loads(reply.content)
-    except RecursionError as error:
-        raise ValueError("its JSON is nested too deeply") from error
+    return loads(reply.content)
 
 
 def _table(value: Any) -> dict[str, Any]:

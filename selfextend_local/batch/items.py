@@ -17,6 +17,7 @@ from typing import Any
 
 from selfextend_local.batch.outcome import Failure
 from selfextend_local.errors import BatchError
+from selfextend_local.storage.plain_json import loads
 
 SUFFIXES = frozenset({".pdf", ".txt", ".text", ".md", ".markdown", ".html", ".htm", ".xhtml", ".epub", ".docx"})
 """What is taken from a folder; a file that is named itself is read whatever its suffix."""
@@ -142,8 +143,8 @@ def from_requests(lines: Iterable[str]) -> list[Item]:
 def _request(line: str, number: int) -> Item:
     name = f"line-{number}"
     try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        request = loads(line)
+    except ValueError as error:
         reason = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         return Item(name, problem=Failure("invalid_json_line", f"Line {number} is no JSON ({reason}): {line[:60]!r}"))
     if not isinstance(request, dict):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfextend_local.errors import ContextOverflow, SelfExtendError
+from selfextend_local.storage.plain_json import loads
 from selfextend_local.summarize import Part, Summary, Usage
 
 
@@ -113,7 +114,7 @@ class Result:
 def from_line(line: str) -> Result:
     """The inverse of `to_line`. Raises ValueError if the line is none of ours."""
     try:
-        data = json.loads(line)
+        data = loads(line)
         own = data["selfextend"]
         common: dict[str, Any] = {"custom_id": str(data["custom_id"]), "key": str(own["key"]), "seconds": float(own["seconds"])}
         if data["error"] is not None:

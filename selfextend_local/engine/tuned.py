@@ -15,6 +15,7 @@ from selfextend_local.positions import GroupForm
 from selfextend_local.storage.disk import replacing
 from selfextend_local.storage.folders import PROFILES_VARIABLE, profile_folder
 from selfextend_local.storage.identity import model_identity
+from selfextend_local.storage.plain_json import loads
 
 from .plan import Settings
 
@@ -48,13 +49,13 @@ def load_profile(model: Path) -> Profile | None:
     if not profile_folder().is_dir() or not (path := profile_path(model)).is_file():
         return None
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = loads(path.read_text(encoding="utf-8"))
         found = Profile(**held | {"evidence": tuple(held.get("evidence", ()))})
         in_range = 0 < found.ga_fraction <= 1 and found.ga_w >= 1 and 0 <= found.ga_temperature <= 10
         recalls = found.ga_mode == "recall"
         if not (in_range and found.ga_mode in get_args(GroupForm) and (found.ga_recall > 0) == recalls):
             raise ValueError("its figures are out of range")
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The tuning profile {path} can't be read ({error}). Delete it, or run selfextend tune again.") from error
     return found
 

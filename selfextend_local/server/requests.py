@@ -13,6 +13,7 @@ from typing import Any
 
 from selfextend_local.generation.chat_template import Role
 from selfextend_local.generation.sampling import Sampling
+from selfextend_local.storage.plain_json import loads
 
 from .refusals import Refused, wrong
 
@@ -55,8 +56,8 @@ class ChatRequest:
 def parsed(data: bytes) -> dict[str, Any]:
     """The object that a body spells. Raises Refused."""
     try:
-        found = json.loads(data, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        found = loads(data, parse_constant=_no_number)
+    except ValueError as error:
         raise Refused(400, "invalid_json", f"The body is no JSON ({error}): send a JSON object.") from error
     if not isinstance(found, dict):
         raise Refused(400, "invalid_json", "The body is no JSON object: send one, with messages.")

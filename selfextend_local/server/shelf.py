@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ from typing import Any
 
 from selfextend_local.documents import Document
 from selfextend_local.storage.disk import replacing, sweep
-from selfextend_local.storage.folders import document_folder, make_private
+from selfextend_local.storage.folders import document_folder, is_ours, make_private
+from selfextend_local.storage.plain_json import loads
 
 from .refusals import Refused
 
@@ -86,8 +88,8 @@ class Shelf:
         try:
             if not _ID.fullmatch(id):
                 raise FileNotFoundError
-            said = json.loads((self.folder / f"{id}.json").read_text(encoding="utf-8"))
-            return Kept(**said | {"labels": tuple(said["labels"]), "notes": tuple(said["notes"])})
+            said = loads(_text(self.folder / f"{id}.json"))
+            return _checked(id, Kept(**said | {"labels": tuple(said["labels"]), "notes": tuple(said["notes"])}))
         except FileNotFoundError:
             raise Refused(404, "document_not_found", f"There is no document {id[:80]!r}: send its file to POST /v1/documents.") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
@@ -105,8 +107,8 @@ class Shelf:
 
     def _read(self, kept: Kept) -> Document:
         try:
-            return Document.from_json(json.loads((self.folder / f"{kept.id}.pages").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            return Document.from_json(loads(_text(self.folder / f"{kept.id}.pages")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise _damaged(kept.id, error) from error
 
     def file(self, kept: Kept) -> Path:
@@ -140,6 +142,25 @@ class Shelf:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise Refused(500, "disk", f"{path} can't be removed ({error.strerror}): check who owns it.") from error
+
+
+def _text(path: Path) -> str:
+    """What a file of ours holds. Raises OSError, ValueError; FileNotFoundError also for what nobody but another user can have put there."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or not is_ours(status):  # a pipe would keep whoever opens it
+        raise FileNotFoundError
+    return path.read_text(encoding="utf-8")
+
+
+def _checked(id: str, kept: Kept) -> Kept:
+    """Raises ValueError where a value isn't what the program writes."""
+    texts = (kept.filename, kept.model, kept.suffix, *kept.labels, *kept.notes)
+    numbers = (kept.bytes, kept.created, kept.n_pages, kept.tokens)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("a value in it is neither a text nor a number")
+    if kept.id != id or len(kept.labels) != kept.n_pages or suffix_of(f"a{kept.suffix}") != kept.suffix:
+        raise ValueError("its id, its labels or its suffix are none of ours")
+    return kept
 
 
 def _damaged(id: str, error: Exception) -> Refused:

@@ -21,6 +21,7 @@ import xxhash
 from selfextend_local.errors import SessionError
 from selfextend_local.storage.disk import replacing, sweep
 from selfextend_local.storage.folders import chat_folder, make_private
+from selfextend_local.storage.plain_json import loads
 
 from .turn import Turn
 
@@ -137,7 +138,7 @@ class ChatStore:
             raise SessionError(f"There is no chat named {name!r}. Saved chats: {known}.") from error
         except OSError as error:
             raise SessionError(f"{path} can't be read ({error.strerror or error}).") from error
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise SessionError(f"{path} is damaged ({_reason(error)}). Mend it, or remove it: selfextend sessions rm {name}") from error
 
     def last(self) -> ChatRecord | None:
@@ -216,11 +217,11 @@ def _to_json(record: ChatRecord) -> str:
 
 
 def _from_json(text: str, name: str) -> ChatRecord:
-    data = json.loads(text)
+    data = loads(text)
     schema = data.pop("schema")
     if schema != SCHEMA:
         raise ValueError(f"it has schema {schema}, and this program reads {SCHEMA}")
-    datetime.fromisoformat(data["updated"])
+    datetime.fromisoformat(data["updated"]).timestamp()
     messages = [ChatMessage(m["role"], m["text"], tuple(map(int, m["tokens"].split()))) for m in data.pop("messages")]
     documents = [DocumentReference(**d) for d in data.pop("documents")]
     # The file's name counts, so that a chat can be renamed by renaming its file.

@@ -30,6 +30,7 @@ import xxhash
 
 from selfextend_local.engine.cuts import as_runs, from_runs
 from selfextend_local.positions import GroupAttention
+from selfextend_local.storage.plain_json import loads
 
 from .identity import Identity
 
@@ -43,6 +44,7 @@ FORMAT = 3
 _PREFIX = 12
 _FIXED = struct.Struct("<7sBQQQII")  # magic, format, header checksum, state checksum, state_bytes, n_tokens, json_bytes
 _CHUNK = 4 << 20
+_LATEST = 1e11  # seconds since 1970: the year 5138
 
 Tokens = npt.NDArray[np.int32]
 
@@ -149,7 +151,8 @@ def read_entry(path: Path) -> Entry:
         rest = file.read(4 * n_tokens + json_bytes)
     if _header_checksum(fixed, rest) != checksum:
         raise Damaged("the checksum of its header is wrong")
-    meta = json.loads(rest[4 * n_tokens :])
+    meta = loads(rest[4 * n_tokens :])
+    _check(meta)
     return Entry(
         path=path,
         identity=Identity(**meta["identity"]),
@@ -164,6 +167,16 @@ def read_entry(path: Path) -> Entry:
         state_bytes=state_bytes,
         header_bytes=header_bytes,
     )
+
+
+def _check(meta: Any) -> None:
+    """Raises Damaged, KeyError, TypeError or AttributeError where a value isn't what `_json` writes."""
+    identity = meta["identity"]
+    texts = [meta["model"], *meta["documents"], *identity["settings"].keys(), *(identity[k] for k in ("model", "library", "byte_order"))]
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int) for n in meta["group_attention"]):
+        raise Damaged("a value in it is none that this program writes")
+    if not isinstance(meta["created"], (int, float)) or not 0 <= meta["created"] < _LATEST:
+        raise Damaged("the time in it is none")
 
 
 def verify_state(entry: Entry) -> None:

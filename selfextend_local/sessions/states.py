@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selfextend_local.errors import ModelError, SessionError
+from selfextend_local.errors import GroupAttentionError, ModelError, SessionError
 from selfextend_local.storage.disk import free_bytes, replacing, sweep
 from selfextend_local.storage.folders import is_ours, make_private, state_folder
 from selfextend_local.storage.identity import model_identity
@@ -212,7 +212,7 @@ class StateCache:
             return None
         except OSError:
             return None  # evicted by another process, or not ours to read
-        except (Damaged, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (Damaged, ValueError, KeyError, TypeError, AttributeError, GroupAttentionError) as error:
             self._discard(path, str(error))
             return None
 

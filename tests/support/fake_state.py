@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,21 @@ import numpy as np
 
 from selfextend_local.errors import ModelError
 from selfextend_local.positions import GroupAttention
+from selfextend_local.sessions import state_file
 
 PREFIX = b"llama.cpp 12"
+
+
+def with_header(data: bytes, change: Callable[[Any], Any]) -> bytes:
+    """A saved state with other values in its header, and the checksum that they need."""
+    fixed, start = state_file._FIXED, state_file._PREFIX
+    magic, version, _, *sizes, n_tokens, length = fixed.unpack_from(data, start)
+    at = start + fixed.size + 4 * n_tokens
+    meta = json.dumps(change(json.loads(data[at : at + length]))).encode()
+    rest = data[start + fixed.size : at] + meta
+    blank = fixed.pack(magic, version, 0, *sizes, n_tokens, len(meta))
+    head = fixed.pack(magic, version, state_file._header_checksum(blank, rest), *sizes, n_tokens, len(meta))
+    return data[:start] + head + rest + data[at + length :]
 
 
 @dataclass
