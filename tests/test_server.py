@@ -202,6 +202,15 @@ def test_whatever_is_asked_is_taken_or_refused(body: dict[str, Any]) -> None:
         assert request.messages and request.sampling.max_tokens >= 1 and 0 <= request.sampling.seed < 1 << 32
 
 
+@pytest.mark.parametrize("depth", [150, 300, 600, *range(880, 1000, 10)])
+def test_values_within_values_are_taken_or_refused(server: Served, depth: int) -> None:
+    """Wherever Python's readers and writers give up: one that reads a body may be far from one that writes it."""
+    schema = '{"a":' * depth + "{}" + "}" * depth
+    messages = '"messages": [{"role": "user", "content": "Which? 1"}]'
+    content = f'{{{messages}, "response_format": {{"type": "json_object", "schema": {schema}}}}}'
+    assert server.http.post("/v1/chat/completions", content=content).status_code == 400
+
+
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"temperature": NaN}', b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_no_json(server: Served, data: bytes) -> None:
     assert error_of(server.http.post("/v1/chat/completions", content=data)) == (400, "invalid_json", None)
@@ -254,6 +263,8 @@ def test_the_page_asks_nobody_else(server: Served) -> None:
 def test_a_page_of_another_site_is_refused(server: Served) -> None:
     assert error_of(server.http.get("/v1/models", headers={"host": "evil.example"})) == (403, "wrong_host", None)
     assert error_of(server.http.get("/", headers={"host": "evil.example"})) == (403, "wrong_host", None)
+    for origin in ("http://[", "http://[::1", "//", ":"):  # Python's parser raises ValueError for the first two
+        assert error_of(server.http.get("/v1/models", headers={"origin": origin})) == (403, "wrong_origin", None)
     for origin in ("https://evil.example", "null", server.url.replace("http", "https", 1).replace("127.0.0.1", "evil.example")):
         assert error_of(server.http.get("/v1/models", headers={"origin": origin})) == (403, "wrong_origin", None)
     assert server.http.get("/v1/models", headers={"origin": server.url}).status_code == 200

@@ -122,6 +122,18 @@ def test_pages_as_pictures(server: Served, document: dict[str, Any]) -> None:
     assert code_of(server.http.get(f"{pages}/1.png?width=1e9")) == (400, "invalid_value")
 
 
+@pytest.mark.parametrize("number", ["0", "2.5", "9" * 5000, "-1", "x", "²", "%00"])
+def test_odd_numbers_of_pages_are_refused(server: Served, document: dict[str, Any], number: str) -> None:
+    for suffix in ("", ".png"):
+        answer = server.http.get(f"/v1/documents/{document['id']}/pages/{number}{suffix}")
+        assert answer.status_code == 404 and answer.json()["error"]["code"] == "page_not_found" and len(answer.text) < 400
+    for width in (number, "49", "4001"):
+        answer = server.http.get(f"/v1/documents/{document['id']}/pages/1.png", params={"width": width})
+        assert answer.status_code == 400 and len(answer.text) < 400
+    answer = server.http.get(f"/v1/documents/{document['id']}/pages/1.png", params={"find": ["a"] * 500})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "find"
+
+
 def test_an_answer_about_a_document_cites_it(server: Served, document: dict[str, Any]) -> None:
     answer = server.chat("The key? 1", document_ids=[document["id"]]).json()
     (citation,) = answer["choices"][0]["message"]["citations"]

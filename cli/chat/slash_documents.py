@@ -98,7 +98,7 @@ def _remove(talk: Talk, which: str) -> None:
 def _index(talk: Talk, which: str) -> int:
     """The place of the document that is named by its number, or by a part of its name that no other has."""
     sources = talk.workspace.sources
-    if which.isdigit() and 1 <= int(which) <= len(sources):
+    if which.isdecimal() and len(which) < 10 and 1 <= int(which) <= len(sources):
         return int(which) - 1
     wanted = which.casefold()
     found = [i for i, s in enumerate(sources) if wanted in s.whole.title.casefold() or wanted in s.origin.casefold()]

@@ -32,7 +32,7 @@ METHOD_NAMES = ("plain", "selfextend", "yarn", "ntk", "linear", "upstream")
 
 
 def number(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise ValueError(f"{text!r} is no whole number above 0")
     return int(text)
 

@@ -51,6 +51,7 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 _PAGE = Path(__file__).with_name("page")
 _CLIENT_CLOSED = 499
 _BEHIND = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/props", "/slots")
+_MOST_TEXTS = 64  # marked on one page
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class App:
             self._route("/v1/documents", self._documents, "GET"),
             self._route("/v1/documents/{id}", self._document, "GET"),
             self._route("/v1/documents/{id}", self._remove, "DELETE"),
-            self._route("/v1/documents/{id}/pages/{number:int}.png", self._picture, "GET"),
-            self._route("/v1/documents/{id}/pages/{number:int}", self._page, "GET"),
+            self._route("/v1/documents/{id}/pages/{number}.png", self._picture, "GET"),
+            self._route("/v1/documents/{id}/pages/{number}", self._page, "GET"),
             self._route("/", partial(_file, "index.html"), "GET"),
             self._route("/page.js", partial(_file, "page.js"), "GET"),
             self._route("/page.css", partial(_file, "page.css"), "GET"),
@@ -295,6 +296,8 @@ class App:
             raise Refused(404, "no_picture", f"{kept.filename} is no PDF, so its pages have no picture: ask for the text.")
         number = _page_number(request, kept.n_pages)
         texts = request.query_params.getlist("find")
+        if len(texts) > _MOST_TEXTS:
+            raise wrong("find", f"There are {len(texts):,} texts to find, and {_MOST_TEXTS} are the most: ask for some of them.")
         marked, png = await asyncio.to_thread(self._painted, kept, number, texts, _width(request))
         return Response(png, media_type="image/png", headers={"x-marked": "1" if marked else "0", "cache-control": "private, max-age=3600"})
 
@@ -356,17 +359,21 @@ async def _no_method(request: Request, error: Exception) -> Response:
 
 
 def _page_number(request: Request, most: int) -> int:
-    number = int(request.path_params["number"])
-    if not 1 <= number <= most:
-        raise Refused(404, "page_not_found", f"There is no page {number}: the document has {most:,}, counted from 1.")
-    return number
+    given = request.path_params["number"]
+    if not _is_within(given, 1, most):
+        raise Refused(404, "page_not_found", f"There is no page {given[:80]!r}: the document has {most:,}, counted from 1.")
+    return int(given)
 
 
 def _width(request: Request) -> int:
     given = request.query_params.get("width", "900")
-    if not given.isdecimal() or not 50 <= int(given) <= 4000:
-        raise wrong("width", f"width is {given!r}: take a number of pixels from 50 to 4000.")
+    if not _is_within(given, 50, 4000):
+        raise wrong("width", f"width is {given[:80]!r}: take a number of pixels from 50 to 4000.")
     return int(given)
+
+
+def _is_within(text: str, least: int, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most
 
 
 def _client(request: Request) -> str:

@@ -55,7 +55,7 @@ class Access:
 
     def origin_fits(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` may ask the server that it calls `host`."""
-        return origin in self.origins or urlsplit(origin).netloc.lower() == host.lower()
+        return origin in self.origins or origin.partition("://")[2].lower() == host.lower()
 
     def key_fits(self, headers: Headers) -> bool:
         """Whether the key is among them, OpenAI's way or Anthropic's."""

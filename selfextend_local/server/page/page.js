@@ -528,8 +528,8 @@ function showReadiness() {
 
 const FENCE = /^\s*(`{3,}|~{3,})/;
 const ITEM = /^(\s*)([-*+•]|\d{1,3}[.)])\s+(.*)$/;
-const HEADING = /^#{1,6}\s+(.*?)\s*#*$/;
-const RULE = /^\s*\|?(\s*:?-{2,}:?\s*\|)+(\s*:?-{2,}:?\s*)?$/;
+const HEADING = /^#{1,6}\s+/;
+const RULE = /^\s*(?:\|\s*)?(?::?-{2,}:?\s*\|\s*)+(?::?-{2,}:?\s*)?$/;
 
 /** The blocks of a text: {kind, lines}. A block that has an end stays as it is while the text grows. */
 function blocksOf(text) {
@@ -575,11 +575,18 @@ function drawn({ kind, lines }, marks) {
     const body = lines.slice(1, FENCE.test(lines.at(-1)) && lines.length > 1 ? -1 : undefined);
     return element("pre", { tabindex: "0", dir: "ltr" }, element("code", {}, unmarked(body.join("\n"), marks)));
   }
-  if (kind === "heading") return element("h3", { dir: "auto" }, ...inline(HEADING.exec(lines[0])[1], marks));
+  if (kind === "heading") return element("h3", { dir: "auto" }, ...inline(headingIn(lines[0]), marks));
   if (kind === "list") return listOf(lines, marks);
   if (kind === "table") return tableOf(lines, marks);
   const text = kind === "quote" ? lines.map((line) => line.replace(/^>\s?/, "")) : lines;
   return element(kind === "quote" ? "blockquote" : "p", { dir: "auto" }, ...inline(text.join("\n"), marks));
+}
+
+function headingIn(line) {
+  const from = HEADING.exec(line)[0].length;
+  let end = line.length;
+  while (end > from && "# \t".includes(line[end - 1])) end -= 1;
+  return line.slice(from, end);
 }
 
 function listOf(lines, marks) {
