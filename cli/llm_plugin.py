@@ -12,6 +12,7 @@ import atexit
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from selfextend_local.documents import Document
 
 _END = re.compile(r"\[end of document\]", re.IGNORECASE)
-_DOCUMENT = re.compile(r"^\[document (?P<title>[^\[\]\n]*)\]\n(?P<body>.*?)\n\[end of document\]$", re.DOTALL | re.MULTILINE)
+_BEGINS = re.compile(r"^\[document ([^\[\]\n]*)\]\n", re.MULTILINE)
+_ENDS = re.compile(r"\n\[end of document\]$", re.MULTILINE)
 _PAGE = re.compile(r"^\[page ([^\[\]\n]+)\]$", re.MULTILINE)
 _FOLDER = "SELFEXTEND_CHAT_MODELS_DIR"
 
@@ -43,7 +45,7 @@ def register_models(register: Any) -> None:
     folder = os.environ.get(_FOLDER)
     found: dict[str, Path | None] = dict(named(Path(folder) if folder else None))
     for name, path in {"default": None, **found}.items():
-        register(LongModel(f"selfextend/{name}", path))
+        register(LongModel(f"selfextend/{output.visible(name)}", path))
 
 
 @llm.hookimpl
@@ -56,7 +58,10 @@ def document(argument: str) -> llm.Fragment:
     from selfextend_local.chat.settings import ChatSettings
     from selfextend_local.chat.sources import read_source
 
-    found = read_source(argument, None, ChatSettings(), Listener()).document
+    try:
+        found = read_source(argument, None, ChatSettings(), Listener()).document
+    except SelfExtendError as error:
+        raise ValueError(output.visible(str(error))) from error
     for warning in found.warnings:
         output.say(f"{found.title}: {warning}")
     title = re.sub(r"[\[\]\n]", " ", found.title)
@@ -64,19 +69,29 @@ def document(argument: str) -> llm.Fragment:
     return llm.Fragment(f"[document {title}]\n{body}\n[end of document]", str(Path(argument).resolve()))
 
 
+def _shown(piece: str) -> str:
+    """A piece of an answer as llm may print it."""
+    return output.visible(piece) if sys.stdout.isatty() else piece
+
+
 def documents_and_question(text: str) -> tuple[tuple[Document, ...], str]:
     """What `document` made of files, and the text without it."""
-    return tuple(_document(found) for found in _DOCUMENT.finditer(text)), _DOCUMENT.sub("", text).strip()
+    documents, rest, at = [], [], 0
+    while (begins := _BEGINS.search(text, at)) and (ends := _ENDS.search(text, begins.end() - 1)):
+        documents.append(_document(begins[1], text[begins.end() : ends.start()]))
+        rest.append(text[at : begins.start()])
+        at = ends.end()
+    return tuple(documents), "".join([*rest, text[at:]]).strip()
 
 
-def _document(found: re.Match[str]) -> Document:
+def _document(title: str, body: str) -> Document:
     from selfextend_local.documents import Document, Page
 
-    before, *marked = _PAGE.split(found["body"])
+    before, *marked = _PAGE.split(body)
     labels, texts = marked[::2], marked[1::2]
     pages = [Page(number, label, text.strip()) for number, (label, text) in enumerate(zip(labels, texts, strict=True), 1)]
     whole = Page(1, "1", before.strip())
-    return Document(Path(found["title"]), found["title"], tuple(pages) or (whole,), (), paged=bool(pages))
+    return Document(Path(title), title, tuple(pages) or (whole,), (), paged=bool(pages))
 
 
 @dataclass(frozen=True)
@@ -139,9 +154,9 @@ class LongModel(llm.Model):
             for part in parts(workspace.stream(asked.question), open=workspace.thinks_first):
                 if not part.thought:
                     said.append(part.text)
-                    yield part.text
+                    yield _shown(part.text)
         except SelfExtendError as error:
-            raise llm.ModelError(str(error)) from error
+            raise llm.ModelError(output.visible(str(error))) from error
         answer = "".join(said)
         self._turns = (*asked.turns, (asked.question, answer))
         self._report(answer, workspace, response)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from support.fixture_model import NOISE_LINE
+from support.gguf_edit import parse
 
 pytest.importorskip("llm", reason="llm is not installed: make integrations")
 
@@ -63,6 +65,31 @@ def test_models_have_names(fixture_model: Path, tmp_path: Path) -> None:
         told = ask(tmp_path, fixture_model, "-m", "selfextend/small", "-o", "max_tokens", "4", "Hello")
     assert "selfextend/default" in listed and "selfextend/small" in listed
     assert told.returncode == 0, told.stderr
+
+
+def test_documents_are_told_from_a_question_in_one_pass() -> None:
+    from selfextend_cli.llm_plugin import documents_and_question
+
+    text = "[document A]\nbefore\n[end of document]\n\nWho?\n[document B]\n[page 1]\none\n[page 2]\ntwo\n[end of document]"
+    (first, second), question = documents_and_question(text)
+    assert (first.title, first.pages[0].text, first.paged) == ("A", "before", False)
+    assert [(page.label, page.text) for page in second.pages] == [("1", "one"), ("2", "two")]
+    assert question == "Who?"
+    started = time.process_time()
+    assert documents_and_question("[document a]\n" * 100_000)[0] == ()
+    assert time.process_time() - started < 60  # with the square: hours
+
+
+def test_nothing_that_anybody_wrote_drives_the_terminal(fixture_model: Path, tmp_path: Path) -> None:
+    escape = "\x1b]0;OWNED\x07"
+    model = parse(fixture_model.read_bytes())
+    model.set("tokenizer.chat_template", 8, ("{{ raise_exception('x" + escape + "') }}").encode())
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(model.dump())
+    for arguments in (("-f", f"document:no{escape}.txt", "Who?"), ("Who?",)):
+        done = ask(tmp_path, bad, "-m", "selfextend/default", *arguments)
+        assert done.returncode == 1 and "OWNED" in done.stderr
+        assert "\x1b]0;OWNED" not in done.stderr.replace(f"document:no{escape}.txt", "")  # llm itself repeats what was typed
 
 
 @pytest.mark.parametrize(
