@@ -1,7 +1,8 @@
 """Run the native tests on a library built with AddressSanitizer and UndefinedBehaviorSanitizer: `make sanitize`.
 
 Builds the patched tree once into the cache folder (half an hour on two cores, seconds when few files changed) and shows each report once.
-Linux and GCC only. Further arguments go to pytest. Changes nothing in the repository.
+Linux and GCC only. Further arguments go to pytest; those behind "fuzz" to tests/fuzz.py, as in `sanitize.py fuzz models --count 1000`.
+Changes nothing in the repository.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def runtime(name: str) -> str:
     return found
 
 
-def run_tests(library: Path, logs: Path, arguments: Sequence[str]) -> int:
-    """pytest's exit code; the reports of all processes are in `logs` then."""
+def run(library: Path, logs: Path, arguments: Sequence[str]) -> int:
+    """The exit code of pytest, or of the fuzzers; the reports of all processes are in `logs` then."""
     environment = os.environ | {
         "LLAMA_CPP_LIB_PATH": str(library),
         # libstdc++ with it: ASan can't hook into exceptions of a library that comes later
@@ -78,8 +79,9 @@ def run_tests(library: Path, logs: Path, arguments: Sequence[str]) -> int:
         "ASAN_OPTIONS": f"{ADDRESS}:log_path={logs / 'report'}",
         "UBSAN_OPTIONS": f"{UNDEFINED}:log_path={logs / 'report'}",
     }
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "native and not model", *(arguments or ["tests/native"])]
-    return subprocess.run(command, cwd=FOLDER.parent, env=environment).returncode
+    tests = ["-m", "pytest", "-q", "-m", "native and not model", *(arguments or ["tests/native"])]
+    command = ["tests/fuzz.py", *arguments[1:]] if arguments[:1] == ["fuzz"] else tests
+    return subprocess.run([sys.executable, *command], cwd=FOLDER.parent, env=environment).returncode
 
 
 def reports(logs: Path) -> list[str]:
@@ -97,7 +99,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         library = build(cache_root() / "sanitize")
         with tempfile.TemporaryDirectory() as folder:
-            code = run_tests(library, Path(folder), arguments)
+            code = run(library, Path(folder), arguments)
             found = reports(Path(folder))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
