@@ -217,6 +217,7 @@ FORGED = [
     {"identity": {"model": 5, "library": "x", "settings": {}, "byte_order": "little"}},
     {"identity": {"model": "m", "library": "x", "settings": [], "byte_order": "little"}},
     {"created": [[[]]] * 2},
+    {"stops": [[0, 10**12]]}, {"stops": [[5, 4]]}, {"stops": [[1, 9], [2, 3]]}, {"stops": [["1", 2]]}, {"stops": 5},
 ]  # fmt: skip
 
 

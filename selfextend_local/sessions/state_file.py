@@ -152,7 +152,7 @@ def read_entry(path: Path) -> Entry:
     if _header_checksum(fixed, rest) != checksum:
         raise Damaged("the checksum of its header is wrong")
     meta = loads(rest[4 * n_tokens :])
-    _check(meta)
+    _check(meta, n_tokens)
     return Entry(
         path=path,
         identity=Identity(**meta["identity"]),
@@ -169,7 +169,7 @@ def read_entry(path: Path) -> Entry:
     )
 
 
-def _check(meta: Any) -> None:
+def _check(meta: Any, n_tokens: int) -> None:
     """Raises Damaged, KeyError, TypeError or AttributeError where a value isn't what `_json` writes."""
     identity = meta["identity"]
     texts = [meta["model"], *meta["documents"], *identity["settings"].keys(), *(identity[k] for k in ("model", "library", "byte_order"))]
@@ -177,6 +177,11 @@ def _check(meta: Any) -> None:
         raise Damaged("a value in it is none that this program writes")
     if not isinstance(meta["created"], (int, float)) or not 0 <= meta["created"] < _LATEST:
         raise Damaged("the time in it is none")
+    at = -1
+    for first, last in meta["stops"]:
+        if not (isinstance(first, int) and isinstance(last, int) and at < first <= last <= n_tokens):
+            raise Damaged("its stops lie outside of its tokens")
+        at = last
 
 
 def verify_state(entry: Entry) -> None:
