@@ -26,6 +26,11 @@ def library_version() -> str:
     return native.library_version()
 
 
+def limit_arenas(count: int) -> None:
+    """Have the C library's threads share so many heaps, where it can be told: each of its own keeps what was freed there."""
+    native.limit_arenas(count)
+
+
 def free_memory(kv_file: str = "auto") -> Memory:
     """Bytes that are free now, on the host, on GPUs, and where a KV cache in a file would be. Raises LibraryError."""
     try:

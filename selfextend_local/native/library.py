@@ -17,6 +17,8 @@ from typing import Any
 
 from selfextend_local.errors import LibraryError
 
+_M_ARENA_MAX = -8  # of mallopt(3)
+
 INSTALL_HINT = "Install the patched library with: pip install ./patches (from a checkout of selfextend-local)"
 
 
@@ -93,6 +95,12 @@ def _path() -> Path:
 
 
 @cache
+def limit_arenas(count: int) -> None:
+    """Have glibc's threads share so many heaps: each of its own keeps what was freed there. Nothing where there is another C library."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
+
+
 def library_version() -> str:
     """The version of llama-cpp-python; ours ends in the number of the patch set, as in "0.3.36+selfextend.1"."""
     try:

@@ -14,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 
+from selfextend_local.engine.machine import limit_arenas
 from selfextend_local.errors import SelfExtendError
 
 from .app import App, Limits
@@ -26,6 +27,7 @@ from .turns import Worker
 
 _MOST_CONNECTIONS = 512
 _SECONDS_TO_END = 20
+_ARENAS = 2  # eight clients for eight minutes: 8 MB in them, 15 MB with one for each thread
 
 
 def listening(host: str, port: int, key: str | None) -> socket.socket:
@@ -83,6 +85,7 @@ class Serving:
 
     def run(self) -> None:
         """Answer. Returns when what was read is on disk. Raises what loading the model raises, LibraryError where llama-server ends."""
+        limit_arenas(_ARENAS)
         if self._slots is not None:
             self._slots.start(self._lost)
         self._worker.start()
