@@ -63,11 +63,12 @@ def slots_plan(peek: ModelPeek, settings: Settings, slots: int, documents: Conte
     if settings.recalls:
         raise GroupAttentionError("Recall reads one text at a time: leave --parallel out, or take groups (--ga-mode progressive).")
     settings = with_profile(replace(settings, groups_only="llama-server reads several texts at once"), peek.info.path)
-    context = peek.plan(replace(settings, need_tokens=documents.capacity, n_ctx=None, kv_type=documents.kv_type))
-    free = free_memory()
-    needed, room = (slots + 1) * (context.kv_bytes or 0), MEMORY_SHARE * (free.gpu if context.gpu_layers else free.host)
+    settings = replace(settings, need_tokens=documents.capacity, n_ctx=None, kv_type=documents.kv_type, kv_file="off")
+    context, free = peek.plan(settings), free_memory()
+    each, besides = context.kv_bytes or 0, 0 if documents.in_file else documents.kv_bytes or 0
+    needed, room = slots * each + besides, MEMORY_SHARE * (free.gpu if context.gpu_layers else free.host)
     if needed > room:
-        fit = max(0, int(room // (context.kv_bytes or 1)) - 1)
+        fit = max(0, int((room - besides) // each))
         raise MemoryBudgetError(
             f"{slots} slots of {context.capacity:,} tokens and the context for documents need {needed / _MIB:,.0f} MiB of KV cache, "
             f"{room / _MIB:,.0f} MiB are free. Take --parallel {fit}, or a smaller --need-tokens." if fit else
