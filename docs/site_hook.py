@@ -49,9 +49,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_build(config: Any) -> None:
-    """Raises PluginError if a page or a style sheet would load something from another host."""
+    """Raises PluginError if a page, a style sheet or a picture would load something from another host."""
     site = Path(config.site_dir)
-    pages = [path for kind in ("html", "css") for path in site.rglob(f"*.{kind}")]
+    pages = [path for kind in ("html", "css", "svg") for path in site.rglob(f"*.{kind}")]
     for path in pages:
         if found := _LOADED.search(path.read_text(encoding="utf-8")):
             raise PluginError(f"{path.relative_to(site)} loads something from another host: {found[0]}")
