@@ -375,14 +375,21 @@ class Server:
         Shelf(self._folder).put(kept, page, folder / "file")
         kind = b"Content-Type: application/pdf\r\n\r\n"
         form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.pdf"\r\n' + kind + b"%PDF\r\n--x--\r\n"
-        chat = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, "document_ids": [f"doc-{'0' * 32}"]}).encode()
-        gets = ["/", "/health", "/page.js", "/v1/models", "/v1/models/m", "/v1/documents", self.document, f"{self.document}/pages/1",
-                f"{self.document}/pages/1.png?find=a%20b&find=c&width=300"]  # fmt: skip
+        gets = ["/", "/health", "/page.js", "/metrics", "/v1/models", "/v1/models/m", "/v1/documents", self.document]
+        gets += [f"{self.document}/pages/1", f"{self.document}/pages/1.png?find=a%20b&find=c&width=300"]
         self._seeds = [_request("GET", target) for target in gets] * 2 + [
             _request("DELETE", self.document),
             _request("OPTIONS", "/v1/models"),
         ]
-        self._seeds += [_request("POST", "/v1/chat/completions", chat)] * 3
+        said = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+        bodies = {
+            "chat/completions": {"messages": said, "max_tokens": 5, "document_ids": [f"doc-{'0' * 32}"], "stop": ["a"], "n": 2},
+            "completions": {"prompt": "hi", "max_tokens": 5, "echo": True, "seed": 1, "temperature": 0.5},
+            "responses": {"input": said, "instructions": "s", "max_output_tokens": 5, "text": {"format": {"type": "text"}}},
+            "messages": {"system": said[0]["content"], "messages": said, "max_tokens": 5, "stop_sequences": ["a"], "top_k": 4},
+            "messages/count_tokens": {"messages": said},
+        }
+        self._seeds += [_request("POST", f"/v1/{name}", json.dumps(body).encode()) for name, body in bodies.items()] * 2
         self._seeds += [_request("POST", "/v1/documents", form, "multipart/form-data; boundary=x")] * 3
 
     def mutant(self, draw: random.Random) -> bytes:
@@ -406,7 +413,8 @@ class Server:
         server_app.Intake = lambda *_, **__: SimpleNamespace(take=refuse)  # type: ignore
         loaded = SimpleNamespace(is_set=lambda: True)
         plan = SimpleNamespace(describe=lambda: "a plan", capacity=9, n_ctx_train=9)
-        model: Any = SimpleNamespace(loaded=loaded, name="m", plan=plan, prepared=refuse, document_size=lambda _: 1, forget=lambda _: None)
+        model: Any = SimpleNamespace(loaded=loaded, name="m", plan=plan, capacity=9, document_size=lambda _: 1, forget=lambda _: None)
+        model.prepared = model.prepared_text = refuse
         app = App(model, Worker(lambda: None, lambda: None), Shelf(self._folder), Access(), Limits())
         app._painter = SimpleNamespace(mark=refuse)  # type: ignore[assignment]
         where, _, query = target.partition("?")

@@ -21,7 +21,7 @@ from selfextend_local.storage.identity import model_identity
 SECONDS = 300.0
 """For a vocabulary and the shapes of the tensors: a second, more from a slow disk."""
 
-_TRIAL = 1  # raise it when more is tried
+_TRIAL = 2  # raise it when more is tried
 
 SMALL = 256 << 20
 """Bytes of a model that is tried with its weights."""
@@ -86,9 +86,9 @@ def opened(path: str) -> None:
     Raises ValueError for what llama.cpp only finds while it computes.
     """
     model = native.open_model_without_weights(Path(path), 0)
-    _check_values(native.metadata(model))
+    _check_values(native.metadata(model), rotary=native.can_group(model))
     native.opening_tokens(model)
-    native.tokenize(model, "a b\n1", special=True)
+    native.try_vocabulary(model)
     window, sliding = native.trained_window(model), native.sliding_window(model)
     groups: list[GroupAttention | None] = [None]
     with suppress(Exception):
@@ -110,8 +110,10 @@ def opened(path: str) -> None:
         native.try_model(Path(path))
 
 
-def _check_values(metadata: Mapping[str, str]) -> None:
+def _check_values(metadata: Mapping[str, str], *, rotary: bool) -> None:
     for key, value in metadata.items():
+        if rotary and key.endswith(".rope.dimension_count") and int(value) == 0:
+            raise WrongValue(f"{key} is 0")  # for ever
         if key.endswith("_epsilon") and not 0 <= float(value) < float("inf"):
             raise WrongValue(f"{key} is {value}")
     alignment = metadata.get("general.alignment", "32")

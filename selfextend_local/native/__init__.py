@@ -66,6 +66,7 @@ from .model import (
     trained_window,
     try_grammar,
     try_model,
+    try_vocabulary,
 )
 
 __all__ = [
@@ -119,4 +120,5 @@ __all__ = [
     "trained_window",
     "try_grammar",
     "try_model",
+    "try_vocabulary",
 ]

@@ -86,6 +86,15 @@ def try_model(path: Path) -> None:
     llama_cpp.llama_model_free(model)
 
 
+def try_vocabulary(model: Any) -> None:
+    """Make tokens of characters of each kind, and of each byte where the vocabulary spells what it doesn't know in bytes."""
+    llama_cpp = bindings()
+    vocab = llama_cpp.llama_model_get_vocab(model)
+    tokenize(model, "".join(map(chr, [*range(1, 0x800), 0x20AC, 0x4E2D, 0xAC00, 0xE000, 0xFFFD, 0x1F600, 0xF0000])), special=True)
+    if llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM:
+        tokenize(model, bytes(range(1, 256)), special=False)
+
+
 def free_model(model: Any) -> None:
     bindings().llama_model_free(model)
 

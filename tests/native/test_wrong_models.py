@@ -20,6 +20,12 @@ pytestmark = [pytest.mark.native, pytest.mark.process]
 NAN = float("nan")
 STRING, ARRAY, UINT, FLOAT = 8, 9, 4, 6
 
+
+
+def renamed(gguf: Gguf, names: dict[bytes, bytes]) -> None:
+    gguf.set("tokenizer.ggml.tokens", ARRAY, (8, [names.get(token, token) for token in gguf.get("tokenizer.ggml.tokens")[2][1]]))
+
+
 CHANGES: dict[str, tuple[str, Callable[[Gguf], Any]]] = {
     "no layers": ("gqa", lambda g: g.set("llama.block_count", UINT, 0)),
     "a thousand layers": ("gqa", lambda g: g.set("llama.block_count", UINT, 1000)),
@@ -37,6 +43,8 @@ CHANGES: dict[str, tuple[str, Callable[[Gguf], Any]]] = {
     "all layers sliding": ("swa", lambda g: g.set("plamo3.attention.sliding_window_pattern", UINT, 0)),
     "a large token": ("gqa", lambda g: g.set("tokenizer.ggml.bos_token_id", UINT, 2**32 - 1)),
     "a large window": ("gqa", lambda g: g.set("llama.context_length", UINT, 2**31 - 1)),
+    "no rope dimensions": ("partial-rotary", lambda g: g.set("stablelm.rope.dimension_count", UINT, 0)),
+    "a byte that no token spells": ("gqa", lambda g: renamed(g, {b"<0x6F>": b"other"})),
     "diffusion": ("gqa", lambda g: g.set("general.architecture", STRING, b"dream")),
 }
 
