@@ -179,7 +179,8 @@ def _check(meta: Any, n_tokens: int) -> None:
         raise Damaged("the time in it is none")
     at = -1
     for first, last in meta["stops"]:
-        if not (isinstance(first, int) and isinstance(last, int) and at < first <= last <= n_tokens):
+        # Only where a prefill that was stopped wanted to go lies behind the tokens.
+        if not (isinstance(first, int) and isinstance(last, int) and at < first <= last and (last <= n_tokens or first == last)):
             raise Damaged("its stops lie outside of its tokens")
         at = last
 
