@@ -104,8 +104,7 @@ def test_what_cant_be_read_says_why_in_place(browser: Any, server: Served) -> No
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str, width: int) -> None:
+def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str) -> None:
     """The page empty, with an answer, and with a marked page, by the rules of axe-core."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe isn't there: pip install axe-playwright-python").Axe()
 
@@ -113,7 +112,7 @@ def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str
         found = axe.run(tab).response["violations"]
         return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
 
-    for tab in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
+    for tab in opened(browser, server.url, color_scheme=scheme):
         assert violations(tab) == []
         drop(tab, "report.pdf", pdf)
         expect(tab.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
