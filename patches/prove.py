@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -75,6 +76,7 @@ class Workshop:
         self._cmake("--build", str(self._build), "--target", "llama", "--parallel", str(cpu_count()))
         for name in ("libllama.so", "libllama.dylib", "llama.dll"):
             for file in sorted(self._build.rglob(name)):
+                write_later(file)
                 return file.parent
         raise BuildError(f"the build in {self._build} left no llama library; delete that folder and try again.")
 
@@ -90,6 +92,20 @@ class Workshop:
             raise BuildError("llama.cpp did not build with this prefix of the series; read the compiler's words above.")
 
 
+LATER = "libselfextend-later.so"
+"""Beside a library: what own sources of its patches call and later patches bring. It does nothing, and says no."""
+
+_LLAMA = re.compile(r" U (\w*llama\w*)$", re.MULTILINE)
+
+
+def write_later(library: Path) -> None:
+    """Without it the loader refuses a library whose own sources name functions of later patches. Linux only."""
+    names = subprocess.run(["nm", "-D", "--undefined-only", str(library)], capture_output=True, text=True, check=False).stdout
+    source = "".join(f"long {name}(void) {{ return 0; }}\n" for name in _LLAMA.findall(names))
+    command = ["cc", "-x", "c", "-w", "-shared", "-fPIC", "-", "-o", str(library.parent / LATER)]
+    subprocess.run(command, input=source, text=True, check=True)
+
+
 def run_test(node: str, library: Path) -> str:
     """`passed`, `failed`, or what kept the test from doing either, on the native library in `library`."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -97,7 +113,7 @@ def run_test(node: str, library: Path) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", node],
             cwd=FOLDER.parent,
-            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(library)},
+            env={**os.environ, "LLAMA_CPP_LIB_PATH": str(library), "LD_PRELOAD": str(library / LATER)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -632,3 +632,16 @@ def test_only_a_portable_wheel_depends_on_its_files(place: Workplace) -> None:
         file.write_text(text)
         keys.append((key.wheel_key(place.folder, None), key.wheel_key(place.folder, {"portable": "all"})))
     assert keys[0][0] == keys[1][0] and len({*keys[0], keys[1][1]}) == 3
+
+
+@pytest.mark.process
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loader finds no missing name")
+def test_a_proof_stands_in_for_functions_of_later_patches(tmp_path: Path) -> None:
+    library = tmp_path / "libllama.so"
+    source = "int llama_recall(void); int llama_now(void) { return llama_recall() + 1; }"
+    subprocess.run(["cc", "-x", "c", "-shared", "-fPIC", "-", "-o", str(library)], input=source, text=True, check=True)
+    prove.write_later(library)
+    script = f"import ctypes; print(ctypes.CDLL({str(library)!r}).llama_now())"
+    environment = {**os.environ, "LD_PRELOAD": str(tmp_path / prove.LATER)}
+    said = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    assert said == "1\n"
