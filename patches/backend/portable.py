@@ -20,6 +20,7 @@ _DEFINES = {
     "GGML_NATIVE": "OFF",
     "GGML_BACKEND_DL": "ON",
     "GGML_CPU_ALL_VARIANTS": "ON",
+    "GGML_OPENMP": "OFF",  # a wheel would carry an OpenMP runtime of its own beside the process's; ggml has threads
     "CMAKE_INSTALL_BINDIR": "llama_cpp/lib",  # where ggml installs the variants
     "CMAKE_INSTALL_RPATH": "$ORIGIN",
     "CMAKE_PLATFORM_NO_VERSIONED_SONAME": "ON",  # a wheel has no symbolic links: each name would be a whole file
