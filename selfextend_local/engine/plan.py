@@ -12,6 +12,7 @@ from typing import Literal
 
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
 from selfextend_local.positions import (
+    INSIDE_GROUP_SIZE,
     RECALL_FIRST,
     RECALL_REACH,
     RELIABLE_FRACTION,
@@ -190,7 +191,7 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     if settings.chooses and n_tokens > recall_from(window, sliding_window):
         return fetching(None, None, window)
     if settings.ga_n == "auto":
-        return choose(
+        ga = choose(
             n_tokens,
             window,
             w=settings.ga_w,
@@ -198,6 +199,9 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
             sliding_window=sliding_window,
             progressive=settings.progressive,
         )
+        if ga.n > INSIDE_GROUP_SIZE and n_tokens <= window and settings.ga_mode == "auto" and settings.ga_fraction is None:
+            return fixed(INSIDE_GROUP_SIZE, settings.ga_w, window, sliding_window, settings.progressive)
+        return ga
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive)
 
 

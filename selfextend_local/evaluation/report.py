@@ -164,7 +164,7 @@ def _promises(path: Path) -> str:
     lines = ["## What tune promises, and what it does then", ""]
     lines += [
         "`selfextend tune --target-tokens N --text NOVEL --budget-minutes M --json`, then its choice on texts of other seeds",
-        "(`selfextend eval planted --seed S`): keys and facts said, of 24 each a text (3 where the window is 1,024), 95 % interval.",
+        "(`selfextend eval planted --seed S`): keys and facts said, of 3 each a text where the window is 1,024, 95 % interval.",
         "The promise is measured on texts that the choice never saw.",
         "",
         "| model, tokens | minutes | chosen | its score when chosen | promise | fresh texts | difference |",
@@ -176,8 +176,8 @@ def _promises(path: Path) -> str:
         promise = f"{100 * made['promise']:.0f} % ({100 * low:.0f}-{100 * high:.0f}), {asked} asked"
         fresh = f"{100 * made['fresh']:.0f} %, {made['fresh_asked']} asked"
         lines.append(
-            f"| {made['model']}, {made['tokens']:,} | {made['minutes']:g} | {chosen} | {100 * made['won_by']:.0f} % | {promise} | {fresh} | "
-            f"{100 * (made['fresh'] - made['promise']):+.0f} |"
+            f"| {made['model']}, {made['tokens']:,} | {made['minutes']:g} | {chosen} | {100 * made['won_by']:.0f} % | {promise} | "
+            f"{fresh} | {100 * (made['fresh'] - made['promise']):+.0f} |"
         )
     return "\n".join(lines) + "\n"
 
