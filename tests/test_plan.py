@@ -68,7 +68,7 @@ def test_a_text_too_long_for_a_fixed_n_names_the_n_that_fits() -> None:
 
 
 def test_a_text_beyond_every_n_says_so() -> None:
-    with pytest.raises(ContextOverflow, match="At most 298,880 tokens can be read with a trained window of 8,192"):
+    with pytest.raises(ContextOverflow, match="At most 298,880 tokens can be read with a trained window of 8,192: take --ga-mode recall"):
         plan(Settings(need_tokens=1_000_000))
 
 
@@ -207,3 +207,36 @@ def test_it_says_why(settings: Settings, n_tokens: int, words: str) -> None:
 def test_it_says_why_small_windows_and_sliding_ones_keep_groups() -> None:
     assert "up to 8,192 tokens groups" in why(Settings(), 4096, 1024)
     assert "sliding-window" in why(Settings(), 65_536, 32_768, 512)
+
+
+# A KV cache in a file
+
+
+def filed(settings: Settings, available: int, disk: int) -> ContextPlan:
+    def measure(shape: Shape) -> Use:
+        kv_cache = int(shape.n_ctx * BYTES_PER_TOKEN * SIZES[shape.kv_type])
+        return Use(kv_cache, COMPUTE + (0 if shape.in_file else kv_cache), 0, kv_cache if shape.in_file else 0)
+
+    return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, 0, disk), n_layers=31, measure=measure)
+
+
+def test_a_cache_that_memory_does_not_hold_goes_into_a_file_where_recall_reads_it() -> None:
+    made = filed(Settings(need_tokens=260_000), 5 * GIB // 4, 100 * GIB)
+    assert made.in_file
+    assert made.describe().endswith("KV cache 5,715 MiB f16 in a file, since with f16 5,810 MiB were needed and 1,280 MiB are free")
+    assert not filed(Settings(need_tokens=260_000), 16 * GIB, 100 * GIB).in_file
+    assert filed(Settings(need_tokens=260_000, kv_file="on"), 16 * GIB, 100 * GIB).in_file
+
+
+@pytest.mark.parametrize(
+    ("settings", "available", "disk", "words"),
+    [
+        (Settings(need_tokens=260_000, kv_file="off"), GIB, 100 * GIB, "Take a shorter text"),
+        (Settings(need_tokens=260_000), GIB // 4, 100 * GIB, "Take a shorter text"),  # not even what is compared at a time
+        (Settings(need_tokens=260_000, kv_file="on"), GIB, 2 * GIB, "5,715 MiB of disk, 2,048 MiB are free. Take --kv-file FOLDER"),
+        (Settings(need_tokens=260_000, kv_file="on", ga_mode="progressive"), GIB, 100 * GIB, "take --ga-mode recall"),
+    ],
+)
+def test_a_file_that_cannot_serve_is_refused(settings: Settings, available: int, disk: int, words: str) -> None:
+    with pytest.raises(MemoryBudgetError, match=words):
+        filed(settings, available, disk)

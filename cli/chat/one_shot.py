@@ -113,6 +113,7 @@ def _answer_in_parts(workspace: Workspace, options: Options, question: str) -> i
         "timings": {"load_s": round(workspace.load_s, 3), "prefill_s": round(usage.prefill_s, 3)},
         "stop_reason": summary.finish,
         "citations": [citation_report(c) for c in workspace.citations(text)] if options.cite else [],
+        "looked_at": [],
         "overflow": {**(overflow_report(workspace) or {}), "parts": [[p.first, p.last] for p in summary.parts]},
     }
     if options.as_events:
@@ -161,6 +162,9 @@ def report(workspace: Workspace, reply: Reply) -> dict[str, Any]:
         },
         "stop_reason": stats.stop_reason,
         "citations": [citation_report(c) for c in reply.citations],
+        "looked_at": [
+            {"page": one.page.label, "document": str(one.document.path), "weight": round(one.weight, 3)} for one in reply.looked
+        ],
         "overflow": overflow_report(workspace),
     }
 

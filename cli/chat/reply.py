@@ -14,6 +14,7 @@ from ..terminal import interrupts, output, progress
 
 if TYPE_CHECKING:
     from selfextend_local.chat.conversation import TurnStats
+    from selfextend_local.chat.looked import LookedAt
     from selfextend_local.chat.workspace import Reply, Workspace
     from selfextend_local.documents.citations import Citation
     from selfextend_local.generation.thinking import Part
@@ -46,7 +47,9 @@ def show(workspace: Workspace, ask: Ask, view: View, *, report: progress.Update 
                 view.write(part)
     texts = {thought: "".join(p.text for p in shown if p.thought is thought).strip() for thought in (False, True)}
     stats = None if workspace.chat.last_stats is before else workspace.chat.last_stats
-    return Reply(texts[False], texts[True], stats, tuple(workspace.citations(texts[False])) if cite else ())
+    if stats is None or not cite:
+        return Reply(texts[False], texts[True], stats)
+    return Reply(texts[False], texts[True], stats, tuple(workspace.citations(texts[False])), workspace.chat.looked())
 
 
 def _ticking(stop: interrupts.StopOnInterrupt, update: progress.Update) -> Callable[[], bool]:
@@ -93,6 +96,13 @@ def citation_line(citation: Citation) -> str:
     """A citation and whether it holds, in one line."""
     found = f"; it stands on page {citation.elsewhere}" if citation.elsewhere else ""
     return f"[page {citation.label}] {citation.status.value}{found}"
+
+
+def looked_line(looked: Sequence[LookedAt]) -> str:
+    """The pages that the model looked at, in one line."""
+    several = len({id(one.document) for one in looked}) > 1
+    pages = (f"{one.document.title}, {one.page.label}" if several else one.page.label for one in looked)
+    return f"looked at page{'s' if len(looked) > 1 else ''} {'; '.join(pages) if several else ', '.join(pages)}"
 
 
 def statistics_line(stats: TurnStats) -> str:

@@ -142,13 +142,15 @@ def _find(talk: Talk, rest: str) -> None:
         show_passage(talk, passage)
 
 
-@command("/cite [N]", "the pages that the last answer names, drawn")
+@command("/cite [N]", "the pages that the last answer names, drawn; by recall also those it looked at")
 def _cite(talk: Talk, rest: str) -> None:
-    from .reply import citation_line
+    from .reply import citation_line, looked_line
 
     if not talk.workspace.chat.history:
         raise CommandError("There is no answer yet.")
     found = talk.workspace.citations(talk.last.answer if talk.last else talk.workspace.chat.history[-1].answer)
+    if looked := talk.workspace.chat.looked():
+        output.say_dim(looked_line(looked))
     if not found:
         output.say("The last answer names no page.")
         return

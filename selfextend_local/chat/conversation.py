@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from selfextend_local.errors import ContextOverflow, NothingAsked
@@ -17,6 +18,7 @@ from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import StopReason, Writing, stream
 from selfextend_local.sessions.turn import Turn
 
+from .looked import LookedAt, Looking
 from .prompt import document_text, first_question, system_prompt
 from .reading import PromptReader
 
@@ -140,6 +142,7 @@ class Chat:
         self._expect = 0
         self._turns: list[Turn] = []
         self._first: tuple[str, Message] | None = None
+        self._looked: Callable[[], tuple[LookedAt, ...]] | None = None
         self.sampling = sampling
         self.warning = self._prompts.warning
         self.thinks_first = self._prompts.opens_thought
@@ -236,7 +239,8 @@ class Chat:
         """
         started = time.perf_counter()
         prompt, stops = self._prompts.laid_out(self._messages(question))
-        prefill = self._prefill(prompt, stops, progress, should_stop)
+        looking, self._looked = Looking(self._llm), None
+        prefill = self._prefill(prompt, stops, looking.reading(stops[-1] if stops else 0, progress), should_stop)
         answer = Writing(self._llm, self._prompts, self.sampling, self._llm.capacity - len(prompt))
         shown: list[str] = []
         try:
@@ -244,10 +248,15 @@ class Chat:
                 shown.append(piece)
                 yield piece
         finally:
+            self._looked = partial(looking.pages, self._prompts, prompt, stops, self._documents)
             if answer.tokens or answer.stop_reason != "interrupted":
                 self._turns.append(Turn(question, "".join(shown), tuple(answer.tokens)))
             self.last_stats = TurnStats.of(self._llm, prefill, answer, started, self._reader.restored)
             self._reader.keep()
+
+    def looked(self) -> tuple[LookedAt, ...]:
+        """The pages that the model looked at most when it read the last question: none without recall, or without pages."""
+        return self._looked() if self._looked else ()
 
     def flush(self) -> None:
         """Wait until what is to be saved is on disk. The end of the program waits for it, too."""

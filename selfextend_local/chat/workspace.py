@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from selfextend_local.summarize import Summary
 
     from .conversation import TurnStats
+    from .looked import LookedAt
 
 ShouldStop = Callable[[], bool]
 
@@ -47,12 +48,14 @@ class Reply:
         thinking: what a reasoning model thought aloud before it.
         stats: what it took; None if the question was stopped before the answer began.
         citations: the pages that it names, held against the documents.
+        looked: the pages that the model looked at most for the question, under recall.
     """
 
     answer: str
     thinking: str = ""
     stats: TurnStats | None = None
     citations: tuple[Citation, ...] = ()
+    looked: tuple[LookedAt, ...] = ()
 
     @property
     def stopped(self) -> bool:
@@ -207,7 +210,7 @@ class Workspace:
             text = "".join(chain([first], pieces))
         answer, thinking = split(text, open=self.thinks_first)
         stats = None if self.chat.last_stats is before else self.chat.last_stats
-        return Reply(answer, thinking, stats, tuple(self.citations(answer)))
+        return Reply(answer, thinking, stats, tuple(self.citations(answer)), self.chat.looked() if stats else ())
 
     def stream(self, question: str, *, progress: Progress | None = None, should_stop: ShouldStop | None = None) -> Iterator[str]:
         """The answer in pieces as they come, thoughts included. Chooses the passages first, where that has to be; if the

@@ -60,6 +60,8 @@ NO_IMAGES = (
     "take llama_cpp.Llama for images."
 )
 
+Fetched = native.Fetched
+
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) at the start and after each micro-batch."""
 
@@ -542,7 +544,7 @@ class SelfExtendLlama(Llama):
         text = b"".join([pieces[token] for token in tokens])
         return text[1:] if tokens and tokens[0] == self._token_bos and text[:1] == b" " else text
 
-    def fetched(self) -> list[native.Fetched]:
+    def fetched(self) -> list[Fetched]:
         """What each layer fetched at its last choice under recall; nothing where nothing is left out."""
         return native.fetched(self.ctx, native.n_layers(self._model.model), self._ga.recall) if self._ga.recall else []
 

@@ -421,8 +421,9 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."
     else:
+        recall = "" if settings.recalls or recall_from(window, sliding_window) == RECALL_REACH else "take --ga-mode recall, "
         advice = (
-            f"At most {auto:,} tokens can be read with a trained window of {window:,}: shorten the text, or take a model "
+            f"At most {auto:,} tokens can be read with a trained window of {window:,}: {recall}shorten the text, or take a model "
             "with a longer window."
         )
     return ContextOverflow(f"{over}. {advice}", n_tokens, capacity)

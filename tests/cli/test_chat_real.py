@@ -31,7 +31,7 @@ def test_json_contract(run: Run, short_document: Path) -> None:
     report = json.loads(done.stdout)
     assert list(report) == [
         "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "ga_mode", "n_ctx", "n_ctx_train", "documents", "timings",
-        "stop_reason", "citations", "overflow",
+        "stop_reason", "citations", "looked_at", "overflow",
     ]  # fmt: skip
     assert list(report["documents"][0]) == ["path", "pages", "tokens"]
     assert list(report["timings"]) == ["load_s", "prefill_s", "prefill_tps", "ttft_s", "decode_tps"]

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.process, pytest.mark.native]
 Once = Callable[..., Any]
 REPORT = [
     "answer", "prompt_tokens", "completion_tokens", "ga_n", "ga_w", "ga_mode", "n_ctx", "n_ctx_train", "documents", "timings",
-    "stop_reason", "citations", "overflow",
+    "stop_reason", "citations", "looked_at", "overflow",
 ]  # fmt: skip
 
 
