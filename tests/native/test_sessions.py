@@ -238,8 +238,10 @@ def test_a_file_size_limit_is_a_note_and_leaves_the_old_entry(load: Any, cache: 
 
 
 @pytest.fixture
-def chat(load: Any, cache: StateCache) -> Any:
-    """chat() -> a new chat with a new model, or with one that is given, on the same cache."""
+def chat(load: Any, cache: StateCache, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """chat() -> a new chat with a new model, or with one that is given, on the same cache. However slow the machine is, a prefill is
+    saved on its way only where a test wants it."""
+    monkeypatch.setattr(keeper_module, "CHECKPOINT_SECONDS", float("inf"))
 
     def new(llm: SelfExtendLlama | None = None, **options: Any) -> Chat:
         llm = llm or load("gqa", n_ctx=2048, logits_all=False, **options)
