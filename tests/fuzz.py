@@ -2,10 +2,10 @@
 
     python tests/fuzz.py models documents states requests --count 1000 --seed 0 --jobs 4 --seconds 60
 
-Each mutant is tried in a process of its own with limits, forked from one that has everything loaded. Fine: it is read, or refused with
-an error of ours. A fault: any other exception, a crash, a hang, too much memory. For a model: the trial of engine/opening.py lets it
-pass, and it ends the process later. A fault is kept below build/fuzz with its traceback, and the exit code says whether there were any;
-each becomes a test. The same seed makes the same mutants, whatever --jobs is.
+Mutants are tried in processes with limits, forked from one that has everything loaded: models and documents each in its own. Fine: a
+mutant is read, or refused with an error of ours. A fault: any other exception, a crash, a hang, too much memory. For a model: the trial
+of engine/opening.py lets it pass, and it ends the process later. A fault is kept below build/fuzz with its traceback, and the exit code
+says whether there were any; each becomes a test. The same seed makes the same mutants, whatever --jobs is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import traceback
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
@@ -128,6 +128,7 @@ def changed(value: object, draw: random.Random) -> object:
 
 
 class Models:
+    together = 1
     suffix = ".gguf"
     kinds = ("gqa", "swa", "hybrid", "recurrent", "partial-rotary", "qkv-bias", "mrope", "alibi", "no-rope", "some-without-rope")
 
@@ -184,6 +185,7 @@ class Models:
 class Documents:
     """The files of tests/data/field and a few made here; what they have packed is mutated unpacked."""
 
+    together = 1
     suffix = ""
 
     def __init__(self, folder: Path) -> None:
@@ -283,6 +285,7 @@ def _opendocument() -> bytes:
 class States:
     """Saved states, half of them with the right checksum for what is wrong in them; chats; and what the server keeps of documents."""
 
+    together = 25
     suffix = ".state"
 
     def __init__(self, folder: Path) -> None:
@@ -334,6 +337,7 @@ class States:
 class Requests:
     """Lines of a batch, which are bodies for the server too."""
 
+    together = 200
     suffix = ".jsonl"
 
     def __init__(self, folder: Path) -> None:
@@ -364,6 +368,7 @@ class Requests:
 class Server:
     """Requests as they come over a connection, to a server with one document and a model that refuses to answer."""
 
+    together = 50
     suffix = ".http"
     document = f"/v1/documents/doc-{'0' * 32}"
 
@@ -457,32 +462,43 @@ def silence() -> None:
     os.dup2(1, 2)
 
 
-def tried(run: Callable[[Path], None], path: Path) -> str:
-    """How a mutant ended: "read", "refused", or what went wrong, with its traceback behind it."""
-    words = path.with_suffix(".words")
-    pid = os.fork()
-    if pid == 0:
-        limit()
-        silence()
-        code = 0
-        try:
-            run(path)
-        except SelfExtendError:
-            code = 3
-        except MemoryError:
-            code = 4
-        except BaseException:
-            words.write_text(traceback.format_exc(), errors="replace")
-            code = 5
-        os._exit(code)
-    status = os.waitpid(pid, 0)[1]
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        return f"hang: more than {SECONDS} s" if name == "SIGALRM" else f"crash: {name}"
-    code = os.WEXITSTATUS(status)
-    if code == 5:
-        return f"error: {words.read_text().strip().splitlines()[-1][:150]}\n{words.read_text()}"
-    return {0: "read", 3: "refused", 4: f"memory: more than {GIB} GiB"}.get(code, f"crash: exit code {code}")
+def tried(run: Callable[[Path], None], paths: Sequence[Path]) -> list[str]:
+    """How each mutant ended: "read", "refused", or what went wrong, with its traceback behind it. One process tries them one after
+    the other; another goes on behind the one that ended it."""
+    ends: list[str] = []
+    while len(ends) < len(paths):
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            limit()
+            silence()
+            for path in paths[len(ends) :]:
+                signal.alarm(SECONDS)
+                os.write(writing, json.dumps(_end(run, path)).encode() + b"\n")
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, encoding="utf-8") as told:
+            ends += map(json.loads, told)
+        status = os.waitpid(pid, 0)[1]
+        if os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            ends.append(f"hang: more than {SECONDS} s" if name == "SIGALRM" else f"crash: {name}")
+        elif code := os.WEXITSTATUS(status):
+            ends.append(f"crash: exit code {code}")
+    return ends
+
+
+def _end(run: Callable[[Path], None], path: Path) -> str:
+    try:
+        run(path)
+    except SelfExtendError:
+        return "refused"
+    except MemoryError:
+        return f"memory: more than {GIB} GiB"
+    except BaseException as error:
+        return f"error: {type(error).__name__}: {str(error)[:150]!r}\n{traceback.format_exc()[-6000:]}"
+    return "read"
 
 
 class Trial:
@@ -492,40 +508,50 @@ class Trial:
         self._name, self._seed, self._folder, self._deadline = name, seed, folder, deadline
         self._target = TARGETS[name](folder)
 
-    def __call__(self, number: int) -> tuple[int, str]:
-        """How it ended, "" if its time was up before it began. Faults are kept."""
+    @property
+    def together(self) -> int:
+        """Mutants that one process tries."""
+        return self._target.together
+
+    def __call__(self, numbers: Sequence[int]) -> dict[int, str]:
+        """How they ended; none if the time was up before. Faults are kept."""
         if time.monotonic() > self._deadline:
-            return number, ""
-        data = self._target.mutant(random.Random(f"{self._name} {self._seed} {number}"))
-        path = self._folder / f"mutant-{os.getpid()}{self._target.suffix}"
-        path.write_bytes(data)
-        end, _, words = tried(self._target.run, path).partition("\n")
-        if end not in FINE:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            kept = KEPT / f"{self._name}-{self._seed}-{number}{path.suffix}"
-            kept.write_bytes(data)
-            kept.with_suffix(".words").write_text(f"{end}\n{words}")
-        return number, end
+            return {}
+        paths = []
+        for number in numbers:
+            data = self._target.mutant(random.Random(f"{self._name} {self._seed} {number}"))
+            paths.append(self._folder / f"{self._name}-{self._seed}-{number}{self._target.suffix}")
+            paths[-1].write_bytes(data)
+        ends = {}
+        for number, path, told in zip(numbers, paths, tried(self._target.run, paths), strict=True):
+            ends[number], _, words = told.partition("\n")
+            if ends[number] not in FINE:
+                KEPT.mkdir(parents=True, exist_ok=True)
+                (KEPT / path.name).write_bytes(path.read_bytes())
+                (KEPT / f"{path.stem}.words").write_text(f"{ends[number]}\n{words}")
+            path.unlink()
+        return ends
 
 
 _trial: Trial
 
 
-def _tried(number: int) -> tuple[int, str]:
-    return _trial(number)
+def _tried(numbers: Sequence[int]) -> dict[int, str]:
+    return _trial(numbers)
 
 
-def fuzz(name: str, numbers: Iterable[int], seed: int, folder: Path, jobs: int = 1, seconds: float = float("inf")) -> Counter[str]:
+def fuzz(name: str, numbers: Sequence[int], seed: int, folder: Path, jobs: int = 1, seconds: float = float("inf")) -> Counter[str]:
     """Try the mutants of one target with these numbers, `jobs` at once, and begin none after so many seconds; how they ended."""
     global _trial
     _trial = Trial(name, seed, folder, time.monotonic() + seconds)
     ends: Counter[str] = Counter()
+    parts = [numbers[at : at + _trial.together] for at in range(0, len(numbers), _trial.together)]
     with get_context("fork").Pool(jobs) as pool:
-        for number, end in pool.imap_unordered(_tried, numbers):
-            if end:
-                ends[end] += 1
-            if end and end not in FINE:
-                print(f"{name} {seed} {number}: {end}", flush=True)
+        for found in pool.imap_unordered(_tried, parts):
+            ends.update(found.values())
+            for number, end in found.items():
+                if end not in FINE:
+                    print(f"{name} {seed} {number}: {end}", flush=True)
     return ends
 
 
