@@ -149,7 +149,8 @@ CHATS: dict[str, str] = {
             "model_path": (5, [], "a\0b"),
             "created": (5,),
             "updated": (5, "x", "0001-01-01T00:00:00"),
-            "documents": (5, [5], [{"path": 5, "sha256": "", "title": "", "pages": 1}], [{"path": "a"}]),
+            "documents": (5, [5], [{"path": 5, "sha256": "", "title": "", "pages": 1}],
+                          [{"path": "", "sha256": "", "title": None, "pages": 1}], [{"path": "a"}]),
             "messages": (5, [5], [{"role": "user"}], [{"role": "user", "text": 5, "tokens": ""}]),
             "unknown": (1,),
         }.items()

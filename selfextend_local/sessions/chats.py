@@ -237,7 +237,7 @@ def _check(record: ChatRecord) -> None:
     """Raises ValueError where a value isn't what the program writes."""
     texts = [record.model_path, record.model_identity, record.created, record.updated]
     texts += [value for d in record.documents for value in (d.path, d.sha256, d.title)] + [m.text for m in record.messages]
-    if not all(isinstance(value, str) and "\0" not in value for value in texts if value is not record.system):
+    if not all(isinstance(value, str) and "\0" not in value for value in texts):
         raise ValueError("a text in it is none")
     if not isinstance(record.system, (str, type(None))) or not all(isinstance(d.pages, int) for d in record.documents):
         raise ValueError("its system prompt is no text, or a document's pages are no number")
