@@ -142,7 +142,7 @@ def _find(talk: Talk, rest: str) -> None:
         show_passage(talk, passage)
 
 
-@command("/cite [N]", "the pages that the last answer names, drawn; by recall also those it looked at")
+@command("/cite [N]", "pages that the answer names or looked at, drawn")
 def _cite(talk: Talk, rest: str) -> None:
     from .reply import citation_line, looked_line
 
