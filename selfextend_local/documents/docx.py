@@ -29,7 +29,7 @@ BODY = "word/document.xml"
 _BREAK = "\ue000"  # for private use, so in no text that we keep
 _STYLES = "br[type='page'] => hr.page\np[style-name='Title'] => h1:fresh"
 _CHUNK = re.compile(f"<p>{CHUNK}([^{CHUNK}]*){CHUNK}</p>")
-_NOTE = re.compile(r'<li id="((?:foot|end)note-[^"]*)">(.*?)</li>', re.DOTALL)
+_NOTE = re.compile(r'<li id="((?:foot|end)note-[^"]*)">((?:(?!<li id="|</li>).)*)</li>', re.DOTALL)
 _NOTES = re.compile(r'<ol><li id="(?:foot|end)note-.*</ol>\s*$', re.DOTALL)
 _NOTED = re.compile(r'<a href="#((?:foot|end)note-[^"]*)"[^>]*>\[?([^<\]]*)\]?</a>')
 _BACK = re.compile(r'<a href="#(?:foot|end)note-ref-[^"]*">[^<]*</a>')
