@@ -38,12 +38,17 @@ def decode_ms(llm: SelfExtendLlama) -> float:
 @click.option("--threads", type=int)
 def main(book: str, model: Path | None, threads: int | None) -> None:
     marks: list[tuple[int, float]] = []
+
+    def told(done: int, total: int) -> None:
+        marks.append((done, time.perf_counter()))
+        click.echo(f"{done} of {total}: {marks[-1][1] - marks[0][1]:.1f} s", err=True)
+
     engine = Settings(threads=threads)
     settings = ChatSettings(model=model, engine=engine, sampling=Sampling(max_tokens=DECODED, temperature=0.0), cache=False)
     begin = time.perf_counter()
     with Workspace([book], settings) as workspace:
         opened = time.perf_counter() - begin
-        answer = "".join(workspace.stream("Who is Mr. Darcy?", progress=lambda done, total: marks.append((done, time.perf_counter()))))
+        answer = "".join(workspace.stream("Who is Mr. Darcy?", progress=told))
         llm = workspace.llm
         ms = {}
         for depth in DEPTHS:
