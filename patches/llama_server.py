@@ -12,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -23,7 +22,7 @@ from backend.key import wheel_key
 from backend.pin import Pin, read_pin
 from backend.sdist import fetch_sdist
 from backend.series import read_series, series_names
-from backend.toolchain import cpu_count, require_compilers
+from backend.toolchain import cpu_count, require_compilers, run
 from backend.tree import own_sources, patched_files, write_files
 
 FOLDER = Path(__file__).resolve().parent
@@ -59,18 +58,10 @@ def libraries(pin: Pin) -> Path:
 def compile_program(source: Path, built: Path, libraries: Path) -> Path:
     arguments = [f"-DSELFEXTEND_LIBRARIES={libraries}", *shlex.split(os.environ.get("CMAKE_ARGS", ""))]
     jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL", str(cpu_count()))
-    _run("cmake", "-S", str(source), "-B", str(built), "-G", "Ninja", *arguments)
-    _run("cmake", "--build", str(built), "--target", NAME, "--parallel", jobs)
+    failed = f"{NAME} did not build; read the compiler's words above, mend their cause and run the command again."
+    run("cmake", "-S", str(source), "-B", str(built), "-G", "Ninja", *arguments, failed=failed)
+    run("cmake", "--build", str(built), "--target", NAME, "--parallel", jobs, failed=failed)
     return built / "bin" / NAME
-
-
-def _run(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True)
-    except FileNotFoundError:
-        raise BuildError(f"{command[0]} was not found; install cmake and ninja, then run the command again.") from None
-    except subprocess.CalledProcessError:
-        raise BuildError(f"{NAME} did not build; read the compiler's words above, mend their cause and run the command again.") from None
 
 
 def main() -> int:

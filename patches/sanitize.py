@@ -20,7 +20,7 @@ from backend.errors import BuildError
 from backend.pin import read_pin
 from backend.sdist import fetch_sdist
 from backend.series import read_series
-from backend.toolchain import cpu_count
+from backend.toolchain import cpu_count, run
 from backend.tree import own_sources, patched_files, write_files
 
 FOLDER = Path(__file__).resolve().parent
@@ -44,22 +44,14 @@ def build(folder: Path) -> Path:
     tree, built, ggml = folder / f"tree-{pin.version}", folder / f"build-{pin.version}", folder / "ggml.cmake"
     ggml.write_text(GGML, encoding="utf-8")
     write_files(patched_files(fetch_sdist(pin), pin, read_series(FOLDER), own_sources(FOLDER / "src")), tree)
-    _run(
+    failed = "the library did not build with sanitizers; read the compiler's words above."
+    run(
         "cmake", "-S", str(tree), "-B", str(built), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=None", "-DLLAVA_BUILD=OFF",
         f"-DCMAKE_C_FLAGS={FLAGS}", f"-DCMAKE_CXX_FLAGS={FLAGS}", f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={FOLDER / 'lean.cmake'}",
-        f"-DCMAKE_PROJECT_ggml_INCLUDE={ggml}",
+        f"-DCMAKE_PROJECT_ggml_INCLUDE={ggml}", failed=failed,
     )  # fmt: skip
-    _run("cmake", "--build", str(built), "--target", "llama", "--parallel", str(cpu_count()))
+    run("cmake", "--build", str(built), "--target", "llama", "--parallel", str(cpu_count()), failed=failed)
     return next(built.rglob("libllama.so")).parent
-
-
-def _run(*command: str) -> None:
-    try:
-        subprocess.run(command, check=True)
-    except FileNotFoundError:
-        raise BuildError(f"{command[0]} was not found; install cmake and ninja, then run the command again.") from None
-    except subprocess.CalledProcessError:
-        raise BuildError("the library did not build with sanitizers; read the compiler's words above.") from None
 
 
 def runtime(name: str) -> str:
@@ -70,7 +62,7 @@ def runtime(name: str) -> str:
     return found
 
 
-def run(library: Path, logs: Path, arguments: Sequence[str]) -> int:
+def run_tests(library: Path, logs: Path, arguments: Sequence[str]) -> int:
     """The exit code of pytest, or of the fuzzers; the reports of all processes are in `logs` then."""
     environment = os.environ | {
         "LLAMA_CPP_LIB_PATH": str(library),
@@ -99,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         library = build(cache_root() / "sanitize")
         with tempfile.TemporaryDirectory() as folder:
-            code = run(library, Path(folder), arguments)
+            code = run_tests(library, Path(folder), arguments)
             found = reports(Path(folder))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)

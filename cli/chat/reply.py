@@ -107,9 +107,8 @@ def looked_line(looked: Sequence[LookedAt]) -> str:
 
 def statistics_line(stats: TurnStats) -> str:
     """What an answer took, in one line."""
-    reused = stats.prompt_tokens - stats.evaluated_tokens
     origin = " from disk" if stats.restored_tokens else ""
-    kept = f" ({reused:,} kept{origin})" if reused else ""
+    kept = f" ({stats.cached_tokens:,} kept{origin})" if stats.cached_tokens else ""
     return (
         f"{stats.prompt_tokens:,} prompt tokens{kept} at {stats.prefill_tps:,.0f}/s · first token {stats.ttft_s:.1f} s · "
         f"{stats.decode_tps:.1f} tokens/s · {stats.group_attention.label} · {stats.n_used:,} of {stats.capacity:,}"

@@ -1,6 +1,6 @@
 """This machine as a compiler sees it: which compiler there is, and which CPU `-march=native` would mean.
 
-Knows how to ask. Must not know what is compiled or cached.
+Knows how to ask, and how to run a step of a build. Must not know what is compiled or cached.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def require_compilers(configured: str) -> None:
             named = os.environ.get(variable)
             detail = f" ({variable}={named} does not run)" if named else ""
             raise BuildError(f"no {language} compiler was found{detail}; {INSTALL_HINT}.")
+
+
+def run(*command: str, failed: str) -> None:
+    """Run a step of a build, its output to the terminal. Raises BuildError: `failed` if it doesn't end well."""
+    try:
+        subprocess.run(command, check=True)
+    except FileNotFoundError:
+        raise BuildError(f"{command[0]} was not found; install cmake and ninja, then run the command again.") from None
+    except subprocess.CalledProcessError:
+        raise BuildError(failed) from None
 
 
 def cpu_features() -> str:

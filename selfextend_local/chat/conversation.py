@@ -60,6 +60,11 @@ class TurnStats:
     stop_reason: StopReason
     restored_tokens: int = 0
 
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that were in the cache already."""
+        return self.prompt_tokens - self.evaluated_tokens
+
     @classmethod
     def of(cls, llm: SelfExtendLlama, prefill: Prefill, answer: Writing, started: float, restored: int) -> TurnStats:
         """What an answer took that began at `started`, by time.perf_counter."""
@@ -240,7 +245,9 @@ class Chat:
         started = time.perf_counter()
         prompt, stops = self._prompts.laid_out(self._messages(question))
         looking, self._looked = Looking(self._llm), None
-        prefill = self._prefill(prompt, stops, looking.reading(stops[-1] if stops else 0, progress), should_stop)
+        if self._documents:
+            progress = looking.reading(stops[-1] if stops else 0, progress)
+        prefill = self._prefill(prompt, stops, progress, should_stop)
         answer = Writing(self._llm, self._prompts, self.sampling, self._llm.capacity - len(prompt))
         shown: list[str] = []
         try:

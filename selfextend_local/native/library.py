@@ -94,13 +94,13 @@ def _path() -> Path:
     return Path(str(bindings()._lib._name))
 
 
-@cache
 def limit_arenas(count: int) -> None:
     """Have glibc's threads share so many heaps: each of its own keeps what was freed there. Nothing where there is another C library."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, count)
 
 
+@cache
 def library_version() -> str:
     """The version of llama-cpp-python; ours ends in the number of the patch set, as in "0.3.36+selfextend.1"."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from selfextend_local.generation.stream import StopReason
 from selfextend_local.generation.thinking import Part
 
-from .forms import Answered, Dialect, Event, figures
+from .forms import Answered, Dialect, Event, figures, ours
 from .model import Reading
 from .refusals import body
 from .requests import ChatRequest, chat_request, text_request
@@ -61,8 +61,7 @@ class ChatForm:
         """The last chunk of an answer."""
         last = self._chunk(self._empty(), len(self._answers), _FINISH[answer.stats.stop_reason])
         self._answers.append(answer)
-        cited = {"citations": list(answer.citations)} if self._asked.document_ids else {}
-        return [last | {"selfextend": figures(answer.stats)} | cited]
+        return [last | ours(answer, self._asked)]
 
     def ended(self) -> list[Event]:
         """A chunk with the usage, if that is wanted."""
@@ -127,5 +126,5 @@ def usage(answers: Sequence[Answered]) -> dict[str, Any]:
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": written,
         "total_tokens": stats.prompt_tokens + written,
-        "prompt_tokens_details": {"cached_tokens": stats.prompt_tokens - stats.evaluated_tokens},
+        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
     }

@@ -71,6 +71,12 @@ class Dialect(NamedTuple):
     failed: Callable[[Refused], dict[str, Any]]
 
 
+def ours(answer: Answered, asked: ChatRequest) -> Event:
+    """What is beside an answer in each interface: its figures, and its citations if documents were named."""
+    cited = {"citations": list(answer.citations)} if asked.document_ids else {}
+    return {"selfextend": figures(answer.stats)} | cited
+
+
 def figures(stats: TurnStats) -> dict[str, Any]:
     """What nobody's fields have a place for."""
     return {

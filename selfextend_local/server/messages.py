@@ -14,7 +14,7 @@ from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import StopReason
 from selfextend_local.generation.thinking import Part
 
-from .forms import Answered, Dialect, Event, figures
+from .forms import Answered, Dialect, Event, ours
 from .model import Reading
 from .refusals import Refused, wrong
 from .requests import ChatRequest, chat_request, content_text
@@ -62,7 +62,7 @@ class MessageForm:
         """A message."""
         (answer,) = answers
         blocks = [_block(True, thoughts)] if (thoughts := answer.text(thought=True)) else []
-        return self._head | {"content": [*blocks, _block(False, answer.text())]} | self._end(answer) | self._ours(answer)
+        return self._head | {"content": [*blocks, _block(False, answer.text())]} | self._end(answer) | ours(answer, self._asked)
 
     def opening(self) -> list[Event]:
         """The message, with nothing in it."""
@@ -85,7 +85,7 @@ class MessageForm:
         events = self._closed() if self._thought is False else [*self._closed(), self._opened(False), *self._closed()]
         end = self._end(answer)
         usage = end.pop("usage")
-        return [*events, {"type": "message_delta", "delta": end, "usage": usage} | self._ours(answer), {"type": "message_stop"}]
+        return [*events, {"type": "message_delta", "delta": end, "usage": usage} | ours(answer, self._asked), {"type": "message_stop"}]
 
     def ended(self) -> list[Event]:
         """Nothing comes after the message."""
@@ -104,21 +104,16 @@ class MessageForm:
 
     def _end(self, answer: Answered) -> Event:
         stats = answer.stats
-        cached = stats.prompt_tokens - stats.evaluated_tokens
         return {
             "stop_reason": "stop_sequence" if answer.ended_by else _STOPPED[stats.stop_reason],
             "stop_sequence": answer.ended_by,
             "usage": {
                 "input_tokens": stats.evaluated_tokens,
-                "cache_read_input_tokens": cached,
+                "cache_read_input_tokens": stats.cached_tokens,
                 "cache_creation_input_tokens": 0,
                 "output_tokens": stats.completion_tokens,
             },
         }
-
-    def _ours(self, answer: Answered) -> Event:
-        cited = {"citations": list(answer.citations)} if self._asked.document_ids else {}
-        return {"selfextend": figures(answer.stats)} | cited
 
 
 def _block(thought: bool, text: str) -> Event:

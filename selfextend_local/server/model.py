@@ -304,8 +304,7 @@ def _progress(work: Work, n_prompt: int, pauses: bool) -> Callable[[int, int], N
 
 
 def _line(stats: TurnStats) -> str:
-    kept = stats.prompt_tokens - stats.evaluated_tokens
     return (
-        f"{stats.prompt_tokens:,} prompt tokens ({kept:,} kept) · first token {stats.ttft_s:.1f} s · {stats.completion_tokens:,} written "
-        f"at {stats.decode_tps:.1f}/s · {stats.group_attention.label}"
+        f"{stats.prompt_tokens:,} prompt tokens ({stats.cached_tokens:,} kept) · first token {stats.ttft_s:.1f} s · "
+        f"{stats.completion_tokens:,} written at {stats.decode_tps:.1f}/s · {stats.group_attention.label}"
     )

@@ -14,7 +14,7 @@ from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import StopReason
 from selfextend_local.generation.thinking import Part
 
-from .forms import Answered, Dialect, Event, figures
+from .forms import Answered, Dialect, Event, ours
 from .model import Reading
 from .refusals import body, wrong
 from .requests import ChatRequest, chat_request, unsupported
@@ -165,20 +165,18 @@ class ResponseForm:
     def _complete(self, answer: Answered, items: Sequence[Event]) -> Event:
         stats = answer.stats
         ended = stats.stop_reason in _INCOMPLETE
-        cited = {"citations": list(answer.citations)} if self._asked.document_ids else {}
         return self._head | {
             "status": "incomplete" if ended else "completed",
             "incomplete_details": {"reason": "max_output_tokens"} if ended else None,
             "output": list(items),
             "usage": {
                 "input_tokens": stats.prompt_tokens,
-                "input_tokens_details": {"cached_tokens": stats.prompt_tokens - stats.evaluated_tokens},
+                "input_tokens_details": {"cached_tokens": stats.cached_tokens},
                 "output_tokens": stats.completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": 0},
                 "total_tokens": stats.prompt_tokens + stats.completion_tokens,
             },
-            "selfextend": figures(stats),
-        } | cited  # fmt: skip
+        } | ours(answer, self._asked)  # fmt: skip
 
 
 def _item(thought: bool, text: str) -> Event:
