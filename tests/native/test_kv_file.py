@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.driver import GPU_LAYERS, Engine
+from support.full_disk import full_disk
 from support.logits import text
 from support.tiny_models import TinyModel
 
@@ -27,15 +26,6 @@ pytestmark = [
 
 RULER = Path(__file__).parent.parent / "data" / "ruler.gguf"
 RECALL = (32, 16, 8, 64, 8, 4)
-
-
-@pytest.fixture
-def small_files() -> Iterator[None]:
-    """As on a full disk: no file becomes larger than a page."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
@@ -80,9 +70,10 @@ def test_no_folder(tiny_model: TinyModel, tmp_path: Path) -> None:
         Engine(tiny_model("gqa"), kv_folder=tmp_path / "nowhere")
 
 
-def test_no_room_on_the_disk(tiny_model: TinyModel, tmp_path: Path, small_files: None) -> None:
-    with pytest.raises(RuntimeError, match="no file of .* MiB for the KV cache in .*: File too large"):
-        Engine(tiny_model("gqa"), kv_folder=tmp_path)
+def test_no_room_on_the_disk(tiny_model: TinyModel, tmp_path: Path) -> None:
+    path = tiny_model("gqa")
+    with full_disk(room=4096), pytest.raises(RuntimeError, match="no file of .* MiB for the KV cache in .*: File too large"):
+        Engine(path, kv_folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,6 +110,7 @@ def test_a_folder_that_cannot_be_made(tiny_model: TinyModel, tmp_path: Path) -> 
         SelfExtendLlama(tiny_model("gqa"), **settings(tmp_path / "file" / "kv"))
 
 
-def test_a_model_whose_cache_finds_no_room(tiny_model: TinyModel, tmp_path: Path, small_files: None) -> None:
-    with pytest.raises(ModelError, match="Free some disk, or take --kv-file FOLDER"):
-        SelfExtendLlama(tiny_model("gqa"), **settings(tmp_path))
+def test_a_model_whose_cache_finds_no_room(tiny_model: TinyModel, tmp_path: Path) -> None:
+    path = tiny_model("gqa")
+    with full_disk(room=4096), pytest.raises(ModelError, match="Free some disk, or take --kv-file FOLDER"):
+        SelfExtendLlama(path, **settings(tmp_path))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.driver import GPU_LAYERS
+from support.full_disk import full_disk
 
 from selfextend_local.chat.conversation import Chat, Sampling
 from selfextend_local.engine.llama import SelfExtendLlama
@@ -219,18 +220,12 @@ def test_a_state_that_llama_cpp_refuses_leaves_an_empty_model_that_works(
 
 
 def test_a_file_size_limit_is_a_note_and_leaves_the_old_entry(load: Any, cache: StateCache) -> None:
-    """What a full disk does, made by the kernel: writing fails in the midst of it."""
-    resource = pytest.importorskip("resource")
     llm = load("gqa", ga_n=4)
     llm.prefill(TEXT[:100])
     assert cache.save(llm)
     llm.prefill(TEXT[:300])
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(0.7 * llm.state_bytes()), before[1]))
-    try:
+    with full_disk(room=int(0.7 * llm.state_bytes())):
         assert not cache.save(llm)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "could not be saved" in cache.notes[0]
     assert [e.n_tokens for e in cache.entries()] == [100]
     assert len(list(cache.root.iterdir())) == 1
