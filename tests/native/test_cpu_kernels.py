@@ -181,7 +181,8 @@ def weights_of(kind: str, outputs: int, inputs: int, rng: np.random.Generator) -
     type_ = gguf.GGMLQuantizationType[kind.upper()]  # for these gguf has no quantisation, but any bytes are values
     size, n_bytes = gguf.GGML_QUANT_SIZES[type_]
     blocks = rng.integers(0, 256, (outputs * inputs // size, n_bytes), dtype=np.uint8)
-    blocks[:, :4] = rng.uniform(0.001, 0.002, (len(blocks), 2)).astype(np.float16).view(np.uint8)
+    scales = slice(-2, None) if kind == "q6_K" else slice(0, 4)
+    blocks[:, scales] = rng.uniform(0.001, 0.002, (len(blocks), 1 if kind == "q6_K" else 2)).astype(np.float16).view(np.uint8)
     return Packed(type_, blocks.reshape(outputs, -1))
 
 
@@ -192,7 +193,7 @@ def rounded(x: np.ndarray) -> np.ndarray:
     return np.asarray((np.rint(blocks * (np.float32(1) / scale)).astype(np.float64) * scale).reshape(x.shape))
 
 
-FEW_BITS = ("q4_0", "q4_1", "q5_0", "q5_1", "q4_K", "q5_K")
+FEW_BITS = ("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_K", "q5_K", "q6_K")
 
 
 @ON_X86
@@ -217,7 +218,8 @@ def test_products_of_extreme_bytes(kind: str) -> None:
     rng = np.random.default_rng(4)
     weights = weights_of(kind, 16, 512, rng)
     if kind.endswith("K"):
-        weights.data.reshape(-1, gguf.GGML_QUANT_SIZES[weights.kind][1])[:, 4:] = 255
+        bytes_ = slice(0, 192) if kind == "q6_K" else slice(4, None)  # scales with a sign come after them
+        weights.data.reshape(-1, gguf.GGML_QUANT_SIZES[weights.kind][1])[:, bytes_] = 255
     else:
         weights = Packed.of(np.tile([-1.0, 1.0, 1.0, 1.0], (16, 128)), kind)
     x = np.where(weights.values[:1] > 0, 1.0, -1.0).repeat(40, axis=0).astype(np.float32)

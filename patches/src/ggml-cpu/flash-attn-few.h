@@ -5,7 +5,8 @@
 // Keys are taken in chunks of 256 at fixed places. Of a chunk, each score is a sum of vectors whose lanes are added at its
 // end, four keys and a few rows at a time, and each weighted sum of values goes from key to key; then the chunks are joined
 // in their order. So a query has the same bits whatever is computed beside it and however the work is divided: by
-// chunks, whose sums are kept until all are there, or, where those would take too much memory, by key heads.
+// chunks, whose sums are kept until all are there, or, where those would take too much memory, by key heads. A unit of work
+// takes as many key heads at a time as there are threads to spare: they lie side by side, so memory is read in order.
 
 #include "flash-attn-tile.h"
 
@@ -187,8 +188,10 @@ struct few {
     int64_t n_k;     // values of a key, padded by zeros
     int64_t n_v;
     bool    keeps;   // the sums of chunks
+    int64_t widest;  // key heads of a unit of work, at most; it depends on shapes alone
+    int64_t heads;   // key heads of a unit of work
 
-    few(const ggml_tensor * dst)
+    few(const ggml_tensor * dst, int n_threads)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), sinks(dst->src[4]) {
         memcpy(&scale,   (const float *) dst->op_params + 0, sizeof(float));
         memcpy(&softcap, (const float *) dst->op_params + 2, sizeof(float));
@@ -197,13 +200,19 @@ struct few {
         n_k     = round_up(k->ne[0], GGML_F32_EPR);
         n_v     = round_up(v->ne[0], 4 * GGML_F32_EPR);
         keeps   = q->ne[1] == 1 || n_results() * n_chunks() * part_floats() <= KEPT_FLOATS;
+        widest  = std::min(k->ne[2], std::max<int64_t>(1, FEW_ROWS / (group * stretch)));
+        heads   = widest;
+        while (heads > 1 && n_units() < 4 * n_threads) {
+            heads = (heads + 1) / 2;
+        }
     }
 
-    int64_t rows()        const { return group * stretch; }
+    int64_t rows()        const { return widest * group * stretch; }
     int64_t n_stretches() const { return (q->ne[1] + stretch - 1) / stretch; }
     int64_t n_chunks()    const { return (k->ne[1] + CHUNK - 1) / CHUNK; }
     int64_t n_results()   const { return q->ne[3] * q->ne[2] * q->ne[1]; }
-    int64_t n_units()     const { return q->ne[3] * n_stretches() * k->ne[2] * (keeps ? n_chunks() : 1); }
+    int64_t n_parts()     const { return (k->ne[2] + heads - 1) / heads; }
+    int64_t n_units()     const { return q->ne[3] * n_stretches() * n_parts() * (keeps ? n_chunks() : 1); }
 
     // Of a query of a head and a chunk: sums, maximum, total.
     int64_t part_floats() const { return n_v + 2; }
@@ -254,16 +263,16 @@ template <typename F> void for_visible(const sight * seen, int64_t n, const F & 
     }
 }
 
-// A unit of work, and its place in the memory of a thread. Rows are queries by heads.
+// A unit of work, and its place in the memory of a thread. Rows are key heads by queries by the heads that share a key head.
 struct few_unit {
     const few & p;
     int64_t i3;
-    int64_t k_head;
+    int64_t k_head;  // the first
+    int64_t n_heads; // key heads
     int64_t first;   // query
     int64_t n;       // queries
     int64_t k3;
     int64_t v3;
-    int64_t v_head;
     float * queries; // [rows][n_k]
     float * scores;  // [rows][CHUNK]
     float * parts;   // [rows][part_floats]
@@ -272,11 +281,11 @@ struct few_unit {
     float * hidden;  // [TILE]
     sight * seen;    // [queries][CHUNK / TILE]
 
-    few_unit(const few & p, int64_t i3, int64_t k_head, int64_t stretch, float * work)
-        : p(p), i3(i3), k_head(k_head), first(stretch * p.stretch), n(std::min(p.stretch, p.q->ne[1] - first)) {
+    few_unit(const few & p, int64_t i3, int64_t part, int64_t stretch, float * work)
+        : p(p), i3(i3), k_head(part * p.heads), n_heads(std::min(p.heads, p.k->ne[2] - k_head)), first(stretch * p.stretch),
+          n(std::min(p.stretch, p.q->ne[1] - first)) {
         k3      = i3 / (p.q->ne[3] / p.k->ne[3]);
         v3      = i3 / (p.q->ne[3] / p.v->ne[3]);
-        v_head  = k_head / (p.k->ne[2] / p.v->ne[2]);
         queries = work;
         scores  = queries + p.rows() * p.n_k;
         parts   = scores  + p.rows() * CHUNK;
@@ -286,14 +295,19 @@ struct few_unit {
         seen    = (sight *) (hidden + TILE);
 
         const float scale = p.softcap != 0.0f ? p.scale / p.softcap : p.scale;
-        for (int64_t row = 0; row < n * p.group; ++row) {
+        for (int64_t row = 0; row < n_rows(); ++row) {
             float       * to   = queries + row * p.n_k;
-            const float * from = (const float *) row_of(p.q, first + row / p.group, k_head * p.group + row % p.group, i3);
+            const float * from = (const float *) row_of(p.q, query(row), head(row), i3);
             for (int64_t i = 0; i < p.n_k; ++i) {
                 to[i] = i < p.q->ne[0] ? from[i] * scale : 0.0f;
             }
         }
     }
+
+    int64_t n_rows()           const { return n_heads * n * p.group; }
+    int64_t query(int64_t row) const { return first + row / p.group % n; }
+    int64_t head(int64_t row)  const { return (k_head + row / p.group / n) * p.group + row % p.group; }
+    int64_t v_head(int64_t h)  const { return (k_head + h) / (p.k->ne[2] / p.v->ne[2]); }
 
     // f(rows) with keys or values of a tile, [TILE][width].
     template <typename F>
@@ -318,12 +332,15 @@ struct few_unit {
         f(tile_rows{ tile, width });
     }
 
-    void fetch(int64_t key) const {
-        const size_t k_size = ggml_row_size(p.k->type, p.k->ne[0]);
-        const size_t v_size = ggml_row_size(p.v->type, p.v->ne[0]);
-        for (int64_t j = key; j < std::min(key + TILE, p.k->ne[1]); ++j) {
-            prefetch(row_of(p.k, j, k_head, k3), k_size);
-            prefetch(row_of(p.v, j, v_head, v3), v_size);
+    // f(first row, count) for stretches of the rows of key head `h` that see some of tile t.
+    template <typename F> void for_seeing(int64_t h, int64_t t, const F & f) const {
+        for_visible(seen + t, n, [&](int64_t from, int64_t count) { for_rows((h * n + from) * p.group, count * p.group, f); });
+    }
+
+    void fetch(const ggml_tensor * t, int64_t key, int64_t head, int64_t t3) const {
+        const size_t size = ggml_row_size(t->type, t->ne[0]);
+        for (int64_t j = key; j < std::min(key + TILE, t->ne[1]); ++j) {
+            prefetch(row_of(t, j, head, t3), size);
         }
     }
 
@@ -335,41 +352,52 @@ struct few_unit {
         return any;
     }
 
+    // f(row) for each row of query r.
+    template <typename F> void for_heads(int64_t r, const F & f) const {
+        for (int64_t h = 0; h < n_heads; ++h) {
+            for (int64_t row = (h * n + r) * p.group; row < (h * n + r + 1) * p.group; ++row) {
+                f(row);
+            }
+        }
+    }
+
     void score_tile(int64_t key, int64_t n_keys, int64_t t) {
         for (int64_t r = 0; r < n; ++r) {
             const sight s = look(p.mask, i3, first + r, 1, key, n_keys);
             seen[r * (CHUNK / TILE) + t] = s == sight::all && n_keys < TILE ? sight::some : s;
             if (s == sight::none) {
-                for (int64_t h = 0; h < p.group; ++h) {
-                    std::fill_n(scores + (r * p.group + h) * CHUNK + t * TILE, TILE, HIDDEN);
-                }
+                for_heads(r, [&](int64_t row) { std::fill_n(scores + row * CHUNK + t * TILE, TILE, HIDDEN); });
             }
         }
         if (!sees(t)) {
             return;
         }
-        fetch(key + TILE);
-        with_tile(p.k, key, n_keys, k_head, k3, p.n_k, [&](const auto & keys) {
-            for_visible(seen + t, n, [&](int64_t from, int64_t count) {
-                for_rows(from * p.group, count * p.group, [&](int64_t row, auto r) {
+        for (int64_t h = 0; h < n_heads; ++h) {
+            fetch(p.k, key + TILE, k_head + h, k3);
+            fetch(p.v, key + TILE, v_head(h), v3);
+            with_tile(p.k, key, n_keys, k_head + h, k3, p.n_k, [&](const auto & keys) {
+                for_seeing(h, t, [&](int64_t row, auto r) {
                     for (int64_t j = 0; j < TILE; j += 4) {
                         score<r()>(queries + row * p.n_k, keys, j, p.n_k, scores + row * CHUNK + t * TILE + j, CHUNK);
                     }
                 });
             });
-        });
+        }
         for (int64_t r = 0; r < n; ++r) {
             const sight s = seen[r * (CHUNK / TILE) + t];
+            if (s == sight::none) {
+                continue;
+            }
             if (s == sight::some) {
                 unpack_mask(p.mask, i3, first + r, 1, key, n_keys, TILE, hidden);
             }
-            for (int64_t h = 0; h < p.group && s != sight::none; ++h) {
-                float * x = scores + (r * p.group + h) * CHUNK + t * TILE;
+            for_heads(r, [&](int64_t row) {
+                float * x = scores + row * CHUNK + t * TILE;
                 soften(x, TILE, p.softcap);
                 if (s == sight::some) {
                     ggml_vec_add_f32(TILE, x, x, hidden);
                 }
-            }
+            });
         }
     }
 
@@ -380,7 +408,7 @@ struct few_unit {
         for (int64_t t = 0; t < n_tiles; ++t) {
             score_tile(start + t * TILE, std::min(TILE, end - start - t * TILE), t);
         }
-        for (int64_t row = 0; row < n * p.group; ++row) {
+        for (int64_t row = 0; row < n_rows(); ++row) {
             float * part = parts + row * p.part_floats();
             clear_part(part, p.n_v);
             float & maximum = part[p.n_v];
@@ -396,51 +424,48 @@ struct few_unit {
                 continue;
             }
             const int64_t n_keys = std::min(TILE, end - start - t * TILE);
-            with_tile(p.v, start + t * TILE, n_keys, v_head, v3, p.n_v, [&](const auto & values) {
-                for_visible(seen + t, n, [&](int64_t from, int64_t count) {
-                    for_rows(from * p.group, count * p.group, [&](int64_t row, auto r) {
+            for (int64_t h = 0; h < n_heads; ++h) {
+                with_tile(p.v, start + t * TILE, n_keys, v_head(h), v3, p.n_v, [&](const auto & values) {
+                    for_seeing(h, t, [&](int64_t row, auto r) {
                         add_weighted<r()>(
                             scores + row * CHUNK + t * TILE, CHUNK, values, TILE, p.n_v, parts + row * p.part_floats(), p.part_floats());
                     });
                 });
-            });
+            }
         }
     }
 };
 
 // `unit` counts key heads first, so that threads read chunks side by side.
 void compute_unit(const few & p, ggml_tensor * dst, int64_t unit, float * work, float * kept) {
-    const int64_t k_head  = unit % p.k->ne[2];
-    const int64_t chunk   = unit / p.k->ne[2] % (p.keeps ? p.n_chunks() : 1);
-    const int64_t others  = unit / p.k->ne[2] / (p.keeps ? p.n_chunks() : 1);
-    const int64_t i3      = others / p.n_stretches();
+    const int64_t part   = unit % p.n_parts();
+    const int64_t chunk  = unit / p.n_parts() % (p.keeps ? p.n_chunks() : 1);
+    const int64_t others = unit / p.n_parts() / (p.keeps ? p.n_chunks() : 1);
+    const int64_t i3     = others / p.n_stretches();
 
-    few_unit u(p, i3, k_head, others % p.n_stretches(), work);
-    const int64_t n_rows = u.n * p.group;
-    const auto    head   = [&](int64_t row) { return k_head * p.group + row % p.group; };
-    const auto    query  = [&](int64_t row) { return u.first + row / p.group; };
+    few_unit u(p, i3, part, others % p.n_stretches(), work);
 
     if (p.keeps) {
         u.compute_chunk(chunk);
-        for (int64_t row = 0; row < n_rows; ++row) {
-            float * to = kept + (((i3 * p.q->ne[2] + head(row)) * p.q->ne[1] + query(row)) * p.n_chunks() + chunk) * p.part_floats();
+        for (int64_t row = 0; row < u.n_rows(); ++row) {
+            float * to = kept + (((i3 * p.q->ne[2] + u.head(row)) * p.q->ne[1] + u.query(row)) * p.n_chunks() + chunk) * p.part_floats();
             memcpy(to, u.parts + row * p.part_floats(), p.part_floats() * sizeof(float));
         }
         return;
     }
-    for (int64_t row = 0; row < n_rows; ++row) {
+    for (int64_t row = 0; row < u.n_rows(); ++row) {
         clear_part(u.before + row * p.part_floats(), p.n_v);
     }
     for (int64_t c = 0; c < p.n_chunks(); ++c) {
         u.compute_chunk(c);
-        for (int64_t row = 0; row < n_rows; ++row) {
+        for (int64_t row = 0; row < u.n_rows(); ++row) {
             join(u.before + row * p.part_floats(), u.parts + row * p.part_floats(), p.n_v);
         }
     }
-    for (int64_t row = 0; row < n_rows; ++row) {
+    for (int64_t row = 0; row < u.n_rows(); ++row) {
         float * all = u.before + row * p.part_floats();
-        const float * sink = p.sinks ? (const float *) p.sinks->data + head(row) : nullptr;
-        write_result(dst, sink, i3, head(row), query(row), p.v->ne[0], all, all[p.n_v], all[p.n_v + 1]);
+        const float * sink = p.sinks ? (const float *) p.sinks->data + u.head(row) : nullptr;
+        write_result(dst, sink, i3, u.head(row), u.query(row), p.v->ne[0], all, all[p.n_v], all[p.n_v + 1]);
     }
 }
 

@@ -256,7 +256,7 @@ void start(const ggml_compute_params * params) {
 }
 
 void compute_few(const ggml_compute_params * params, ggml_tensor * dst) {
-    const few p(dst);
+    const few p(dst, params->nth);
     float * kept = (float *) params->wdata;
     float * work = kept + p.kept_floats() + APART + params->ith * p.floats();
 
@@ -289,7 +289,7 @@ size_t ggml_flash_attn_work_size(const ggml_tensor * dst, int n_threads) {
         return 0;
     }
     if (dst->src[0]->ne[1] < MANY) {
-        const few p(dst);
+        const few p(dst, n_threads);
         return sizeof(float) * (p.kept_floats() + APART + p.floats() * n_threads);
     }
     return sizeof(float) * plan(dst, n_threads).floats() * n_threads;

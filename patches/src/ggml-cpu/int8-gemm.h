@@ -1,7 +1,7 @@
 #pragma once
 
-// Products of quantised weights with many tokens on a CPU: types of four and five bits with a scale for 32 values, each of
-// which ggml unpacks again for every token, or for a few. Here some rows of weights are unpacked once, to bytes, and
+// Products of quantised weights with many tokens on a CPU: types of four to eight bits with a scale for 32 or 16 values, each
+// of which ggml unpacks again for every token, or for a few. Here some rows of weights are unpacked once, to bytes, and
 // multiplied with all tokens as bytes; like ggml's own products of quantised weights, that rounds activations to 8 bits,
 // one scale for 32 of them.
 //
