@@ -42,7 +42,7 @@ def command(need_tokens: int | None, as_json: bool, **flags: Any) -> None:
 
     path = model_or_default(chosen(click.get_current_context(), flags))
     with ModelPeek(path) as peek:
-        asked = replace(engine.taken(flags), need_tokens=need_tokens, groups_only="no variable asks for recall")
+        asked = replace(engine.taken(flags), need_tokens=need_tokens)
         settings = with_profile(asked, path)
         plan = peek.plan(settings)
     found = variables(plan.group_attention, settings.ga_temperature or 0.0)

@@ -2,7 +2,10 @@
 //
 //   LLAMA_GROUP_ATTN_N            group size, a power of two, or "auto": the smallest that reads the whole context well
 //   LLAMA_GROUP_ATTN_W            tokens that keep their exact distance (default: an eighth of the trained window)
-//   LLAMA_GROUP_ATTN_MODE         two-level (default), or progressive: the farther the keys, the larger their groups
+//   LLAMA_GROUP_ATTN_MODE         two-level (default with a number); progressive: the farther the keys, the larger their groups;
+//                                 recall: far text is fetched; auto (default with N=auto): progressive, or recall where the context is
+//                                 long enough for it and takes it
+//   LLAMA_GROUP_ATTN_RECALL       far tokens that recall fetches (default: 2048, fewer with a small window)
 //   LLAMA_GROUP_ATTN_TEMPERATURE  attention temperature c, see llama-attn-temperature.h
 //
 // A later llama_set_group_attn() wins. What can't be done is a warning: the context goes on without.
@@ -46,6 +49,34 @@ int32_t default_neighbours(int32_t window, int32_t n_swa) {
     const int32_t w    = std::max({ std::min(window/8, 4096), n_swa, grid });
 
     return (w + grid - 1)/grid*grid;
+}
+
+// of recall, in tokens
+constexpr int32_t SINKS     = 64;
+constexpr int32_t FETCHED   = 2048;
+constexpr int32_t SPAN      = 32;
+constexpr int32_t LOOKS     = 32;
+constexpr int32_t FIRST     = 16384;
+constexpr int32_t KEEP      = 16;
+constexpr int32_t FROM_SMALL = 8; // windows from which on less than FETCHED is worth it
+
+llama_recall_params recall(int32_t n_fetched, int32_t w, int32_t window) {
+    const int32_t r = std::max(default_step(window), SPAN);
+
+    if (n_fetched == 0) {
+        n_fetched = std::max(SPAN, std::min(FETCHED, (window/2 - SINKS - w - r)/SPAN*SPAN));
+    }
+
+    return { w, r, SINKS, n_fetched, SPAN, LOOKS, FIRST, KEEP };
+}
+
+bool fits(const llama_recall_params & p, int32_t window) {
+    return (int64_t) p.n_sinks + p.n_fetched + p.w + p.r <= window;
+}
+
+// is a context of n_tokens read by recall if nothing is said?
+bool recalls(int32_t n_tokens, const llama_recall_params & p, int32_t window, int32_t n_swa) {
+    return n_swa == 0 && fits(p, window) && n_tokens > (p.n_fetched == FETCHED ? (int64_t) window : (int64_t) FROM_SMALL*window);
 }
 
 llama_group_attn scheme(int32_t n, int32_t w, int32_t window, bool progressive) {
@@ -164,55 +195,81 @@ void llama_group_attn_calls::from_environment(llama_context & ctx) {
     const char * n_text           = get("LLAMA_GROUP_ATTN_N");
     const char * w_text           = get("LLAMA_GROUP_ATTN_W");
     const char * mode_text        = get("LLAMA_GROUP_ATTN_MODE");
+    const char * recall_text      = get("LLAMA_GROUP_ATTN_RECALL");
     const char * temperature_text = get("LLAMA_GROUP_ATTN_TEMPERATURE");
 
+    const bool automatic = n_text && strcmp(n_text, "auto") == 0;
+
+    const std::string mode = mode_text ? mode_text : recall_text ? "recall" : automatic ? "auto" : "two-level";
+
+    const bool wanted = n_text || mode == "recall";
+
     // contexts without memory (embeddings), drafts and the like
-    if ((!n_text && !temperature_text) || !ctx.memory || ctx.cparams.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || ctx.cparams.ctx_other) {
+    if ((!wanted && !temperature_text) || !ctx.memory || ctx.cparams.ctx_type != LLAMA_CONTEXT_TYPE_DEFAULT || ctx.cparams.ctx_other) {
         return;
     }
 
     const auto & hparams = ctx.model.hparams;
 
-    const int32_t window = hparams.n_ctx_train;
-    const bool    automatic   = n_text && strcmp(n_text, "auto") == 0;
-    const bool    progressive = mode_text && strcmp(mode_text, "progressive") == 0;
+    const int32_t window      = hparams.n_ctx_train;
+    const bool    progressive = mode == "progressive" || mode == "auto";
 
     int32_t n = 1;
     int32_t w = default_neighbours(window, hparams.n_swa);
+    int32_t n_fetched = 0;
 
-    if (n_text) {
-        std::string problem;
+    std::string problem;
 
-        if (!automatic && (!parse(n_text, 1, 1 << 20, n) || (n & (n - 1)) != 0)) {
-            problem = format("LLAMA_GROUP_ATTN_N=%s is neither a power of two nor auto", n_text);
-        } else if (w_text && !parse(w_text, 1, 1 << 30, w)) {
-            problem = format("LLAMA_GROUP_ATTN_W=%s is not a number of tokens", w_text);
-        } else if (mode_text && !progressive && strcmp(mode_text, "two-level") != 0) {
-            problem = format("LLAMA_GROUP_ATTN_MODE=%s is neither two-level nor progressive", mode_text);
+    if (n_text && !automatic && (!parse(n_text, 1, 1 << 20, n) || (n & (n - 1)) != 0)) {
+        problem = format("LLAMA_GROUP_ATTN_N=%s is neither a power of two nor auto", n_text);
+    } else if (w_text && !parse(w_text, 1, 1 << 30, w)) {
+        problem = format("LLAMA_GROUP_ATTN_W=%s is not a number of tokens", w_text);
+    } else if (!progressive && mode != "two-level" && mode != "recall") {
+        problem = format("LLAMA_GROUP_ATTN_MODE=%s is none of two-level, progressive, recall and auto", mode.c_str());
+    } else if (recall_text && (!parse(recall_text, SPAN, 1 << 30, n_fetched) || n_fetched % SPAN != 0)) {
+        problem = format("LLAMA_GROUP_ATTN_RECALL=%s is not a multiple of %d tokens", recall_text, SPAN);
+    } else if (mode == "recall" && n > 1) {
+        problem = "recall takes no groups: leave LLAMA_GROUP_ATTN_N out";
+    }
+
+    const auto fetching = recall(n_fetched, w, window);
+
+    // as the package chooses: where nothing else is said
+    const bool chosen = mode == "auto" && automatic && !w_text && recalls(ctx.n_ctx_seq(), fetching, window, hparams.n_swa);
+
+    bool fetches = false;
+
+    if (wanted && problem.empty() && (chosen || mode == "recall")) {
+        const int32_t status = fits(fetching, window) ? set_recall(ctx, fetching) : LLAMA_GROUP_ATTN_INVALID_RECALL;
+
+        fetches = status == LLAMA_GROUP_ATTN_OK;
+
+        if (fetches) {
+            LLAMA_LOG_INFO("%s: recall of %d, w = %d\n", __func__, fetching.n_fetched, w);
+        } else if (!chosen) {
+            problem = llama_group_attn_reason(status);
         }
+    }
 
-        if (problem.empty() && automatic) {
+    if (wanted && problem.empty() && !fetches) {
+        if (automatic) {
             n = choose(ctx.n_ctx_seq(), w, window, progressive);
         }
 
         const auto value = scheme(n, w, window, progressive);
 
-        if (problem.empty() && value.enabled() && (int64_t) w + value.levels[0].r > window) {
+        if (value.enabled() && (int64_t) w + value.levels[0].r > window) {
             problem = format("w=%d doesn't fit the trained window of %d tokens: with steps of %d take at most LLAMA_GROUP_ATTN_W=%d",
                     w, window, value.levels[0].r, window - value.levels[0].r);
-        }
-
-        if (problem.empty()) {
-            const int32_t status = set(ctx, value);
-
-            problem = status == LLAMA_GROUP_ATTN_OK ? "" : llama_group_attn_reason(status);
-        }
-
-        if (!problem.empty()) {
-            LLAMA_LOG_WARN("%s: no group attention: %s\n", __func__, problem.c_str());
+        } else if (const int32_t status = set(ctx, value); status != LLAMA_GROUP_ATTN_OK) {
+            problem = llama_group_attn_reason(status);
         } else {
             LLAMA_LOG_INFO("%s: group attention n = %d, w = %d%s\n", __func__, n, w, progressive ? ", progressive" : "");
         }
+    }
+
+    if (!problem.empty()) {
+        LLAMA_LOG_WARN("%s: no group attention: %s\n", __func__, problem.c_str());
     }
 
     if (temperature_text) {

@@ -17,6 +17,7 @@ from support.logits import text
 from support.tiny_models import TRAINED_WINDOW, TinyModel
 
 from selfextend_local import positions
+from selfextend_local.engine import plan
 
 pytestmark = [pytest.mark.native, pytest.mark.process]
 
@@ -76,7 +77,7 @@ def test_the_automatic_choice_is_the_package_s(tiny_model: TinyModel, mode: str)
         ("gqa", {"N": "many"}, "LLAMA_GROUP_ATTN_N=many is neither"),
         ("gqa", {"N": "4", "W": "no"}, "LLAMA_GROUP_ATTN_W=no is not a number of tokens"),
         ("gqa", {"N": "4", "W": "128"}, "w=128 doesn't fit the trained window of 128 tokens"),
-        ("gqa", {"N": "4", "MODE": "other"}, "neither two-level nor progressive"),
+        ("gqa", {"N": "4", "MODE": "other"}, "none of two-level, progressive, recall and auto"),
         ("gqa", {"TEMPERATURE": "hot"}, "LLAMA_GROUP_ATTN_TEMPERATURE=hot: not a number"),
         ("alibi", {"N": "4"}, "no rotary positions"),
         ("recurrent", {"N": "auto"}, "no group attention"),
@@ -89,6 +90,37 @@ def test_a_refusal_is_a_warning(tiny_model: TinyModel, kind: str, settings: dict
     plain, quiet = stock_program(path, tokens)
     assert np.array_equal(logits, plain)
     assert "LLAMA_GROUP_ATTN" not in quiet
+
+
+LONG = """
+import json, sys
+from llama_cpp import Llama, llama_cpp
+llama = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), n_batch=512, n_ubatch=512, verbose=True, flash_attn=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_ctx", "said"),
+    [
+        ({"N": "auto"}, 8 * 512, "group attention n = 64, w = 64, progressive"),
+        ({"N": "auto"}, 9 * 512, "recall of 96, w = 64"),
+        ({"N": "auto", "MODE": "progressive"}, 9 * 512, "progressive"),
+        ({"MODE": "recall"}, 1024, "recall of 96, w = 64"),
+        ({"MODE": "recall", "RECALL": "64"}, 1024, "recall of 64, w = 64"),
+        ({"MODE": "recall", "RECALL": "65"}, 1024, "no group attention: LLAMA_GROUP_ATTN_RECALL=65 is not a multiple of 32"),
+        ({"MODE": "recall", "N": "4"}, 1024, "no group attention: recall takes no groups"),
+    ],
+)
+def test_the_automatic_choice_recalls_where_the_package_does(fixture_model: Path, settings: dict[str, str], n_ctx: int, said: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_GROUP_ATTN")}
+    environment |= {f"LLAMA_GROUP_ATTN_{name}": value for name, value in settings.items()}
+    command = [sys.executable, "-c", LONG, str(fixture_model), str(n_ctx)]
+    log = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert said in log
+    if settings == {"N": "auto"}:
+        chosen = plan.group_attention_for(plan.Settings(), n_ctx, 512)
+        grouped = f"group attention n = {chosen.n}, w = {chosen.w}, progressive"
+        assert said == (f"recall of {chosen.recall}, w = {chosen.w}" if chosen.recall else grouped)
 
 
 def test_a_call_wins(tiny_model: TinyModel) -> None:

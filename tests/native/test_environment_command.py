@@ -15,7 +15,7 @@ from support.tiny_models import TinyModel
 from selfextend_local.engine.environment import variables
 from selfextend_local.engine.tuned import Profile, save_profile
 from selfextend_local.errors import GroupAttentionError
-from selfextend_local.positions import GroupAttention, fetching
+from selfextend_local.positions import GroupAttention
 from selfextend_local.storage.folders import PROFILES_VARIABLE
 from selfextend_local.storage.identity import model_identity
 
@@ -79,9 +79,13 @@ def test_what_was_tuned_is_in_it(tiny_model: TinyModel, tmp_path: Path, monkeypa
     assert plan["variables"]["LLAMA_GROUP_ATTN_TEMPERATURE"] == "0.25"
 
 
-def test_what_no_variable_says_is_refused(fixture_model: Path) -> None:
-    for ga in (fetching(None, None, 8192), GroupAttention(3, 32, 48)):
-        with pytest.raises(GroupAttentionError, match="variable"):
-            variables(ga)
-    done = run([str(PROGRAM), "env", "--model", str(fixture_model), "--ga-mode", "recall"])
-    assert done.returncode == 1 and "take SelfExtendLlama" in done.stderr and not done.stdout
+def test_recall_is_told(fixture_model: Path) -> None:
+    done = run([str(PROGRAM), "env", "--model", str(fixture_model), "--ga-mode", "recall", "--need-tokens", "1024"])
+    assert done.returncode == 0
+    told = {"unset LLAMA_GROUP_ATTN_N", "export LLAMA_GROUP_ATTN_MODE=recall", "export LLAMA_GROUP_ATTN_RECALL=96"}
+    assert told <= set(done.stdout.splitlines())
+
+
+def test_what_no_variable_says_is_refused() -> None:
+    with pytest.raises(GroupAttentionError, match="variable"):
+        variables(GroupAttention(3, 32, 48))
