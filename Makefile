@@ -1,5 +1,5 @@
 # make demo   environment, patched llama.cpp, default model, sample document, and a question about it
-# make test   environment, patched llama.cpp, default model, and all tests
+# make test   environment, patched llama.cpp, default model, and all tests, two at a time
 # make fuzz   random damage to models, documents, states and requests, a minute of each; FUZZ='--count 20000' for so many
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
@@ -30,7 +30,7 @@ demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: $(VENV)/installed
 	$(BIN)/python -m pytest -n logical --dist loadfile -m "not model and not process and not slow"
