@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from selfextend_local.documents import Document
 from selfextend_local.documents.sections import Section, page_names, split
+from selfextend_local.engine.grammar import grammar_of
 from selfextend_local.errors import ContextOverflow, SelfExtendError
 from selfextend_local.generation.completion import Completion, Finish, LocalModel, Progress, Prompt, ShouldStop, TextModel
-from selfextend_local.generation.grammar import grammar_of
 from selfextend_local.generation.sampling import LONG_ANSWERS, Sampling
 
 if TYPE_CHECKING:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from selfextend_local.child import Child, ChildFailed
+from selfextend_local.engine import grammar
 from selfextend_local.errors import ModelUnsupported, SelfExtendError
-from selfextend_local.generation import chat_template, grammar
+from selfextend_local.generation import chat_template
 from selfextend_local.generation.chat_template import ChatTemplate, TemplateRefused
 
 pytestmark = [pytest.mark.native, pytest.mark.process]
@@ -141,7 +142,7 @@ def test_a_good_schema_is_a_grammar(schema: Any) -> None:
 @pytest.mark.native
 def test_no_string_of_an_answer_holds_a_bare_line_end() -> None:
     """The converter's strings did, and such an answer is no JSON."""
-    from selfextend_local.generation.grammar_process import grammar as rules_of
+    from selfextend_local.engine.grammar_process import grammar as rules_of
     from selfextend_local.native.model import _FIRST_BYTE, try_grammar
 
     offered: set[int] = set()

@@ -22,8 +22,8 @@ class SchemaFile(click.Path):
         name = str(super().convert(value, param, ctx))
         if ctx is not None and ctx.resilient_parsing:
             return name
+        from selfextend_local.engine.grammar import grammar_of
         from selfextend_local.errors import SelfExtendError
-        from selfextend_local.generation.grammar import grammar_of
         from selfextend_local.storage.plain_json import loads
 
         try:

@@ -33,6 +33,7 @@ from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 from selfextend_local.storage.folders import make_private
 
 from .cuts import kept, micro_batch, next_stop
+from .grammar import ToolGrammars, grammar_of, schema_of
 from .grouping import Grouping
 from .machine import kv_place
 from .peek import ModelInfo, ModelPeek
@@ -44,6 +45,7 @@ native.bindings()
 from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear error)
 
 _GENERATE = signature(Llama.generate)
+_CHAT = signature(Llama.create_chat_completion)
 _CHAIN = frozenset(signature(Llama._init_sampler).parameters) - {"self", "logits_processor"}
 
 DRY_BASE, DRY_ALLOWED, DRY_LAST = 1.75, 4, 4096
@@ -172,6 +174,7 @@ class SelfExtendLlama(Llama):
     ) -> None:
         self._load_progress = load_progress
         self.being_saved = threading.Lock()
+        self._tool_grammars = ToolGrammars()
         self._stack = ExitStack()  # Llama.close() wants it, also after a constructor that failed early
         if getattr(llama_kwargs.get("chat_handler"), "clip_model_path", None):
             raise ModelUnsupported(f"chat_handler: {NO_IMAGES}")
@@ -485,6 +488,8 @@ class SelfExtendLlama(Llama):
 
     def _init_sampler(self, *args: Any, dry: float = 0.0, **kwargs: Any) -> Any:
         """As Llama._init_sampler. `dry`: the multiplier of DRY's penalty on what was drawn before, 0 for none."""
+        if kwargs.get("grammar") is not None:
+            kwargs["grammar"] = self._tool_grammars.ours(kwargs["grammar"])
         sampler = super()._init_sampler(*args, **kwargs)
         if dry > 0:
             native.penalise_repeats(sampler.sampler, self._model.model, dry, DRY_BASE, DRY_ALLOWED, DRY_LAST)
@@ -674,17 +679,28 @@ class SelfExtendLlama(Llama):
     def create_chat_completion(self, messages: Any, *args: Any, **kwargs: Any) -> Any:
         """As Llama.create_chat_completion; `response_format` may be OpenAI's {"type": "json_schema", "json_schema": {"schema": …}}.
 
-        Raises ModelUnsupported for images and sound, ContextOverflow if the prompt doesn't fit.
+        Raises ModelUnsupported for images and sound, ContextOverflow if the prompt doesn't fit, SelfExtendError for a schema that is too
+        much for a grammar.
         """
-        form = kwargs.get("response_format")
-        if isinstance(form, dict) and form.get("type") == "json_schema":
-            kwargs["response_format"] = {"type": "json_object", "schema": form["json_schema"]["schema"]}
+        asked = dict(_CHAT.bind(self, messages, *args, **kwargs).arguments)
+        del asked["self"], asked["messages"]
+        if (schema := schema_of(asked.pop("response_format", None))) is not None:
+            asked["grammar"] = grammar_of(schema)
+        self._tool_grammars = ToolGrammars(self._schemas_of_tools(asked))
         for message in messages:
             content = message.get("content")
             kinds = {part.get("type", "text") for part in content} - {"text", "refusal"} if isinstance(content, list) else set()
             if kinds:
                 raise ModelUnsupported(f"A message holds {', '.join(sorted(kinds))}: {NO_IMAGES}")
-        return super().create_chat_completion(messages, *args, **kwargs)
+        return super().create_chat_completion(messages, **asked)
+
+    def _schemas_of_tools(self, asked: Mapping[str, Any]) -> list[Any]:
+        # Those that an answer may have to follow: of the function that was named, or of all where the model chooses.
+        functions = [*(tool.get("function", {}) for tool in asked.get("tools") or ()), *(asked.get("functions") or ())]
+        choice, call = asked.get("tool_choice"), asked.get("function_call")
+        named = choice.get("function", {}) if isinstance(choice, dict) else call if isinstance(call, dict) else {}
+        every = self.chat_format == "chatml-function-calling"
+        return [one["parameters"] for one in functions if "parameters" in one and (every or one.get("name") == named.get("name", ""))]
 
     def _check_length(self, n_tokens: int) -> None:
         if n_tokens > self.plan.capacity:

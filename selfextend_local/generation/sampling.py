@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .grammar import grammar_of
+from selfextend_local.engine.grammar import grammar_of
 
 
 @dataclass(frozen=True, slots=True)

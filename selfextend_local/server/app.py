@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 
 from selfextend_local.documents import Document
 from selfextend_local.documents.reader import Reader, ReadLimits
-from selfextend_local.generation.grammar import grammar_of
+from selfextend_local.engine.grammar import grammar_of
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.thinking import Part
 

@@ -5,12 +5,13 @@ Knows OpenAI's fields and llama.cpp's beside them. Must not know HTTP, models or
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
+from selfextend_local.engine.grammar import schema_of
+from selfextend_local.errors import SelfExtendError
 from selfextend_local.generation.chat_template import Role
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.storage.plain_json import loads
@@ -216,15 +217,7 @@ def _stop(given: Any) -> tuple[str, ...]:
 
 
 def _schema(given: Any) -> str | None:
-    if given is None:
-        return None
-    kind = given.get("type") if isinstance(given, dict) else None
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return json.dumps(given["schema"] if isinstance(given.get("schema"), dict) else {"type": "object"})
-    described = given.get("json_schema") if kind == "json_schema" else None
-    if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
-        raise wrong("response_format", 'response_format is none of {"type": "text"}, {"type": "json_object"} and '
-                    '{"type": "json_schema", "json_schema": {"schema": {…}}}.')  # fmt: skip
-    return json.dumps(described["schema"])
+    try:
+        return schema_of(given)
+    except SelfExtendError as error:
+        raise wrong("response_format", str(error)) from error

@@ -15,7 +15,7 @@ from support.gguf_edit import parse
 from support.tiny_models import TinyModel
 
 from selfextend_local.engine.llama import SelfExtendLlama
-from selfextend_local.errors import ContextOverflow, GroupAttentionError, ModelNotFound
+from selfextend_local.errors import ContextOverflow, GroupAttentionError, ModelNotFound, SelfExtendError
 
 pytestmark = pytest.mark.native
 
@@ -161,4 +161,60 @@ def test_openais_json_schema_is_obeyed(tiny_model: TinyModel) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
     answer = llm.create_chat_completion([{"role": "user", "content": "hi"}], response_format=form, max_tokens=40, temperature=0.0)
     assert json.loads(answer["choices"][0]["message"]["content"])["a"] in (1, 2)
+    llm.close()
+
+
+ASKED = [{"role": "user", "content": "hi"}]
+LONG = {"type": "string", "maxLength": 20_000}
+
+
+def tool(**properties: Any) -> Any:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return {"type": "function", "function": {"name": "note", "description": "", "parameters": schema}}
+
+
+NAMED: Any = {"type": "function", "function": {"name": "note"}}
+
+
+@pytest.mark.parametrize("choice", [NAMED, "auto"])
+@pytest.mark.parametrize("chat_format", [None, "chatml-function-calling"])
+def test_the_arguments_of_a_tool_are_json(
+    tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, chat_format: str | None, choice: Any
+) -> None:
+    """llama-cpp-python's own grammar lets a string hold line ends."""
+    drawn: list[str] = []
+    init = Llama._init_sampler
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        drawn.append(kwargs["grammar"]._grammar if kwargs.get("grammar") else "")
+        return init(*args, **kwargs)
+
+    monkeypatch.setattr(Llama, "_init_sampler", noted)
+    llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=512, n_threads=1, chat_format=chat_format)
+    fields = {"tools": [tool(what={"type": "string"})], "tool_choice": choice, "max_tokens": 8, "temperature": 0.0}
+    llm.create_chat_completion(ASKED, **fields)
+    with_schema = [rules for rules in drawn if "what" in rules]
+    assert len(with_schema) == (choice is NAMED or chat_format is not None)
+    assert all(r'[^"\\\x00-\x1F]' in rules for rules in with_schema)
+    llm.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"response_format": {"type": "json_object", "schema": LONG}},
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": LONG}}},
+        {"tools": [tool(what=LONG)], "tool_choice": NAMED},
+        {"functions": [tool(what=LONG)["function"]], "function_call": {"name": "note"}},
+    ],
+)
+def test_a_schema_that_is_too_much_is_refused_before_it_is_converted(tiny_model: TinyModel, fields: dict[str, Any]) -> None:
+    """llama-cpp-python converted it in this process, and took any JSON where that failed."""
+    llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=256, n_threads=1)
+    with pytest.raises(SelfExtendError, match="maxLength is 20,000, and 1,000 is the most"):
+        llm.create_chat_completion(ASKED, **fields)
+    with pytest.raises(SelfExtendError, match="response_format is none of"):
+        llm.create_chat_completion(ASKED, response_format={"type": "json"})
+    if "tools" in fields:  # that nobody follows
+        assert llm.create_chat_completion(ASKED, tools=fields["tools"], tool_choice="none", max_tokens=2)["choices"]
     llm.close()

@@ -30,3 +30,8 @@ def grammar(schema: str) -> str:
         draw = random.Random(seed)
         native.try_grammar(rules, draw.choice, TRIAL)
     return rules
+
+
+def as_converted(rules: str) -> str:
+    """What the converter had made of them."""
+    return rules.replace(_JSON_CHAR, _CHAR)

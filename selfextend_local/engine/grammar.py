@@ -6,11 +6,14 @@ A schema is somebody else's: its sizes are checked first, then a child process w
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 from selfextend_local.child import ChildFailed, shared
 from selfextend_local.errors import SelfExtendError
+
+from .grammar_process import as_converted
 
 SECONDS, MIB = 10.0, 4_096
 """What converting a schema and drawing a text by it may take."""
@@ -24,20 +27,53 @@ MOST_REPEATED = 1_000
 _REPETITIONS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 
 
+def schema_of(response_format: Any) -> str | None:
+    """The JSON schema that OpenAI's `response_format` asks for, None for text. Raises SelfExtendError."""
+    kind = response_format.get("type") if isinstance(response_format, dict) else "text" if response_format is None else None
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        schema = response_format.get("schema")
+        return json.dumps(schema if isinstance(schema, dict) else {"type": "object"})
+    described = response_format.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(described, dict) or not isinstance(described.get("schema"), dict):
+        raise SelfExtendError('response_format is none of {"type": "text"}, {"type": "json_object"} and '
+                              '{"type": "json_schema", "json_schema": {"schema": {…}}}.')  # fmt: skip
+    return json.dumps(described["schema"])
+
+
 def grammar_of(schema: str | None) -> Any:
     """The grammar of a JSON schema, None for None. Raises SelfExtendError."""
-    if schema is None:
-        return None
+    return None if schema is None else _grammar(_rules(schema))
+
+
+class ToolGrammars:
+    """Grammars for the arguments of tools, where llama-cpp-python makes them itself, of a schema whose size it doesn't look at.
+
+    Raises SelfExtendError for a schema of which `grammar_of` makes none: llama-cpp-python takes any JSON then, or hangs.
+    """
+
+    def __init__(self, schemas: Iterable[Any] = ()) -> None:
+        rules = [_rules(json.dumps(schema)) for schema in schemas]
+        self._ours = {as_converted(text): text for text in rules}
+
+    def ours(self, grammar: Any) -> Any:
+        """Our grammar for one that llama-cpp-python has made; another as it is."""
+        known = self._ours.get(getattr(grammar, "_grammar", ""))
+        return grammar if known is None else _grammar(known)
+
+
+def _grammar(rules: str) -> Any:
     from llama_cpp.llama_grammar import LlamaGrammar
 
-    return LlamaGrammar.from_string(_rules(schema), verbose=False)
+    return LlamaGrammar.from_string(rules, verbose=False)
 
 
 @lru_cache(64)
 def _rules(schema: str) -> str:
     try:
         _check_sizes(schema)
-        converter = shared("selfextend_local.generation.grammar_process:grammar", seconds=SECONDS, mib=MIB)
+        converter = shared("selfextend_local.engine.grammar_process:grammar", seconds=SECONDS, mib=MIB)
         rules: str = converter.ask(schema)
     except ChildFailed as error:
         limits = {"time": f"it takes more than {SECONDS:g} s", "memory": f"it takes more than {MIB:,} MiB"}
