@@ -10,6 +10,7 @@ from selfextend_local.engine.plan import (
     Settings,
     Shape,
     Use,
+    check_settings,
     group_attention_for,
     make_plan,
     next_growth,
@@ -17,7 +18,7 @@ from selfextend_local.engine.plan import (
     why,
 )
 from selfextend_local.errors import ContextOverflow, GroupAttentionError, MemoryBudgetError, ModelError
-from selfextend_local.positions import fetching
+from selfextend_local.positions import RECALL_REACH, fetching
 
 GIB = 1 << 30
 WINDOW = 8192
@@ -69,7 +70,16 @@ def test_a_text_too_long_for_a_fixed_n_names_the_n_that_fits() -> None:
 
 def test_a_text_beyond_every_n_says_so() -> None:
     with pytest.raises(ContextOverflow, match="At most 298,880 tokens can be read with a trained window of 8,192: take --ga-mode recall"):
-        plan(Settings(need_tokens=1_000_000))
+        plan(Settings(need_tokens=1_000_000, ga_mode="progressive"))
+
+
+def test_the_automatic_choice_reaches_as_far_as_recall() -> None:
+    """It ended where groups end, though it recalls before that."""
+    assert plan(Settings(need_tokens=1_000_000), available=64 * GIB).capacity >= 1_000_000
+    assert check_settings(Settings(), 512) == check_settings(Settings(), WINDOW) == RECALL_REACH
+    assert check_settings(Settings(), WINDOW, sliding_window=1024) < RECALL_REACH
+    with pytest.raises(ContextOverflow, match="At most 298,880 tokens .* of 8,192: shorten the text"):
+        plan(Settings(need_tokens=500_000, kv_type="q8_0", gpu_layers=-1), available=64 * GIB, gpu=64 * GIB)
 
 
 def test_settings_that_cannot_hold_are_refused() -> None:

@@ -37,7 +37,7 @@ from .grammar import ToolGrammars, grammar_of, schema_of
 from .grouping import Grouping
 from .machine import kv_place
 from .peek import ModelInfo, ModelPeek
-from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings
+from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings, check_settings
 from .tuned import with_profile
 
 native.bindings()
@@ -332,9 +332,14 @@ class SelfExtendLlama(Llama):
     def _keep_groups(self, reason: str) -> None:
         # Recall was chosen, not asked for.
         self._settings = replace(self._settings, groups_only=reason)
-        self._grouping = replace(self._grouping, settings=self._settings)
-        planned = self._settings.need_tokens or self.plan.capacity
-        self.plan = replace(self.plan, group_attention=self.group_attention_for(planned), groups_only=reason)
+        most = check_settings(self._settings, self.plan.n_ctx_train, self.info.sliding_window)
+        capacity = min(self.plan.capacity, most)
+        self._grouping = replace(self._grouping, settings=self._settings, capacity=capacity)
+        planned = self._settings.need_tokens or capacity
+        self.plan = replace(self.plan, capacity=capacity, group_attention=self.group_attention_for(planned), groups_only=reason)
+        if planned > capacity:
+            self.close()
+            raise self._grouping.overflow(planned)
 
     @property
     def group_attention(self) -> GroupAttention:

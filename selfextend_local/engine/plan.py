@@ -174,8 +174,15 @@ def check_settings(settings: Settings, window: int, sliding_window: int = 0) -> 
         return group_attention_for(settings, window + 1, window, sliding_window).capacity(window)
     if settings.ga_n == "auto":
         group_attention_for(settings, 1, window, sliding_window)
-        return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+        return _auto_reach(settings, window, sliding_window)
     return fixed(settings.ga_n, settings.ga_w, window, sliding_window, settings.progressive).capacity(window)
+
+
+def _auto_reach(settings: Settings, window: int, sliding_window: int) -> int:
+    """The most tokens that the automatic choice reads: as far as recall reaches where it may take it, else as groups do."""
+    if settings.chooses and recall_from(window, sliding_window) < RECALL_REACH:
+        return RECALL_REACH
+    return reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
 
 
 def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_window: int = 0) -> GroupAttention:
@@ -265,9 +272,12 @@ def make_plan(
         chosen = _shrunk(chosen, min(window, most), budget)
     if not chosen.fits:
         raise budget.refusal(chosen)
+    settings = restricted(settings, chosen.shape if memory.gpu else replace(chosen.shape, gpu_layers=0))
+    most = check_settings(settings, window, sliding_window)
+    if wanted is not None and wanted > most:
+        raise overflow(settings, wanted, most, window, sliding_window)
     capacity = min(chosen.shape.n_ctx, most)
     planned = settings.need_tokens or capacity
-    settings = restricted(settings, chosen.shape if memory.gpu else replace(chosen.shape, gpu_layers=0))
     return ContextPlan(
         n_ctx=chosen.shape.n_ctx,
         n_ctx_train=window,
@@ -414,14 +424,15 @@ class _Budget:
 def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, sliding_window: int = 0) -> ContextOverflow:
     """The error for a text that is too long, with the setting that would fit it."""
     over = f"{n_tokens:,} tokens are {n_tokens - capacity:,} more than the {capacity:,} that fit"
-    auto = reach(window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
+    auto = _auto_reach(settings, window, sliding_window)
     if settings.ga_n != "auto" and n_tokens <= auto:
         needed = choose(n_tokens, window, w=settings.ga_w, sliding_window=sliding_window, progressive=settings.progressive)
         advice = f"Take --ga-n {needed.n}, or --ga-n auto."
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."
     else:
-        recall = "" if settings.recalls or recall_from(window, sliding_window) == RECALL_REACH else "take --ga-mode recall, "
+        can_recall = not settings.recalls and not settings.groups_only and recall_from(window, sliding_window) < RECALL_REACH
+        recall = "take --ga-mode recall, " if can_recall else ""
         advice = (
             f"At most {auto:,} tokens can be read with a trained window of {window:,}: {recall}shorten the text, or take a model "
             "with a longer window."

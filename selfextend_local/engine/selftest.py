@@ -12,13 +12,17 @@ from itertools import islice
 from pathlib import Path
 
 from selfextend_local import native
+from selfextend_local.positions import MAX_GROUP_SIZE, fixed
 
 from .llama import SelfExtendLlama
+from .peek import ModelPeek
 
 KEY = "58213"
 _LINE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 _LINES = 34
 _KEY_AFTER = 8
+_NEAR, _SMALLEST_GROUP = 128, 4
+_ANSWER = 8
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,18 @@ def prompt() -> str:
 
 
 def run_self_test(model: Path, progress: Callable[[int, int], None] | None = None) -> SelfTest:
-    """Read the prompt with n=4, w=128 and ask for the key. Raises LibraryError on a stock library."""
+    """Read the prompt in groups of four, larger ones with a small window, and ask for the key. Raises LibraryError on a stock library."""
     native.require_patched()
-    llm = SelfExtendLlama(model, ga_n=4, ga_w=128, n_ctx=2048)
+    with ModelPeek(model) as peek:
+        tokens, window = peek.tokenize(prompt()), peek.info.n_ctx_train
+    need, near = len(tokens) + _ANSWER, max(1, min(_NEAR, window // 4))
+    n = _SMALLEST_GROUP
+    while n < MAX_GROUP_SIZE and fixed(n, near, window).capacity(window) < need:
+        n *= 2
+    llm = SelfExtendLlama(model, ga_n=n, ga_w=near, need_tokens=need)
     try:
-        tokens = llm.tokenize(prompt().encode(), add_bos=False)
         llm.prefill(tokens, progress=progress)
-        answer = list(islice(llm.generate(tokens, temp=0.0), 8))
+        answer = list(islice(llm.generate(tokens, temp=0.0), _ANSWER))
         text = llm.detokenize(answer).decode("utf-8", "replace").strip()
         grouped = llm.group_attention.boundary(len(tokens) - 1)
         return SelfTest(len(tokens), grouped, text, KEY in text and grouped > 0)

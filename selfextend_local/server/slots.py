@@ -24,7 +24,7 @@ import psutil
 from selfextend_local.engine.environment import variables
 from selfextend_local.engine.machine import INSTALL_HINT, free_memory
 from selfextend_local.engine.peek import ModelPeek
-from selfextend_local.engine.plan import MEMORY_SHARE, ContextPlan, Settings
+from selfextend_local.engine.plan import MEMORY_SHARE, ContextPlan, Settings, check_settings
 from selfextend_local.engine.tuned import with_profile
 from selfextend_local.errors import GroupAttentionError, LibraryError, MemoryBudgetError
 from selfextend_local.generation.sampling import Sampling
@@ -63,7 +63,8 @@ def slots_plan(peek: ModelPeek, settings: Settings, slots: int, documents: Conte
     if settings.recalls:
         raise GroupAttentionError("Recall reads one text at a time: leave --parallel out, or take groups (--ga-mode progressive).")
     settings = with_profile(replace(settings, groups_only="llama-server reads several texts at once"), peek.info.path)
-    settings = replace(settings, need_tokens=documents.capacity, n_ctx=None, kv_type=documents.kv_type, kv_file="off")
+    longest = min(documents.capacity, check_settings(settings, documents.n_ctx_train, peek.info.sliding_window))
+    settings = replace(settings, need_tokens=longest, n_ctx=None, kv_type=documents.kv_type, kv_file="off")
     context, free = peek.plan(settings), free_memory()
     each, besides = context.kv_bytes or 0, 0 if documents.in_file else documents.kv_bytes or 0
     needed, room = slots * each + besides, MEMORY_SHARE * (free.gpu if context.gpu_layers else free.host)

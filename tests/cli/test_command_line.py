@@ -109,6 +109,17 @@ def test_model_text_cannot_drive_the_terminal() -> None:
 
 
 @pytest.mark.native
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [512, 1024])
+def test_the_self_test_takes_groups_that_suit_a_small_window(window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asked for n=4, which doesn't reach 2,048 tokens with a window of 512."""
+    models = Path(__file__).parents[1] / "data"
+    monkeypatch.setenv("SELFEXTEND_DEFAULT_MODEL", str(models / {512: "fixture.gguf", 1024: "ruler.gguf"}[window]))
+    report = json.loads(CliRunner().invoke(doctor.command, ["--json", "--self-test"]).output)
+    assert report["self_test"]["passed"] and report["problems"] == []
+
+
+@pytest.mark.native
 def test_doctor_prints_one_object_and_1_on_a_stock_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(CliRunner().invoke(doctor.command, ["--json"]).output)["library"]["patched"] is True
     monkeypatch.setattr("selfextend_local.native.library.is_patched", lambda: False)

@@ -25,7 +25,7 @@ from selfextend_local.errors import (
     ModelNotFound,
     ModelUnsupported,
 )
-from selfextend_local.positions import MICRO_BATCH
+from selfextend_local.positions import MICRO_BATCH, GroupAttention, reach
 
 pytestmark = pytest.mark.native
 
@@ -339,6 +339,22 @@ def test_a_plan_that_was_made_is_used(tiny_model: Tiny, monkeypatch: pytest.Monk
     llm = SelfExtendLlama(tiny_model("gqa"), need_tokens=300, plan=plan)
     assert llm.plan is plan
     llm.close()
+
+
+def test_where_recall_is_refused_the_context_ends_where_groups_do(fixture_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    most, take = reach(512, progressive=True), native.set_group_attention
+
+    def refuse(ctx: Any, ga: GroupAttention) -> None:
+        if ga.recall:
+            raise ModelUnsupported("no recall here")
+        take(ctx, ga)
+
+    monkeypatch.setattr("selfextend_local.native.set_group_attention", refuse)
+    llm = SelfExtendLlama(fixture_model, n_ctx=most + 600)
+    assert llm.capacity == most and llm.plan.groups_only == "no recall here" and not llm.plan.group_attention.recall
+    llm.close()
+    with pytest.raises(ContextOverflow, match=f"{most + 600:,} tokens are 600 more than the {most:,} that fit"):
+        SelfExtendLlama(fixture_model, need_tokens=most + 600)
 
 
 @pytest.mark.parametrize("length", [10, 150])
