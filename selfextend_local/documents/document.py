@@ -89,9 +89,9 @@ class Document:
         if not self.unreadable_pages:
             return self.notes
         count = len(self.unreadable_pages)
-        have = "page has" if self.page_count == 1 else "pages have"
+        pages = "page" if self.page_count == 1 else "pages"
         missing = (
-            f"{count} of {self.page_count} {have} no text (scanned or blank?): "
+            f"{count} of {self.page_count} {pages} {'has' if count == 1 else 'have'} no text (scanned or blank?): "
             f"{self.names(self.unreadable_pages, most=_NAMED_PAGES)}"
         )
         return (missing, *self.notes)

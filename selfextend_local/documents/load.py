@@ -188,15 +188,15 @@ def _pdf_document(file: _Source, progress: Progress | None, ocr: bool, keep_head
     if len(unreadable) == len(pages):
         raise DocumentEmpty(
             f"{file.name} has no text on any of its {len(pages)} pages (a scan?): "
-            f"recognise the text first, e.g. ocrmypdf {file.name.name} out.pdf"
+            f"recognise the text: --ocr, or ocrmypdf {file.name.name} out.pdf"
         )
     notes = (
+        *(() if ocr else _scan_notes(file, pages, unreadable)),
         *raw.notes,
         *_nonsense_notes(file, pages),
         *_header_notes(left_out(raw.pages, bare)),
         *_watermark_notes(raw),
         *_label_notes(raw, pages),
-        *_scan_notes(file, pages, unreadable),
     )
     return Document(file.path, _pdf_title(raw.title) or file.name.stem, pages, unreadable, paged=True, notes=notes)
 
@@ -259,11 +259,11 @@ def _label_notes(raw: RawPdf, pages: Sequence[Page]) -> tuple[str, ...]:
 
 def _scan_notes(file: _Source, pages: Sequence[Page], unreadable: Sequence[int]) -> tuple[str, ...]:
     """How to get at pages that are, or may be, pictures."""
-    command = f"ocrmypdf --skip-text {file.name.name} out.pdf"
+    command = f"--ocr, or ocrmypdf --skip-text {file.name.name} out.pdf"
     sparse = sum(len(page.text) < _SCAN_CHARS for page in pages)
     if sparse * 2 > len(pages) > 1:
-        return (f"Most pages hold almost no text (a scan?): recognise it first, e.g. {command}",)
-    return (f"If these pages are scans, recognise their text first, e.g. {command}",) if unreadable else ()
+        return (f"Most pages hold almost no text (a scan?): recognise it: {command}",)
+    return (f"If these pages are scans, recognise their text: {command}",) if unreadable else ()
 
 
 def _pdf_title(stated: str) -> str:
