@@ -257,6 +257,29 @@ def test_hyphens_at_line_ends_are_mended(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "next_line", "joined"),
+    [
+        ("Write to the team at team@security.", "debian.org if you find one", "team@security.debian.org if"),
+        ("A copy goes to devel@lists.debian.", "org by using the right field", "devel@lists.debian.org by"),
+        ("See the page https://www.debian.org/", "security/faq#contact for details", "https://www.debian.org/security/faq#contact for"),
+        ("It lies at https://wiki.debian.org/", "DebianMaintainer) for now", "https://wiki.debian.org/DebianMaintainer)"),
+        ("The reports at https://bugs.debian.org", "/cgi-bin/report.cgi are all", "https://bugs.debian.org/cgi-bin/report.cgi are"),
+        ("The answer is on https://example.org/well-", "known/security.txt for you", "https://example.org/well-known/security.txt for"),
+        ("All the figures: https://doi.org/10.1000/", "182-2017/7 of the year", "https://doi.org/10.1000/182-2017/7 of"),
+        ("The page https://www.example.org/docs/", "and the others are gone", "https://www.example.org/docs/ and"),
+        ("The page https://www.example.org/docs/", "12 of them are gone now", "https://www.example.org/docs/ 12 of"),
+        ("Ask the office, front.desk@example.org.", "Then wait for its answer", "front.desk@example.org. Then"),
+        ("It is on some pages of www.example.org/", "e.g. the first of them", "www.example.org/ e.g. the"),
+        ("It is on http://www.example.org/images/", "http://www.example.org/two is", "images/ http://www.example.org/two"),
+        ("No address stands here but either/", "or.else of no importance", "either/ or.else"),
+    ],
+)
+def test_an_address_that_runs_over_a_line_is_whole(tmp_path: Path, line: str, next_line: str, joined: str) -> None:
+    document = load_document(make_pdf(tmp_path / "a.pdf", [f"{line}\n{next_line}\nand here goes the paragraph on.\n"]))
+    assert joined in texts(document)[0]
+
+
 def test_progress_counts_pages_and_may_stop_the_reading(tmp_path: Path) -> None:
     path = make_pdf(tmp_path / "a.pdf", ["One.", "Two.", "Three."])
     seen: list[tuple[int, int]] = []

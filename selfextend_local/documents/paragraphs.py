@@ -51,6 +51,12 @@ _RUNS_ON = re.compile(r"[\w,’']$")
 _LEADERS = re.compile(r"(?:\s?[.·…_]){4,}")
 _CONTENTS_ROW = re.compile(r"(?:\s?[.·…_]){4,}\s*\w{1,6}$")
 _SPACES = re.compile(r"[ \t]+")
+# An address of the web or of mail at the end of a line, and what can only be more of it: "https://www.debian.org/" and "security/faq".
+_ADDRESS = re.compile(r"\b[a-z][a-z\d+.-]{1,20}://|\bwww\.|\bdoi:|[\w+-]@", re.IGNORECASE)
+_MARK = re.compile(r"[/._=?&#%~+@]|[a-z][A-Z]")
+_ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]?")
+_LONGEST_ADDRESS = 400
+_DIVIDES = frozenset("/.-_=?&#%~+@:")
 _UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -136,6 +142,8 @@ def _one_space(match: re.Match[str]) -> str:
 
 
 def _joined(text: str, line: str, words: frozenset[str]) -> str:
+    if _is_address(text, line):
+        return text + line
     # Only the end of the text is searched, or long paragraphs would cost their square.
     head, tail = _LAST_PART.search(text, max(0, len(text) - _LONGEST_WORD)), _FIRST_PART.match(line)
     if head and tail:
@@ -144,6 +152,23 @@ def _joined(text: str, line: str, words: frozenset[str]) -> str:
     if text.endswith(("—", "--", SOFT_HYPHEN)) or _is_unspaced(text, line):
         return text + line
     return f"{text} {line}"
+
+
+def _is_address(text: str, line: str) -> bool:
+    """An address that was divided after one of its marks, or before a slash, has no space there and keeps its hyphen."""
+    last, first = text[-_LONGEST_ADDRESS:].split()[-1:], line[:_LONGEST_ADDRESS].split()[:1]
+    if not last or not first or not _ADDRESS.search(last[0]):
+        return False
+    if line[0] == "/":
+        return True
+    end, more = text[-1], first[0].rstrip(".,;:!?/)]}>\"'”’")
+    if end not in _DIVIDES or not more or _ABBREVIATION.fullmatch(first[0]) or "://" in more:
+        return False
+    if end == "." and "/" not in more:
+        return line[0].islower()
+    if not any(x.isalpha() for x in more):
+        return end in "-=_" or "/" in more
+    return more[0].isalnum() and bool(_MARK.search(more))
 
 
 def _is_unspaced(text: str, line: str) -> bool:
