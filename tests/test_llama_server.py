@@ -5,6 +5,7 @@ Skipped where it isn't built.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from support.fixture_model import WINDOW, passkey_prompt
+from support.scripted_model import make_scripted_model
 from support.served import PATIENCE_S
 
 from selfextend_local.engine.plan import ContextPlan
@@ -175,25 +178,32 @@ def test_caches_of_their_own_are_refused(fixture_model: Path) -> None:
         pass
 
 
-def test_selfextend_serve_answers_two_at_a_time_and_a_document_besides(fixture_model: Path, tmp_path: Path) -> None:
+@contextmanager
+def serving(model: Path, home: Path) -> Iterator[httpx.Client]:
+    """A client of `selfextend serve --parallel 2`."""
     try:
         program()
     except LibraryError:
         pytest.skip("llama-server isn't built: make llama-server")
-    home = {f"SELFEXTEND_{name}_DIR": str(tmp_path / name) for name in ("DATA", "STATE")}
-    words = ["serve", "--model", str(fixture_model), "--need-tokens", str(LENGTH), "--port", "0", "--parallel", "2", "--no-cache"]
+    places = {f"SELFEXTEND_{name}_DIR": str(home / name) for name in ("DATA", "STATE")}
+    words = ["serve", "--model", str(model), "--need-tokens", str(LENGTH), "--port", "0", "--parallel", "2", "--no-cache"]
     command = [sys.executable, "-c", "from selfextend_cli.main import main; main()", *words]
-    log = tmp_path / "log"
-    with log.open("w") as stream, subprocess.Popen(command, env=os.environ | home, stdout=stream, stderr=stream) as process:
+    log = home / "log"
+    with log.open("w") as stream, subprocess.Popen(command, env=os.environ | places, stdout=stream, stderr=stream) as process:
         try:
             while not (ready := re.search(r"Ready: (http\S+)", log.read_text(encoding="utf-8"))):
                 assert process.poll() is None, log.read_text(encoding="utf-8")
             assert "2 slots without documents" in log.read_text(encoding="utf-8")
             with httpx.Client(base_url=ready[1], timeout=PATIENCE_S) as http:
-                check_serve(http)
+                yield http
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(PATIENCE_S) == 0
+
+
+def test_selfextend_serve_answers_two_at_a_time_and_a_document_besides(fixture_model: Path, tmp_path: Path) -> None:
+    with serving(fixture_model, tmp_path) as http:
+        check_serve(http)
 
 
 def check_serve(http: httpx.Client) -> None:
@@ -220,6 +230,89 @@ def check_serve(http: httpx.Client) -> None:
         thread.join()
     assert [key in found[number] for number, (_, key) in enumerate(asked)] == [True] * 3
     message = {"role": "user", "content": "Hello?"}
+    for form in ({"type": "json_schema", "json_schema": {"schema": UNITS}}, {"type": "json_object", "schema": UNITS}):
+        answer = http.post("/v1/chat/completions", json={"messages": [message], "response_format": form, "max_tokens": 600}).json()
+        assert json.loads(answer["choices"][0]["message"]["content"])["unit"] in ("metre", "foot")
     assert http.post("/v1/messages", json={"messages": [message], "max_tokens": 4}).json()["role"] == "assistant"
     assert http.post("/v1/responses", json={"input": "Hello?", "max_output_tokens": 4}).json()["object"] == "response"
     assert "llamacpp:" in http.get("/metrics").text
+
+
+TOOL_TEMPLATE = """\
+{%- if tools %}<|im_start|>system
+You may call functions, whose signatures are within <tools></tools>:
+<tools>
+{%- for tool in tools %}
+{{ tool | tojson }}
+{%- endfor %}
+</tools>
+For each call return a JSON object within <tool_call></tool_call>:
+<tool_call>
+{"name": <name>, "arguments": <arguments>}
+</tool_call><|im_end|>
+{% endif %}
+{%- for message in messages %}
+{%- if message.role == "tool" %}<|im_start|>user
+<tool_response>
+{{ message.content }}
+</tool_response><|im_end|>
+{% else %}<|im_start|>{{ message.role }}
+{% if message.content %}{{ message.content }}{% endif %}
+{%- for call in message.tool_calls or [] %}
+<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>
+{%- endfor %}<|im_end|>
+{% endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+CALL = ["<tool_call>\n", '{"name": ', '"measure", ', '"arguments": ', '{"unit": ', '"foot"}}', "\n</tool_call>"]
+UNITS = {"type": "object", "properties": {"unit": {"enum": ["metre", "foot"]}}, "required": ["unit"]}
+TOOLS: Any = [{"type": "function", "function": {"name": "measure", "description": "Length of the room.", "parameters": UNITS}}]
+ASKED: Any = [{"role": "user", "content": "How long is the room?"}]
+
+
+@pytest.fixture(scope="module")
+def with_tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """A client of a server whose model calls a tool whatever is asked."""
+    folder = tmp_path_factory.mktemp("tools")
+    model = make_scripted_model(folder / "tools.gguf", {"\n": CALL}, template=TOOL_TEMPLATE, trained_window=2048)
+    with serving(model, folder) as http:
+        yield openai.OpenAI(base_url=str(http.base_url.join("/v1")), api_key="none", timeout=PATIENCE_S)
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_tools_are_called_and_their_results_read(with_tools: openai.OpenAI, choice: Any) -> None:
+    create = with_tools.chat.completions.create
+    (answer,) = create(model="any", messages=ASKED, tools=TOOLS, tool_choice=choice).choices
+    assert answer.finish_reason == "tool_calls" and answer.message.tool_calls
+    (call,) = answer.message.tool_calls
+    assert call.type == "function" and (call.function.name, json.loads(call.function.arguments)) == ("measure", {"unit": "foot"})
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "Six metres, of which two are carpet."}
+    longer = create(model="any", messages=[*ASKED, answer.message, result], tools=TOOLS)
+    shorter = create(model="any", messages=ASKED, tools=TOOLS)
+    assert longer.usage and shorter.usage and longer.usage.prompt_tokens > shorter.usage.prompt_tokens + len(result["content"])
+
+
+def test_tools_are_called_in_a_stream(with_tools: openai.OpenAI) -> None:
+    chunks = with_tools.chat.completions.create(model="any", messages=ASKED, tools=TOOLS, stream=True)
+    calls = [call.function for chunk in chunks for choice in chunk.choices for call in choice.delta.tool_calls or [] if call.function]
+    assert calls[0].name == "measure" and json.loads("".join(call.arguments or "" for call in calls)) == {"unit": "foot"}
+
+
+def test_other_interfaces_call_them_too(with_tools: openai.OpenAI) -> None:
+    function: Any = TOOLS[0]["function"]
+    response = with_tools.responses.create(model="any", input="How long?", tools=[{"type": "function", **function}])
+    assert [item.type for item in response.output][-1:] == ["function_call"]
+    tool = {"name": "measure", "description": "", "input_schema": UNITS}
+    body = {"messages": ASKED, "max_tokens": 100, "tools": [tool]}
+    message = httpx.post(f"{with_tools.base_url}messages", json=body, timeout=PATIENCE_S).json()
+    assert message["stop_reason"] == "tool_use" and message["content"][-1]["input"] == {"unit": "foot"}
+
+
+def test_tools_beside_documents_are_refused(with_tools: openai.OpenAI, tmp_path: Path) -> None:
+    url = str(with_tools.base_url).rstrip("/")
+    document = httpx.post(f"{url}/documents", files={"file": ("a.txt", b"Nothing happened. " * 20)}, timeout=PATIENCE_S).json()["id"]
+    with pytest.raises(openai.BadRequestError, match="Tools aren't supported here"):
+        with_tools.chat.completions.create(model="any", messages=ASKED, tools=TOOLS, extra_body={"document_ids": [document]})

@@ -124,7 +124,7 @@ def test_the_plan_of_slots(model: Path, monkeypatch: pytest.MonkeyPatch) -> None
         documents = peek.plan(settings)
         plan = slots_plan(peek, settings, 3, documents)
         assert plan.context.group_attention.progressive and plan.context.capacity >= 6000
-        assert plan.describe().startswith("3 slots without documents, 6,")
+        assert plan.describe().startswith("3 slots without documents, 6,") and "no recall" in plan.describe()
         flags = slots.arguments(model, "name", plan, 2, 99)
         assert flags[flags.index("--ctx-size") + 1] == str(3 * plan.context.n_ctx)
         assert slots.environment(plan)["LLAMA_GROUP_ATTN_MODE"] == "progressive"

@@ -52,7 +52,8 @@ class SlotsPlan:
     def describe(self) -> str:
         """One line."""
         size = f", {self.slots * (self.context.kv_bytes or 0) / _MIB:,.0f} MiB" if self.context.kv_bytes else ""
-        return f"{self.slots} slots without documents, {self.context.capacity:,} tokens each ({self.context.group_attention.label}{size})"
+        how = f"{self.context.group_attention.label}, no recall{size}"
+        return f"{self.slots} slots without documents, {self.context.capacity:,} tokens each ({how})"
 
 
 def slots_plan(peek: ModelPeek, settings: Settings, slots: int, documents: ContextPlan) -> SlotsPlan:
