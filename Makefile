@@ -101,11 +101,19 @@ build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
 
-build/%/installed: pyproject.toml $(PATCHES)
+build/clients/installed build/integrations/installed: build/%/installed: pyproject.toml $(PATCHES) locks/%.txt
 	$(PYTHON) -m venv build/$*
 	build/$*/bin/pip install --quiet --upgrade pip
-	build/$*/bin/pip install --quiet --force-reinstall --no-deps ./patches
-	build/$*/bin/pip install --quiet -e '.[$*]' hypothesis pytest
+	build/$*/bin/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
+	build/$*/bin/pip install --quiet --require-hashes -r locks/$*.txt
+	build/$*/bin/pip install --quiet $(BUILD) --no-deps -e .
+	@touch $@
+
+build/docs/installed: pyproject.toml $(PATCHES)
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --quiet --upgrade pip
+	build/docs/bin/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
+	build/docs/bin/pip install --quiet $(BUILD) -e '.[docs]'
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt

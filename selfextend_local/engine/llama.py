@@ -554,6 +554,10 @@ class SelfExtendLlama(Llama):
         text = b"".join([pieces[token] for token in tokens])
         return text[1:] if tokens and tokens[0] == self._token_bos and text[:1] == b" " else text
 
+    def ends_answers(self, token: int) -> bool:
+        """Whether a token is the end of an answer: a grammar allows any of these where its text is complete."""
+        return native.ends_answers(self._model.model, token)
+
     def fetched(self) -> list[Fetched]:
         """What each layer fetched at its last choice under recall; nothing where nothing is left out."""
         return native.fetched(self.ctx, native.n_layers(self._model.model), self._ga.recall) if self._ga.recall else []

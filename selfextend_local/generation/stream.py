@@ -58,7 +58,7 @@ class Writing:
         """The next token; the text that is certain by it, which may be empty."""
         self.last_at = time.perf_counter()
         self.first_at = self.first_at or self.last_at
-        if token in self._stop_tokens:
+        if token in self._stop_tokens or self._llm.ends_answers(token):
             self._end("stop")
             return self._shown(self._text.rest())
         self.tokens.append(token)

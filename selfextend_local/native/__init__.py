@@ -53,6 +53,7 @@ from .library import (
 from .model import (
     Pieces,
     can_group,
+    ends_answers,
     free_model,
     grammar_compiles,
     keeps_all_keys,
@@ -90,6 +91,7 @@ __all__ = [
     "decode_error",
     "divide_positions",
     "drop_positions",
+    "ends_answers",
     "fetched",
     "free_gpu_memory",
     "free_model",

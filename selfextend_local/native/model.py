@@ -150,6 +150,12 @@ def _tokenize(llama_cpp: Any, vocab: Any, raw: bytes, special: bool, add_special
     return list(tokens[:count])
 
 
+def ends_answers(model: Any, token: int) -> bool:
+    """Whether llama.cpp takes a token for the end of an answer, by its name or since the file says so."""
+    llama_cpp = bindings()
+    return bool(llama_cpp.llama_vocab_is_eog(llama_cpp.llama_model_get_vocab(model), token))
+
+
 @cache
 def grammar_compiles(rules: str) -> bool:
     """Whether llama.cpp takes a GBNF grammar, whose root is called root."""

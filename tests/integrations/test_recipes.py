@@ -77,7 +77,7 @@ def test_the_plain_model_is_lost(tool: str, text: tuple[Path, str], fixture_mode
     assert key not in read(recipe(tool, fixture_model, path, N_CTX), tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["two-level", "progressive"])
+@pytest.mark.parametrize("mode", ["auto", "two-level", "progressive"])
 def test_the_variables_of_the_library_are_enough(
     tool: str, mode: str, text: tuple[Path, str], fixture_model: Path, tmp_path: Path
 ) -> None:

@@ -103,8 +103,9 @@ def test_what_cant_be_read_says_why_in_place(browser: Any, server: Served) -> No
         expect(tab.get_by_role("heading", name="Ask a long document")).to_be_visible()
 
 
+@pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str) -> None:
+def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str, width: int) -> None:
     """The page empty, with an answer, and with a marked page, by the rules of axe-core."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe isn't there: pip install axe-playwright-python").Axe()
 
@@ -112,7 +113,7 @@ def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str
         found = axe.run(tab).response["violations"]
         return [f"{one['id']}: {[node['html'][:200] for node in one['nodes']]}" for one in found]
 
-    for tab in opened(browser, server.url, color_scheme=scheme):
+    for tab in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
         assert violations(tab) == []
         drop(tab, "report.pdf", pdf)
         expect(tab.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
