@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import selfextend_cli
 
+import selfextend_local
 from selfextend_local.documents import load_document
 from selfextend_local.errors import DocumentError
 
@@ -204,3 +207,41 @@ def test_what_no_program_writes_is_read_or_refused(name: str, tmp_path: Path) ->
         assert load_document(path).pages
     except DocumentError as error:
         assert ": " in str(error)
+
+
+def position_of(digits: str, path: Path) -> Path:
+    run = f'<w:r><w:rPr><w:position w:val="{digits}"/></w:rPr><w:t> of words</w:t></w:r>'
+    path.with_suffix(".docx").write_bytes(docx(f"<w:p><w:r><w:t>A line</w:t></w:r>{run}</w:p>"))
+    return path.with_suffix(".docx")
+
+
+def baseline_of(digits: str, path: Path) -> Path:
+    import pptx
+
+    deck = pptx.Presentation()
+    shapes = deck.slides.add_slide(deck.slide_layouts[5]).shapes
+    shapes.title.text_frame.text = "A line"
+    run = shapes.title.text_frame.paragraphs[0].add_run()
+    run.text = " of words"
+    run._r.get_or_add_rPr().set("baseline", digits)
+    deck.save(str(path.with_suffix(".pptx")))
+    return path.with_suffix(".pptx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("digits", ["9" * 5000, "-25000", "1.5", "²", "x", ""])
+@pytest.mark.parametrize("write", [position_of, baseline_of])
+def test_a_place_that_is_no_number_costs_no_words(write: Callable[[str, Path], Path], digits: str, tmp_path: Path) -> None:
+    text = "".join(page.text for page in load_document(write(digits, tmp_path / "a")).pages)
+    assert "A line" in text and "of words" in text
+
+
+def test_no_text_becomes_a_number_before_its_length_is_known() -> None:
+    """Python refuses to read 4,301 digits, with a ValueError that nobody expects behind `isdecimal`."""
+    package = Path(str(selfextend_local.__file__)).parent
+    files = [path for folder in (package, Path(str(selfextend_cli.__file__)).parent) for path in folder.rglob("*.py")]
+    lines = [(path.name, line.strip()) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    reads = [(name, line) for name, line in lines if re.search(r"is(decimal|digit)\(\)", line) and re.search(r"\bint\(", line)]
+    own = {("chat_template.py", "yield Content(int(place[1])) if place[1].isdecimal() else Mark(place[1])")}
+    assert len(reads) > 5
+    assert [read for read in reads if "len(" not in read[1] and read not in own] == []

@@ -18,6 +18,7 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 from support.scripted_model import THINKING_TEMPLATE, make_scripted_model
 from support.served import PATIENCE_S, Served, served
 
@@ -25,6 +26,7 @@ from selfextend_local.generation.sampling import Sampling
 from selfextend_local.positions import MICRO_BATCH
 from selfextend_local.server import refusals, turns
 from selfextend_local.server.app import Limits
+from selfextend_local.server.bodies import within
 from selfextend_local.server.guard import Access
 from selfextend_local.server.refusals import Refused
 from selfextend_local.server.requests import chat_request
@@ -240,6 +242,13 @@ def test_an_answer_ends_where_the_context_does(server: Served) -> None:
     answer = server.chat(fill, max_tokens=100).json()
     assert answer["choices"][0]["finish_reason"] == "length" and answer["selfextend"]["stop_reason"] == "context"
     assert answer["usage"]["total_tokens"] == server.model.capacity
+
+
+@pytest.mark.parametrize("stated", [b"9" * 5000, b"-1", b"1e3", "²".encode("latin-1"), b""])
+def test_a_length_that_is_none(stated: bytes) -> None:
+    """Whoever parses HTTP may let them through."""
+    with pytest.raises(Refused, match="more than 9 bytes"):
+        within(Request({"type": "http", "headers": [(b"content-length", stated)]}), 9, "--flag")
 
 
 def test_a_body_that_is_too_large(server: Served) -> None:

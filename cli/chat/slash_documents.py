@@ -171,7 +171,7 @@ def _cite(talk: Talk, rest: str) -> None:
 def _chosen(found: list[Citation], which: str) -> list[Citation]:
     if not which:
         return found
-    if not which.isdecimal() or not 1 <= int(which) <= len(found):
+    if not which.isdecimal() or len(which) > 9 or not 1 <= int(which) <= len(found):
         places = f"{len(found)} place{'s' if len(found) != 1 else ''}"
         raise CommandError(f"The last answer names {places}: type /cite, or /cite and its number.")
     return [found[int(which) - 1]]

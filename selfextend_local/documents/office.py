@@ -113,7 +113,8 @@ def _shown_runs(paragraph: Any) -> str:
         elif kind in ("r", "fld"):
             words = "".join(part.text or "" for part in node if str(part.tag).endswith("}t"))
             look: Any = next((part for part in node if str(part.tag).endswith("}rPr")), {})
-            if int(look.get("baseline", "0").rstrip("%") or 0) > 0:
+            baseline = look.get("baseline", "").rstrip("%")
+            if baseline.isdecimal() and baseline.strip("0"):
                 words = raised(text[-12:], words)
             text += f"~~{words}~~" if look.get("strike", "noStrike") != "noStrike" and words.strip() else words
     return text.replace("\v", " ")
@@ -178,7 +179,7 @@ def _number(value: float, form: str) -> str:
         plain = plain.rstrip("0").rstrip(".") if "." in plain else plain
     whole, _, decimals = plain.partition(".")
     decimals = decimals.ljust(len(digits.partition(".")[2].rstrip("#?")), "0")
-    whole = f"{int(whole):,}" if "," in digits and whole.lstrip("-").isdecimal() and int(whole) else whole
+    whole = f"{Decimal(whole):,}" if "," in digits and whole.lstrip("-").isdecimal() else whole
     return f"{before}{whole}{'.' if decimals else ''}{decimals}{after}"
 
 

@@ -95,7 +95,7 @@ def _is_raised(run: Element, styles: Styles) -> bool:
     if properties is None or properties.find(f"{W}vertAlign") is not None or run[0] is not properties:
         return False
     position = _value(properties, "position") or ""
-    if position.isdecimal() and int(position) >= _LEAST_RAISED:
+    if position.isdecimal() and len(position) < 10 and int(position) >= _LEAST_RAISED:
         return True
     style = properties.find(f"{W}rStyle")
     return style is not None and styles.raises(style.get(f"{W}val", ""))

@@ -332,7 +332,7 @@ class Prompts:
 
     def _id(self, key: str) -> int | None:
         value = self._vocabulary.metadata.get(f"tokenizer.ggml.{key}")
-        return int(value) if value is not None and value.isdecimal() and int(value) <= _LARGEST_ID else None
+        return int(value) if value is not None and value.isdecimal() and len(value) < 11 and int(value) <= _LARGEST_ID else None
 
 
 def _trimmed(parts: Sequence[str]) -> list[str]:

@@ -32,7 +32,7 @@ def within(request: Request, most_bytes: int, flag: str) -> Request:
     words = f"The body has more than {most_bytes:,} bytes: send less, or start the server with a larger {flag}."
     refused = Refused(413, "too_large", words)
     stated = request.headers.get("content-length", "0")
-    if not stated.isdecimal() or int(stated) > most_bytes:
+    if not stated.isdecimal() or len(stated) > 18 or int(stated) > most_bytes:
         raise refused
     received = 0
 
