@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.errors import SelfExtendError
+from selfextend_local.storage.plain_json import loads
 from selfextend_local.storage.results import Form, ResultsFile
 
 Row = dict[str, Any]
@@ -55,9 +56,9 @@ class Results:
 
 def _parse(line: str) -> Row:
     try:
-        row: Row = json.loads(line)
+        row: Row = loads(line)
         return row if isinstance(row["key"], str) else _parse("")
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError("no result of selfextend eval") from None
 
 

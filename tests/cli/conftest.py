@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,25 @@ SCRIPTS = {
 """What the scripted model answers to a question that ends in this digit; the seventh goes on until it is stopped."""
 
 
+def short_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """With a shorter name than pytest's, which is longer still where tests run side by side: a terminal breaks the lines that show it."""
+    yield from short_folder()
+
+
 @pytest.fixture(scope="session")
-def short_document(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("documents") / "keys.md"
+def documents() -> Iterator[Path]:
+    yield from short_folder()
+
+
+@pytest.fixture(scope="session")
+def short_document(documents: Path) -> Path:
+    path = documents / "keys.md"
     lines = ["The grass is green. The sky is blue. The sun is yellow."] * 30
     lines[10] = "The pass key of the north vault is 48213."
     path.write_text("# Keys\n\n" + "\n\n".join(lines) + "\n", encoding="utf-8")
@@ -38,9 +55,9 @@ def short_document(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def paged_document(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paged_document(documents: Path) -> Path:
     """Three pages, parted by form feeds; what script 1 says stands on the second."""
-    path = tmp_path_factory.mktemp("documents") / "vault.txt"
+    path = documents / "vault.txt"
     path.write_text("The first page.\fThe key is 48213, says the warden.\fThe last page of all.", encoding="utf-8")
     return path
 

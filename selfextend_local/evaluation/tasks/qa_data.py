@@ -6,7 +6,6 @@ known by its name, whatever the data set. Knows JSON. It knows no tokens.
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.evaluation.items import TaskError
+from selfextend_local.storage.plain_json import loads
 
 CONTEXT = ("context", "contexts", "document", "text", "passage", "article", "story", "paragraphs")
 QUESTION = ("question", "query", "input", "instruction")
@@ -68,8 +68,8 @@ def _objects(text: str) -> Iterator[tuple[str, Any]]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return loads(text)
+    except ValueError:
         return None
 
 
