@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 import string
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import selfextend_local
 from selfextend_local.documents import hidden_layers, load_document, ocr
 from selfextend_local.documents.legibility import is_nonsense
 
@@ -90,13 +93,26 @@ def test_the_real_engine_reads_what_the_layer_garbles() -> None:
     assert "water" in text or "the" in text.casefold().split()
 
 
+def speaks_of_layers(data: bytes) -> bool:
+    return hidden_layers._speaks_of_layers(BytesIO(data))
+
+
+@pytest.mark.parametrize("piece", [1, 2, 13, 1 << 22])
 @pytest.mark.parametrize("packed", [b"<< /Type /Catalog /OCProperties 9 0 R >>", b"<< /Type /Catalog >>" + b" " * 40000])
-def test_layers_are_found_in_packed_objects(packed: bytes) -> None:
+def test_layers_are_found_in_packed_objects(monkeypatch: pytest.MonkeyPatch, packed: bytes, piece: int) -> None:
+    monkeypatch.setattr(hidden_layers, "_LOOKED_THROUGH", piece)
     data = b"%PDF-1.5\n1 0 obj << /Type /ObjStm /N 1 /First 4 >> stream\r\n" + zlib.compress(packed) + b"\nendstream endobj"
-    assert hidden_layers._speaks_of_layers(data) is (b"/OCProperties" in packed)
+    assert speaks_of_layers(data) is (b"/OCProperties" in packed)
+    assert speaks_of_layers(data[:9] + packed) is (b"/OCProperties" in packed)
 
 
 def test_what_cannot_be_unpacked_may_have_layers() -> None:
-    assert hidden_layers._speaks_of_layers(b"1 0 obj << /Type /ObjStm /N 1 >> stream\nnot zlib endstream")
-    assert hidden_layers._speaks_of_layers(b"trailer << /Encrypt 4 0 R >>")
-    assert not hidden_layers._speaks_of_layers(b"trailer << /Root 4 0 R >>")
+    assert speaks_of_layers(b"1 0 obj << /Type /ObjStm /N 1 >> stream\nnot zlib endstream")
+    assert speaks_of_layers(b"trailer << /Encrypt 4 0 R >>")
+    assert not speaks_of_layers(b"trailer << /Root 4 0 R >>")
+
+
+def test_no_document_is_mapped() -> None:
+    """A file that gets shorter while it is mapped ends the process by SIGBUS."""
+    files = (Path(str(selfextend_local.__file__)).parent / "documents").rglob("*.py")
+    assert [path.name for path in files if re.search(r"\b(import mmap|from mmap|memmap)\b", path.read_text(encoding="utf-8"))] == []
