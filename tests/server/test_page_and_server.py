@@ -106,7 +106,7 @@ def test_what_cant_be_read_says_why_in_place(browser: Any, server: Served) -> No
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str, width: int) -> None:
-    """The page empty, with an answer, and with a marked page, by the rules of axe-core."""
+    """The page empty, with an answer, with a marked page, and on a phone the list of documents, by the rules of axe-core."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe isn't there: pip install axe-playwright-python").Axe()
 
     def violations(tab: Any) -> list[str]:
@@ -116,7 +116,7 @@ def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str
     for tab in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
         assert violations(tab) == []
         drop(tab, "report.pdf", pdf)
-        expect(tab.get_by_role("checkbox", name="Ask report.pdf")).to_be_checked()
+        expect(tab.locator("#opened input")).to_be_checked()
         ask(tab, "The key? 1")
         reference = tab.get_by_role("log").get_by_role("button", name="page ii", exact=True)
         expect(reference).to_be_visible()
@@ -124,3 +124,7 @@ def test_axe_finds_nothing(browser: Any, server: Served, pdf: bytes, scheme: str
         reference.click()
         expect(tab.locator("#viewer-body img")).to_be_visible()
         assert violations(tab) == []
+        tab.keyboard.press("Escape")
+        if width < 900:
+            tab.get_by_role("button", name="1 document").click()
+            assert violations(tab) == []

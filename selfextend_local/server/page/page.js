@@ -727,7 +727,7 @@ function showTurn(turn) {
   const number = state.turns.indexOf(turn) + 1;
   turn.node.setAttribute("aria-label", `Question ${number}`);
   const question = element("p", { class: "question", dir: "auto" }, turn.question);
-  turn.node.replaceChildren(element("h3", { class: "unseen" }, "You asked"), question, element("h3", { class: "unseen" }, "Answer"));
+  turn.node.replaceChildren(element("h2", { class: "unseen" }, "You asked"), question, element("h2", { class: "unseen" }, "Answer"));
   const answer = element("div", { class: "answer" });
   if (turn.thoughts) answer.append(thoughtsOf(turn));
   const text = element("div", { class: "text" });
