@@ -86,6 +86,28 @@ def test_the_key_is_asked_for_here(server: Served) -> None:
     assert bare.post("/v1/chat/completions", json={}).status_code == 401
 
 
+LONG = {"type": "string", "maxLength": 20_000}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param"),
+    [
+        ("chat/completions", {"response_format": {"type": "json_schema", "json_schema": {"schema": LONG}}}, "response_format"),
+        ("chat/completions", {"response_format": {"type": "json_object", "schema": LONG}}, "response_format"),
+        ("chat/completions", {"tools": [{"type": "function", "function": {"name": "x", "parameters": LONG}}]}, "tools"),
+        ("messages", {"tools": [{"name": "x", "input_schema": LONG}]}, "tools"),
+        ("responses", {"text": {"format": {"type": "json_schema", "schema": LONG}}}, "text"),
+        ("completions", {"json_schema": LONG}, "json_schema"),
+        ("completions", {"grammar": 'root ::= ("a"'}, "grammar"),
+    ],
+)
+def test_what_would_keep_llama_server_busy_is_refused_here(server: Served, path: str, fields: dict[str, Any], param: str) -> None:
+    """A schema of 300,000 values stopped all slots for good: llama-server makes its grammars in the thread that answers."""
+    answer = server.http.post(f"/v1/{path}", json=fields).json()
+    assert answer["error"]["param"] == param
+    assert "path" in server.http.post("/v1/completions", json={"grammar": 'root ::= "a"', "json_schema": {"type": "string"}}).json()
+
+
 def test_limits_are_those_of_this_server(server: Served) -> None:
     for path in ("/v1/chat/completions", "/tokenize"):
         assert server.http.post(path, content=b" " * (1 << 20 | 1)).status_code == 413

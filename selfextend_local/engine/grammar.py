@@ -69,6 +69,16 @@ def _grammar(rules: str) -> Any:
     return LlamaGrammar.from_string(rules, verbose=False)
 
 
+def check_grammar(rules: str) -> None:
+    """Raises SelfExtendError for a grammar (GBNF) that doesn't compile, or is too much for the sampler."""
+    if len(rules) > LONGEST:
+        raise SelfExtendError(f"The grammar has {len(rules):,} characters, and {LONGEST:,} are the most: simplify it.")
+    try:
+        shared("selfextend_local.engine.grammar_process:tried", seconds=SECONDS, mib=MIB).ask(rules)
+    except (ChildFailed, ValueError) as error:
+        raise SelfExtendError("The grammar can't be used: it doesn't compile, or is too much for the sampler. Simplify it.") from error
+
+
 @lru_cache(64)
 def _rules(schema: str) -> str:
     try:

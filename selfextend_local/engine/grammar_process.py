@@ -22,7 +22,11 @@ def grammar(schema: str) -> str:
     """The rules for a schema, which compile, and by which text can be drawn. Raises ValueError."""
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
-    rules: str = json_schema_to_gbnf(schema).replace(_CHAR, _JSON_CHAR)
+    return tried(json_schema_to_gbnf(schema).replace(_CHAR, _JSON_CHAR))
+
+
+def tried(rules: str) -> str:
+    """Rules that somebody wrote, if they compile and text can be drawn by them. Raises ValueError."""
     # The sampler would take a grammar that doesn't compile for none, and crash.
     if not native.grammar_compiles(rules):
         raise ValueError("it allows nothing, or too much for a grammar")

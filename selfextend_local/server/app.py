@@ -41,7 +41,7 @@ from .messages import MESSAGES
 from .metrics import Metrics
 from .model import Finished, Prepared, Reading, ServedModel
 from .refusals import Refused, body, refusal, wrong
-from .requests import ChatRequest, parsed
+from .requests import ChatRequest, check_constraints, parsed
 from .responses import RESPONSES
 from .shelf import Kept, Shelf, safe_name
 from .turns import Work, Worker
@@ -158,8 +158,12 @@ class App:
 
     async def _elsewhere(self, request: Request, data: bytes) -> ASGIApp | None:
         """The answer of llama-server, to what is asked without documents."""
-        if self._behind is None or (await asyncio.to_thread(parsed, data)).get("document_ids"):
+        if self._behind is None:
             return None
+        body = await asyncio.to_thread(parsed, data)
+        if body.get("document_ids"):
+            return None
+        await asyncio.to_thread(check_constraints, body)
         return self._behind.answer(request, data)
 
     def _understood(self, model: ServedModel, dialect: Dialect, data: bytes) -> tuple[ChatRequest, dict[str, Document], Prepared]:
@@ -214,7 +218,10 @@ class App:
         if self._behind is None or not (path.startswith("/v1/") or path in _BEHIND):
             raise _nothing_at(path)
         self._ready()
-        return self._behind.answer(request, await whole_body(request, self._limits.body_bytes, "--max-body"))
+        data = await whole_body(request, self._limits.body_bytes, "--max-body")
+        if data:
+            await asyncio.to_thread(lambda: check_constraints(parsed(data)))
+        return self._behind.answer(request, data)
 
     async def _upload(self, request: Request) -> ASGIApp:
         self._ready()

@@ -5,12 +5,14 @@ Knows OpenAI's fields and llama.cpp's beside them. Must not know HTTP, models or
 
 from __future__ import annotations
 
+import json
 import math
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfextend_local.engine.grammar import schema_of
+from selfextend_local.engine.grammar import check_grammar, grammar_of, schema_of
 from selfextend_local.errors import SelfExtendError
 from selfextend_local.generation.chat_template import Role
 from selfextend_local.generation.sampling import Sampling
@@ -67,6 +69,33 @@ def parsed(data: bytes) -> dict[str, Any]:
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def check_constraints(body: dict[str, Any]) -> None:
+    """Raises Refused for a schema or a grammar, of whatever interface, that would keep or end who makes a grammar of it."""
+    for field, schema in _schemas(body):
+        try:
+            check_grammar(schema) if field == "grammar" else grammar_of(json.dumps(schema))
+        except SelfExtendError as error:
+            raise Refused(400, "invalid_value", str(error), field) from error
+
+
+def _schemas(body: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    text = body.get("text")
+    for field, form in (("response_format", body.get("response_format")), ("text", text.get("format") if isinstance(text, dict) else None)):
+        described = form.get("json_schema", form) if isinstance(form, dict) else None
+        if isinstance(described, dict) and described.get("schema") is not None:
+            yield field, described["schema"]
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else []:
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        for name in ("parameters", "input_schema"):
+            if isinstance(function, dict) and function.get(name) is not None:
+                yield "tools", function[name]
+    if body.get("json_schema") is not None:
+        yield "json_schema", body["json_schema"]
+    if isinstance(rules := body.get("grammar"), str) and rules:
+        yield "grammar", rules
 
 
 def chat_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
