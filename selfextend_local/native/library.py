@@ -6,6 +6,7 @@ llama_cpp, and with it the shared library, is imported on first use.
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,6 +39,7 @@ class LibraryInfo:
 def bindings() -> Any:
     """The low-level module llama_cpp.llama_cpp. Raises LibraryError if the library is missing or can't be loaded."""
     _prefer_system_cxx_runtime()
+    _leave_cores_to_others()
     try:
         from llama_cpp import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
@@ -52,6 +54,13 @@ def _prefer_system_cxx_runtime() -> None:
     if sys.platform == "linux":
         with suppress(OSError):
             ctypes.CDLL("libstdc++.so.6", mode=ctypes.RTLD_GLOBAL)
+
+
+def _leave_cores_to_others() -> None:
+    # GNU's OpenMP reads this when it is loaded. By default its threads wait for each other by spinning for as long as it takes: beside
+    # other programs, through the time that the awaited thread needs (docs/measured.md). Twenty microseconds are enough where it has a core.
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 _last_errors: list[str] = []

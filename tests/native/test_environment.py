@@ -139,3 +139,16 @@ def test_a_call_wins(tiny_model: TinyModel) -> None:
 def _setenv(name: str, value: str) -> None:
     """In the process, where the library looks: os.environ does that too, but Windows' C runtimes have copies of their own."""
     ctypes.CDLL(None).setenv(name.encode(), value.encode(), 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")]
+)
+def test_threads_that_wait_leave_their_core_to_others(settings: dict[str, str], count: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    command = [sys.executable, "-c", "from selfextend_local.native.library import bindings; bindings()"]
+    environment |= {"OMP_DISPLAY_ENV": "verbose", **settings}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    if "GOMP_SPINCOUNT" not in said:
+        pytest.skip("the library is built without GNU's OpenMP")
+    assert f"GOMP_SPINCOUNT = '{count}'" in said
