@@ -75,7 +75,10 @@ def check_constraints(body: dict[str, Any]) -> None:
     """Raises Refused for a schema or a grammar, of whatever interface, that would keep or end who makes a grammar of it."""
     for field, schema in _schemas(body):
         try:
-            check_grammar(schema) if field == "grammar" else grammar_of(json.dumps(schema))
+            if field == "grammar":
+                check_grammar(schema)
+            else:
+                grammar_of(json.dumps(schema))
         except SelfExtendError as error:
             raise Refused(400, "invalid_value", str(error), field) from error
 
