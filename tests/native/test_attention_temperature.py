@@ -34,7 +34,7 @@ def test_queries_beyond_the_window_are_sharpened(tiny_model: TinyModel, kind: st
         assert engine.set_temperature(C) == 0
         assert engine.get_temperature() == C
         logits = engine.decode(tokens)
-    tolerance = 0.02 if flash_attn else 2e-3
+    tolerance = 0.03 if flash_attn else 2e-3
     assert np.abs(logits - wanted).max() < tolerance
     assert np.abs(without - wanted)[TRAINED_WINDOW + 100 :].max() > 5 * tolerance
     assert np.array_equal(logits[: TRAINED_WINDOW // 2], without[: TRAINED_WINDOW // 2])

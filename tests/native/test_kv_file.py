@@ -31,11 +31,21 @@ RECALL = (32, 16, 8, 64, 8, 4)
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
 @pytest.mark.parametrize("kind", ["gqa", "swa"])
 def test_it_computes_the_same_bit_for_bit(tiny_model: TinyModel, tmp_path: Path, kind: str, cache_type: str) -> None:
+    assert_the_same(tiny_model(kind), tmp_path, cache_type, recall=False)
+
+
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0"])
+@pytest.mark.parametrize("kind", ["gqa", "swa"])
+def test_it_computes_the_same_by_recall(tiny_model: TinyModel, tmp_path: Path, kind: str, cache_type: str) -> None:
+    assert_the_same(tiny_model(kind), tmp_path, cache_type, recall=True)
+
+
+def assert_the_same(path: Path, tmp_path: Path, cache_type: str, *, recall: bool) -> None:
     found = []
     for folder in (None, tmp_path):
-        with Engine(tiny_model(kind), type_k=cache_type, type_v=cache_type, flash_attn=True, swa_full=True, kv_folder=folder) as engine:
+        with Engine(path, type_k=cache_type, type_v=cache_type, flash_attn=True, swa_full=True, kv_folder=folder) as engine:
             logits = [engine.decode(text(90))]
-            assert engine.set_recall(*RECALL) == 0
+            assert not recall or engine.set_recall(*RECALL) == 0
             logits.append(engine.decode(text(150, seed=5)))
             state = engine.save()
             engine.seq_rm(0, 200)
@@ -54,8 +64,13 @@ def test_what_lies_in_the_file_is_not_counted_as_memory(tiny_model: TinyModel, t
     with Engine(tiny_model("gqa"), type_k="f16", type_v="f16", flash_attn=True, kv_folder=tmp_path) as engine:
         assert engine.file_size() == in_memory
         assert engine.memory_use() == 0
+
+
+def test_what_is_fetched_is_counted_as_memory(tiny_model: TinyModel, tmp_path: Path) -> None:
+    with Engine(tiny_model("gqa"), type_k="f16", type_v="f16", flash_attn=True, kv_folder=tmp_path) as engine:
+        assert engine.memory_use() == 0
         assert engine.set_recall(*RECALL) == 0
-        assert engine.memory_use() > 0  # what is fetched
+        assert engine.memory_use() > 0
 
 
 def test_the_file_has_no_name(tiny_model: TinyModel, tmp_path: Path) -> None:
