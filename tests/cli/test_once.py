@@ -126,7 +126,7 @@ def test_one_question_needs_no_room_for_a_conversation(once: Once, tmp_path: Pat
 
 
 def test_a_conversation_that_fills_the_window_gets_a_larger_one(once: Once) -> None:
-    done = once(stdin=f"Which key? 1\n{'long ' * 700}1\n/context\n{'long ' * 90_000}1\n/undo\n")
+    done = once("--ga-mode", "progressive", stdin=f"Which key? 1\n{'long ' * 700}1\n/context\n{'long ' * 90_000}1\n/undo\n")
     assert done.stdout == "The key is **48213** [page 2].\n" * 2, done.stderr
     assert "The window was full and has been made larger." in done.stderr
     assert "2 questions and answers" in done.stderr
