@@ -40,6 +40,8 @@ BROKEN = {
 REFUSED = {
     "recursion": "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}" + OK,
     "long output": "{{ 'word ' * 1000000 }}" + OK,
+    "as long as a book, at once": "{{ 'word ' * 5000 }}" + OK,
+    "as long as a book, bit by bit": "{% for i in range(5000) %}word {% endfor %}" + OK,
     "a class": "{{ ''.__class__.__mro__[1].__subclasses__() }}" + OK,
     "globals": "{{ cycler.__init__.__globals__.os.system('touch pwned') }}" + OK,
     "an include": "{% include '/etc/passwd' %}" + OK,
@@ -78,6 +80,11 @@ def test_a_template_that_does_not_compile_is_an_error_of_the_model(name: str) ->
 def test_a_template_that_reaches_too_far_refuses(name: str) -> None:
     with pytest.raises(TemplateRefused):
         ChatTemplate(REFUSED[name]).pieces(["user"])
+
+
+def test_a_template_may_write_what_templates_write() -> None:
+    pieces = ChatTemplate("{{ 'You are a careful assistant. ' * 400 }}" + OK).pieces(["user", "assistant"] * 200)
+    assert len(pieces) > 400
 
 
 def test_after_a_child_has_ended_the_next_template_is_rendered() -> None:

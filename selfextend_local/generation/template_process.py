@@ -16,7 +16,8 @@ import jinja2.nodes
 import jinja2.parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-_LONGEST = 4_000_000  # characters around the contents; no template writes as many
+# The most characters around the contents: no template writes as many, and a reader of any length would spend hours on more.
+_MOST, _MOST_A_MESSAGE = 16_384, 4_096
 
 
 class _IgnoreGeneration(jinja2.ext.Extension):
@@ -38,7 +39,8 @@ def rendered(request: dict[str, Any]) -> dict[str, str]:
     if request["messages"] is None:
         return {}
     try:
-        text = "".join(_limited(template.generate(_names(request))))
+        most = _MOST + _MOST_A_MESSAGE * len(request["messages"])
+        text = "".join(_limited(template.generate(_names(request)), most))
     except _Refused as error:
         return {"refused": str(error)}
     except MemoryError:
@@ -56,12 +58,12 @@ def _refuse(message: object) -> None:
     raise _Refused(str(message))
 
 
-def _limited(parts: Any) -> Any:
+def _limited(parts: Any, most: int) -> Any:
     written = 0
     for part in parts:
         written += len(part)
-        if written > _LONGEST:
-            raise _Refused(f"it writes more than {_LONGEST:,} characters")
+        if written > most:
+            raise _Refused(f"it writes more than {most:,} characters around the messages")
         yield part
 
 
