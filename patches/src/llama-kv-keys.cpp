@@ -52,10 +52,15 @@ llama_kv_keys::key & llama_kv_keys::at(uint32_t strm, uint32_t cell) {
 void llama_kv_keys::wrote(const std::vector<llama_seq_id> & strm, const std::vector<std::vector<uint32_t>> & cells, const llama_pos * rot) {
     note(strm, cells, rot);
 
+    // a draft on the target's cells writes keys into cells that it has no positions of
+    if (!recall) {
+        return;
+    }
+
     for (const uint32_t row : written) {
         const llama_pos pos = kv.v_cells[row/kv.get_size()].pos_get(row % kv.get_size());
 
-        if (recall && group_attn.borders_at(pos)[0] > 0) {
+        if (group_attn.borders_at(pos)[0] > 0) {
             keys[row].rot = 0; // see llama_recall_key()
         }
     }
