@@ -233,12 +233,14 @@ def listed() -> set[str]:
     return {text for row in rows for text in re.findall(r"`([^`]+)`", row)}
 
 
+@pytest.mark.slow
 def test_the_messages_listed_are_the_codes() -> None:
     texts = {text for node in expressions("selfextend_local", "cli", "patches") for text in template(node)}
     assert len(listed()) > 150
     assert sorted(row for row in listed() if not any(row in text for text in texts)) == []
 
 
+@pytest.mark.slow
 def test_every_message_is_listed() -> None:
     found = messages()
     assert len(found) > 150

@@ -39,6 +39,7 @@ def test_three_facts_are_early() -> None:
     assert sum(2 <= fact.page <= 6 for fact in SAMPLE_FACTS) >= 3
 
 
+@pytest.mark.slow
 def test_pages_extract_cleanly(sample: Document) -> None:
     text = sample.text_with_markers()
     assert text.count("Report for 1987") == 1  # the running header, where it comes first

@@ -145,6 +145,7 @@ def test_a_kept_choice_costs_no_gathering(tiny_model: TinyModel) -> None:
     assert max(largest) > 60 * min(largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_type", BOUNDS)
 @pytest.mark.parametrize("kind", ["gqa", "partial-rotary"])
 def test_cache_types(tiny_model: TinyModel, kind: str, cache_type: str) -> None:
@@ -182,6 +183,7 @@ def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
         assert set(sizes) == before
 
 
+@pytest.mark.slow
 def test_what_was_fetched_can_be_asked_for(tiny_model: TinyModel) -> None:
     path = tiny_model("gqa")
     for recall in (RECALL, replace(RECALL, first=72)):
