@@ -29,7 +29,9 @@ _REPETITIONS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties
 
 def schema_of(response_format: Any) -> str | None:
     """The JSON schema that OpenAI's `response_format` asks for, None for text. Raises SelfExtendError."""
-    kind = response_format.get("type") if isinstance(response_format, dict) else "text" if response_format is None else None
+    if response_format is None:
+        return None
+    kind = response_format.get("type") if isinstance(response_format, dict) else None
     if kind == "text":
         return None
     if kind == "json_object":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support import reference
@@ -23,9 +25,19 @@ INVALID, MEMORY = -1, -2
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gqa", "swa", "hybrid"])
-@pytest.mark.parametrize("flash_attn", [False, True])
-def test_queries_beyond_the_window_are_sharpened(tiny_model: TinyModel, kind: str, flash_attn: bool) -> None:
-    path, tokens = tiny_model(kind), text(N_TOKENS)
+def test_queries_beyond_the_window_are_sharpened(tiny_model: TinyModel, kind: str) -> None:
+    assert_sharpened(tiny_model(kind), flash_attn=False, tolerance=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gqa", "swa", "hybrid"])
+def test_so_they_are_with_flash_attention(tiny_model: TinyModel, kind: str) -> None:
+    """The bound is that of our kernels; ggml's own errs by 0.023."""
+    assert_sharpened(tiny_model(kind), flash_attn=True, tolerance=0.02)
+
+
+def assert_sharpened(path: Path, flash_attn: bool, tolerance: float) -> None:
+    tokens = text(N_TOKENS)
     wanted = Reference(path, temperature=C).logits(tokens, reference.stepped_distance(N_TOKENS, *SCHEME))
     with Engine(path, n_ctx=N_TOKENS, flash_attn=flash_attn) as engine:
         assert engine.set_group_attn(*SCHEME) == 0
@@ -34,7 +46,6 @@ def test_queries_beyond_the_window_are_sharpened(tiny_model: TinyModel, kind: st
         assert engine.set_temperature(C) == 0
         assert engine.get_temperature() == C
         logits = engine.decode(tokens)
-    tolerance = 0.03 if flash_attn else 2e-3
     assert np.abs(logits - wanted).max() < tolerance
     assert np.abs(without - wanted)[TRAINED_WINDOW + 100 :].max() > 5 * tolerance
     assert np.array_equal(logits[: TRAINED_WINDOW // 2], without[: TRAINED_WINDOW // 2])
