@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.gguf_edit import parse
+from test_prompts import ByteVocabulary
 
+from selfextend_local.chat.settings import ChatSettings
+from selfextend_local.chat.workspace import Workspace
 from selfextend_local.child import Child, ChildFailed
 from selfextend_local.engine import grammar
 from selfextend_local.errors import ModelUnsupported, SelfExtendError
 from selfextend_local.generation import chat_template
 from selfextend_local.generation.chat_template import ChatTemplate, TemplateRefused
+from selfextend_local.generation.prompts import Prompts
 
 pytestmark = [pytest.mark.native, pytest.mark.process]
 
@@ -46,6 +52,7 @@ REFUSED = {
     "globals": "{{ cycler.__init__.__globals__.os.system('touch pwned') }}" + OK,
     "an include": "{% include '/etc/passwd' %}" + OK,
     "what it raises": "{{ raise_exception('no') }}",
+    "nothing, raised": "{{ raise_exception('') }}",
     "a range": "{% for i in range(10**9) %}{% endfor %}" + OK,
 }
 
@@ -85,6 +92,91 @@ def test_a_template_that_reaches_too_far_refuses(name: str) -> None:
 def test_a_template_may_write_what_templates_write() -> None:
     pieces = ChatTemplate("{{ 'You are a careful assistant. ' * 400 }}" + OK).pieces(["user", "assistant"] * 200)
     assert len(pieces) > 400
+
+
+class Asked:
+    """Counts what the child is asked, and may say that it took longer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float | None = None) -> None:
+        self.roles: list[list[str] | None] = []
+        real = chat_template.shared
+        monkeypatch.setattr(chat_template, "shared", lambda *args, **limits: self)
+        self._child, self._seconds = real("selfextend_local.generation.template_process:rendered", seconds=10, mib=1024), seconds
+        monkeypatch.setattr(chat_template, "_trials", lru_cache(8)(chat_template._Trials))
+
+    def ask(self, request: Any) -> Any:
+        messages = request["messages"]
+        self.roles.append(messages and [message["role"] for message in messages])
+        return self._child.ask(request) | ({} if self._seconds is None or messages is None else {"seconds": self._seconds})
+
+
+LIPSUM = "{{ lipsum(n=200, html=false) }}" + OK
+
+
+@pytest.mark.parametrize("template", [LIPSUM, REFUSED["long output"], REFUSED["as long as a book, bit by bit"]])
+def test_a_template_that_writes_too_much_is_tried_once(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    for _ in range(3):
+        with pytest.raises(ModelUnsupported, match=r"can't be used: it writes more than .+\. Take another GGUF file of this model\."):
+            Prompts(ByteVocabulary(template))
+    assert asked.roles == [None, ["system", "user"]]
+
+
+def test_a_chat_renders_such_a_template_once(fixture_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(parse(fixture_model.read_bytes()).set("tokenizer.chat_template", 8, LIPSUM.encode()).dump())
+    for _ in range(2):
+        with pytest.raises(ModelUnsupported, match="it writes more than"):
+            Workspace(settings=ChatSettings(model=path, cache=False))
+    assert asked.roles == [None, ["system", "user"]]
+
+
+@pytest.mark.parametrize(("reason", "said", "times"), [("time", "ran for more", 1), ("memory", "needed more", 1), ("crash", "ended", 3)])
+def test_a_template_beyond_the_limits_is_not_tried_again(reason: str, said: str, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process may have been ended by something else."""
+    asked = []
+
+    def ask(request: Any) -> Any:
+        asked.append(request)
+        raise ChildFailed(reason)
+
+    monkeypatch.setattr(Asked(monkeypatch), "ask", ask)
+    for _ in range(3):
+        with pytest.raises(ModelUnsupported, match=f"can't be used: it {said}"):
+            Prompts(ByteVocabulary(OK))
+    assert len(asked) == times
+
+
+def test_the_trials_of_a_template_have_one_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would be in time."""
+    slow = Asked(monkeypatch, seconds=chat_template.SECONDS * 0.4)
+    for _ in range(3):
+        with pytest.raises(ModelUnsupported, match="can't be used: it ran for more than"):
+            Prompts(ByteVocabulary(OK))
+    assert len(slow.roles) == 4
+    quick = Asked(monkeypatch, seconds=chat_template.SECONDS * 0.2)
+    assert Prompts(ByteVocabulary(OK)).warning is None
+    assert len(quick.roles) == 5
+
+
+NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ 1 / 0 }}{% endif %}" + OK
+
+
+@pytest.mark.parametrize("template", [OK, "{{ raise_exception('no') }}", NO_SYSTEM])
+def test_each_shape_is_tried_once_for_all_who_ask(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    for _ in range(3):
+        Prompts(ByteVocabulary(template))
+    assert len(asked.roles) == len({str(roles) for roles in asked.roles}) == 5
+
+
+def test_what_a_trial_found_is_not_what_a_conversation_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template may print the time: each conversation has its own."""
+    asked = Asked(monkeypatch)
+    template = ChatTemplate(OK)
+    assert template.trial(["user"]) == template.pieces(["user"]) == template.trial(["user"])
+    assert asked.roles == [None, ["user"], ["user"]]
 
 
 def test_after_a_child_has_ended_the_next_template_is_rendered() -> None:

@@ -155,7 +155,7 @@ class Prompts:
         stop_texts: what ends an answer when the template has no token for it.
         opens_thought: whether the template opens a reasoning block, so that an answer begins inside it.
 
-    Raises ModelUnsupported if the template is broken.
+    Raises ModelUnsupported if the template is broken, takes too long or writes too much.
     """
 
     def __init__(self, vocabulary: Vocabulary, memo: TokenMemo | None = None) -> None:
@@ -194,7 +194,7 @@ class Prompts:
         """What the template writes around contents."""
         for roles in _CONVERSATIONS:
             try:
-                return ["".join(piece for piece in self._template.pieces(roles) if isinstance(piece, str))]
+                return ["".join(piece for piece in self._template.trial(roles) if isinstance(piece, str))]
             except TemplateRefused:
                 continue
         return []
@@ -285,14 +285,14 @@ class Prompts:
 
     def _check_system(self) -> bool:
         try:
-            return Content(0) in self._template.pieces(["system", "user"])
+            return Content(0) in self._template.trial(["system", "user"])
         except TemplateRefused:
             return False
 
     def _stops(self) -> tuple[frozenset[int], tuple[str, ...]]:
         tokens = {id for key in _END_IDS if (id := self._id(key)) is not None}
         try:
-            end = _after(self._template.pieces(["user", "assistant", "user"]), 1)[:1]
+            end = _after(self._template.trial(["user", "assistant", "user"]), 1)[:1]
         except TemplateRefused:
             end = []
         for piece in end:
@@ -306,7 +306,7 @@ class Prompts:
 
     def _opens_thought(self) -> bool:
         try:
-            pieces = self._template.pieces(["user"])
+            pieces = self._template.trial(["user"])
         except TemplateRefused:
             return False
         return opens_thought("".join(p for p in _after(pieces, 0) if isinstance(p, str)))

@@ -6,6 +6,7 @@ Knows Jinja. A sandbox keeps it from Python's objects, the child's limits from t
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -30,8 +31,15 @@ class _IgnoreGeneration(jinja2.ext.Extension):
         return list(parser.parse_statements(("name:endgeneration",), drop_needle=True))
 
 
-def rendered(request: dict[str, Any]) -> dict[str, str]:
-    """The text of a conversation, or why there is none: the template refuses it, or is broken. Without messages, only whether it is."""
+def rendered(request: dict[str, Any]) -> dict[str, Any]:
+    """The text of a conversation, or why there is none: the template refuses it, writes too much, or is broken. Without messages, only
+    whether it is. And the processor's time that it took."""
+    started = time.process_time()
+    answer: dict[str, Any] = _answer(request)
+    return answer | {"seconds": time.process_time() - started}
+
+
+def _answer(request: dict[str, Any]) -> dict[str, str]:
     try:
         template = _compiled(request["source"])
     except Exception as error:  # Deep nesting is a RecursionError, an IndentationError or a ValueError.
@@ -41,6 +49,8 @@ def rendered(request: dict[str, Any]) -> dict[str, str]:
     try:
         most = _MOST + _MOST_A_MESSAGE * len(request["messages"])
         text = "".join(_limited(template.generate(_names(request)), most))
+    except _TooLong as error:
+        return {"too_long": str(error)}
     except _Refused as error:
         return {"refused": str(error)}
     except MemoryError:
@@ -54,6 +64,10 @@ class _Refused(Exception):
     pass
 
 
+class _TooLong(Exception):
+    pass
+
+
 def _refuse(message: object) -> None:
     raise _Refused(str(message))
 
@@ -63,7 +77,7 @@ def _limited(parts: Any, most: int) -> Any:
     for part in parts:
         written += len(part)
         if written > most:
-            raise _Refused(f"it writes more than {most:,} characters around the messages")
+            raise _TooLong(f"it writes more than {most:,} characters around the messages")
         yield part
 
 
