@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import openai
 import pytest
 from PIL import Image
 from support.scripted_model import make_scripted_model
 from support.served import PATIENCE_S, Served, served
 
+from selfextend_local.documents.document import Document, Page
 from selfextend_local.engine.llama import SelfExtendLlama
+from selfextend_local.errors import ReaderCrashed
 from selfextend_local.positions import MICRO_BATCH
 from selfextend_local.server import turns
 from selfextend_local.server.app import Limits
+from selfextend_local.server.citing import citations_of
 from selfextend_local.server.turns import Worker
 from selfextend_local.sessions import StateCache
 
@@ -140,6 +144,49 @@ def test_an_answer_about_a_document_cites_it(server: Served, document: dict[str,
     assert citation["document_id"] == document["id"] and (citation["page"], citation["label"], citation["verified"]) == (2, "ii", True)
     assert " ".join(citation["quote"].split()) == FACT
     assert answer["choices"][0]["message"]["content"][citation["start"] : citation["end"]] == "[page ii]" and citation["named"]
+
+
+def test_a_citation_says_where_on_the_page(server: Served, document: dict[str, Any]) -> None:
+    """Its boxes lie where the picture of the page is marked."""
+    (citation,) = server.chat("The key? 1", document_ids=[document["id"]]).json()["choices"][0]["message"]["citations"]
+    page = f"/v1/documents/{document['id']}/pages/2.png"
+    plain, marked = (
+        np.asarray(Image.open(io.BytesIO(server.http.get(page, params={"width": 800, **find}).content)), dtype=int)
+        for find in ({}, {"find": citation["quote"]})
+    )
+    changed = (plain != marked).any(axis=2)
+    within = np.zeros_like(changed)
+    height, width = changed.shape
+    for left, top, right, bottom in citation["boxes"]:
+        assert 0 < left < right < 1 and 0 < top < bottom < 1
+        within[int(top * height) - 3 : int(bottom * height) + 4, int(left * width) - 3 : int(right * width) + 4] = True
+    assert changed.any() and not (changed & ~within).any()
+    (false,) = server.chat("The key? 2", document_ids=[document["id"]]).json()["choices"][0]["message"]["citations"]
+    assert false["boxes"] == []
+
+
+def test_boxes_are_looked_for_within_limits() -> None:
+    pages = tuple(Page(n, str(n), f"The key of vault {n} is {48213 + n}.") for n in range(1, 31))
+    document = Document(Path("a.pdf"), "a.pdf", pages, (), paged=True)
+    asked: list[tuple[str, int, str]] = []
+
+    def places(*place: Any) -> list[list[float]]:
+        asked.append(place)
+        return [[0.1, 0.1, 0.2, 0.2]]
+
+    answer = " ".join(f"The key of vault {n} is {48213 + n} [page {n}]." for n in (1, *range(1, 31)))
+    citations = citations_of(answer, {"doc-1": document}, places)
+    assert len(citations) == 31 and all(one["verified"] for one in citations)
+    assert len(asked) == len(set(asked)) == 20  # each place once
+    assert [bool(one["boxes"]) for one in citations] == [True] * 21 + [False] * 10
+
+    def crashes(*place: Any) -> list[list[float]]:
+        asked.append(place)
+        raise ReaderCrashed("The page can't be drawn.")
+
+    asked.clear()
+    assert [one["boxes"] for one in citations_of(answer, {"doc-1": document}, crashes)] == [[]] * 31
+    assert len(asked) == 1
 
 
 def test_a_wrong_citation_is_said(server: Served, document: dict[str, Any]) -> None:

@@ -25,13 +25,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from selfextend_local.documents import Document
+from selfextend_local.documents.marking import Marked
 from selfextend_local.documents.reader import Reader, ReadLimits
 from selfextend_local.engine.grammar import grammar_of
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.thinking import Part
 
 from .bodies import ClientLeft, EventStream, events_of, whole_body, within
-from .citing import citations_of
+from .citing import boxes_of, citations_of
 from .completions import CHAT, TEXT
 from .forms import Answered, Dialect, Event, Form
 from .forwarding import Behind
@@ -52,6 +53,7 @@ _PAGE = Path(__file__).with_name("page")
 _CLIENT_CLOSED = 499
 _BEHIND = ("/tokenize", "/detokenize", "/apply-template", "/infill", "/props", "/slots")
 _MOST_TEXTS = 64  # marked on one page
+_NARROWEST = 50  # pixels
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,7 @@ class App:
         shown: list[Part] = []
         async for told in events:
             if isinstance(told, Finished):
-                citations = await asyncio.to_thread(citations_of, told.text, documents)
+                citations = await asyncio.to_thread(citations_of, told.text, documents, self._places)
                 self._metrics.count(told.stats)
                 yield Answered(tuple(shown), told.stats, told.ended_by, citations)
                 shown = []
@@ -305,13 +307,21 @@ class App:
         texts = request.query_params.getlist("find")
         if len(texts) > _MOST_TEXTS:
             raise wrong("find", f"There are {len(texts):,} texts to find, and {_MOST_TEXTS} are the most: ask for some of them.")
-        marked, png = await asyncio.to_thread(self._painted, kept, number, texts, _width(request))
-        return Response(png, media_type="image/png", headers={"x-marked": "1" if marked else "0", "cache-control": "private, max-age=3600"})
+        found = await asyncio.to_thread(self._painted, kept, number, texts, _width(request))
+        headers = {"x-marked": "1" if found.hits else "0", "cache-control": "private, max-age=3600"}
+        return Response(found.png, media_type="image/png", headers=headers)
 
-    def _painted(self, kept: Kept, number: int, texts: list[str], width: int) -> tuple[bool, bytes]:
+    def _painted(self, kept: Kept, number: int, texts: list[str], width: int) -> Marked:
         with self._painting:
-            found = self._painter.mark(self._shelf.file(kept), kept.labels[number - 1], texts, width=width, must_find=False)
-        return bool(found.hits), found.png
+            return self._painter.mark(self._shelf.file(kept), kept.labels[number - 1], texts, width=width, must_find=False)
+
+    def _places(self, id: str, number: int, text: str) -> list[list[float]]:
+        """Where a text stands on a page; nowhere if the page has no picture, or is gone. Raises DocumentError if it can't be drawn."""
+        with suppress(Refused):
+            kept = self._shelf.get(id)
+            if kept.has_pictures:
+                return boxes_of(self._painted(kept, number, [text], _NARROWEST))
+        return []
 
     def close(self) -> None:
         """End the child that draws."""
@@ -374,8 +384,8 @@ def _page_number(request: Request, most: int) -> int:
 
 def _width(request: Request) -> int:
     given = request.query_params.get("width", "900")
-    if not _is_within(given, 50, 4000):
-        raise wrong("width", f"width is {given[:80]!r}: take a number of pixels from 50 to 4000.")
+    if not _is_within(given, _NARROWEST, 4000):
+        raise wrong("width", f"width is {given[:80]!r}: take a number of pixels from {_NARROWEST} to 4000.")
     return int(given)
 
 
