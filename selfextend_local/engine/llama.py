@@ -101,17 +101,24 @@ def _scale(options: Mapping[str, Any]) -> float:
     return scale if options.get("rope_scaling_type") in _SCALED and 0 < scale < 1 else 1.0
 
 
+def _pools(info: ModelInfo, options: Mapping[str, Any]) -> bool:
+    """Whether there is one embedding for a text, because the caller or the file says so."""
+    pooling = int(options.get("pooling_type", -1))
+    said = info.metadata.get(f"{info.architecture}.pooling_type", "")
+    return pooling > 0 or (pooling < 0 and bool(options.get("embedding")) and said.isdecimal() and said != "0")
+
+
 def _plain_where_needed(asked: Settings, peek: ModelPeek, options: Mapping[str, Any]) -> Settings:
-    """Without groups, and with no more than the window, where the model can't have them, the positions are scaled already, or whole
-    texts are pooled."""
+    """Without groups, and with no more than the window, where the model can't have them, the positions are scaled already, or texts
+    are read or pooled as a whole."""
     scaled = _scale(options) < 1
     if scaled and asked.ga_n not in ("auto", 1):
         raise GroupAttentionError(f"ga_n={asked.ga_n} with scaled positions (rope_scaling_type, rope_freq_scale): take one of the two.")
     window = peek.info.n_ctx_train
     if asked.n_ctx == 0:
         asked = replace(asked, n_ctx=window)
-    pooled = options.get("pooling_type", -1) > 0
-    if asked.ga_n != "auto" or asked.recalls or (peek.can_group and not scaled and not pooled):
+    whole = _pools(peek.info, options) or peek.info.reads_at_once
+    if asked.ga_n != "auto" or asked.recalls or (peek.can_group and not scaled and not whole):
         return asked
     size = window if asked.n_ctx is None and asked.need_tokens is None else asked.n_ctx
     return replace(asked, ga_n=1, n_ctx=None if size is None else min(size, window))

@@ -33,6 +33,11 @@ class ModelInfo:
     chat_template: str | None
     metadata: Mapping[str, str]
 
+    @property
+    def reads_at_once(self) -> bool:
+        """Whether each token sees those behind it too, as in BERT: there is no cache."""
+        return self.metadata.get(f"{self.architecture}.attention.causal") == "false"
+
 
 class ModelPeek:
     """Metadata and vocabulary of a GGUF file, without its weights: opens in about 0.1 s.

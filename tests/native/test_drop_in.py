@@ -155,6 +155,20 @@ def test_embeddings_say_that_they_are_plain(tiny_model: TinyModel) -> None:
     llm.close()
 
 
+@pytest.mark.parametrize(("key", "kind", "value"), [("pooling_type", 4, 1), ("pooling_type", 4, 3), ("attention.causal", 7, False)])
+def test_a_model_that_takes_texts_as_a_whole_is_plain(tiny_model: TinyModel, tmp_path: Path, key: str, kind: int, value: int) -> None:
+    """As bge and Qwen3-Embedding say of themselves. Groups for a long context were refused, and with them the model."""
+    path = tmp_path / "embeds.gguf"
+    path.write_bytes(parse(tiny_model("gqa").read_bytes()).set(f"llama.{key}", kind, value).dump())
+    ours, theirs = (
+        make(str(path), n_ctx=WINDOW, embedding=True, n_threads=1, flash_attn=True, verbose=False) for make in (SelfExtendLlama, Llama)
+    )
+    for text in ("short", "long " * 20):
+        np.testing.assert_array_equal(ours.embed(text), theirs.embed(text))
+    ours.close()
+    theirs.close()
+
+
 def test_openais_json_schema_is_obeyed(tiny_model: TinyModel) -> None:
     llm = SelfExtendLlama(tiny_model("gqa"), n_ctx=256, n_threads=1)
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
