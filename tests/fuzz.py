@@ -452,7 +452,7 @@ TARGETS: dict[str, Callable[[Path], Models | Documents | States | Requests | Ser
 
 def limit() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if "ASAN_OPTIONS" not in os.environ:  # AddressSanitizer takes terabytes of addresses
+    if sys.platform == "linux" and "ASAN_OPTIONS" not in os.environ:  # AddressSanitizer takes terabytes of addresses
         resource.setrlimit(resource.RLIMIT_AS, (GIB << 30, GIB << 30))
     signal.alarm(SECONDS)
 

@@ -11,8 +11,12 @@ import sys
 from datetime import date
 from pathlib import Path
 
-import fuzz
 import pytest
+
+if sys.platform == "win32":
+    pytest.skip("the fuzzers fork", allow_module_level=True)
+
+import fuzz
 
 pytestmark = [pytest.mark.native, pytest.mark.process]
 

@@ -43,7 +43,7 @@ def test_each_dependency_is_locked() -> None:
     extras = project["optional-dependencies"]
     asked = [*project["dependencies"], *(line for name in ("dask", "eval", "plot", "sample", "serve", "dev") for line in extras[name])]
     assert names_of(asked) - FROM_SOURCE <= names_in("requirements.txt")
-    for name in ("clients", "integrations"):
+    for name in ("clients", "integrations", "docs"):
         assert names_of([*project["dependencies"], *extras[name]]) - FROM_SOURCE <= names_in(f"{name}.txt")
 
 
