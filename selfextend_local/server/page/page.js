@@ -57,12 +57,13 @@ function announce(words) {
 
 const figures = new Intl.NumberFormat("en");
 const count = (n, one) => `${figures.format(n)} ${one}${n === 1 ? "" : "s"}`;
+const onOneLine = (words) => words.replaceAll(" ", "\u00a0");
 
 function timeLeft(seconds) {
   if (seconds === null || seconds === undefined) return "";
   if (seconds < 1.5) return ", about a second left";
-  if (seconds < 90) return `, about ${Math.round(seconds)} s left`;
-  return `, about ${figures.format(Math.round(seconds / 60))} min left`;
+  if (seconds < 90) return `, about ${Math.round(seconds)}\u00a0s left`;
+  return `, about ${figures.format(Math.round(seconds / 60))}\u00a0min left`;
 }
 
 function pageName(document, number) {
@@ -483,7 +484,7 @@ function underName(read, ...actions) {
 }
 
 function sizeOf({ n_pages: pages, tokens }) {
-  return `${count(pages, "page")} · ${count(tokens, "token")}`;
+  return `${onOneLine(count(pages, "page"))} · ${onOneLine(count(tokens, "token"))}`;
 }
 
 function notesOf({ notes }) {
@@ -514,7 +515,7 @@ function showReadiness() {
   if (room) {
     Object.assign($("room-meter"), { max: room, high: room * 0.999, optimum: 0, value: Math.min(tokens, room) });
     const over = tokens > room ? " More than fits: untick a document, or start the server with a larger --need-tokens." : "";
-    $("room-words").textContent = `${figures.format(tokens)} of ${count(room, "token")} taken by the ticked documents.${over}`;
+    $("room-words").textContent = `${figures.format(tokens)} of ${onOneLine(count(room, "token"))} taken by the ticked documents.${over}`;
   }
   $("question").placeholder = invitation(asked.length, read.length);
   $("welcome").hidden = state.documents.length > 0 || state.turns.length > 0;
