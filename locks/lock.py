@@ -4,7 +4,7 @@
 
 requirements.txt holds what is installed, build.txt what builds it, clients.txt and integrations.txt what `make integrations` tries,
 docs.txt what builds the site, wheels.txt what builds wheels, model.txt the default model. Knows uv's resolver. Addresses of registries
-stay out of the files.
+stay out of the files; that is why there is no uv.lock, which names one for each file.
 """
 
 from __future__ import annotations

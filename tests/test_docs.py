@@ -34,7 +34,9 @@ ELSEWHERE = {
     r"(CMAKE_ARGS=-DGGML_CUDA=on|git clone|source|cd) ": "another system, or the reader's shell",
     r"make (demo|test|quick|lint|docs|wheels|llama-server)": "Makefile",
     r"selfextend serve .*--parallel": "tests/test_llama_server.py",
-    r"pip (install|download) ": "patches/try_wheels.py",
+    r"pip install \./patches": "Makefile",
+    r"pip install dist/": "patches/try_wheels.py",
+    r"pip download ": "a package index",
     r"dask |.*--scheduler ": "tests/test_batch_dask.py",
     r"llm ": "tests/integrations/test_llm_plugin.py",
     r"(LLAMA_GROUP_ATTN_N=auto )?python docs/integrations/(read_with|planned)": "tests/integrations/test_recipes.py",
@@ -139,6 +141,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
         **os.environ,
         **{f"SELFEXTEND_{name}": str(tmp_path / name.lower()) for name in names},
         "SELFEXTEND_DEFAULT_MODEL": str(tmp_path / "mistral.gguf"),
+        "PIP_NO_INDEX": "1",  # what the pages install is there: `make` has installed it
         "HOME": str(tmp_path),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
     }

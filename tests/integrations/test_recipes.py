@@ -86,6 +86,19 @@ def test_the_variables_of_the_library_are_enough(
     assert key in answer
 
 
+@pytest.mark.parametrize("how", [{"MODE": "recall"}, {"N": "auto", "TEMPERATURE": "0.3"}], ids=["recall", "temperature"])
+def test_recall_and_temperature_by_variables(
+    how: dict[str, str], text: tuple[Path, str], fixture_model: Path, tmp_path: Path
+) -> None:
+    """With a tool that can be told to take flash attention, which recall needs."""
+    if absent := [module for module in NEEDS["server"] if missing(module)]:
+        pytest.skip(f"{', '.join(absent)} not installed: make integrations")
+    path, key = text
+    start = [sys.executable, "-m", "llama_cpp.server", "--flash_attn", "true"]
+    variables = {f"LLAMA_GROUP_ATTN_{name}": value for name, value in how.items()}
+    assert key in read(recipe("server", fixture_model, path, N_CTX, *start), tmp_path, **variables)
+
+
 def test_with_the_class_in_place_of_llama(tool: str, text: tuple[Path, str], fixture_model: Path, tmp_path: Path) -> None:
     path, key = text
     planned = [sys.executable, RECIPES / "planned.py"]
