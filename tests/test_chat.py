@@ -177,6 +177,12 @@ def test_a_character_that_never_completes_is_replaced() -> None:
     assert "".join(start(FakeLlama([b"ok \xf0\x9f"])).ask("Hi")) == "ok \ufffd"
 
 
+@pytest.mark.parametrize("limit", [4, 5, 6])
+def test_a_character_that_the_limit_cuts_is_left_out(limit: int) -> None:
+    chat = start(FakeLlama(["ok 🙂 and more".encode()]), sampling=Sampling(max_tokens=limit))
+    assert "".join(chat.ask("Hi")) == "ok "
+
+
 def test_white_space_in_front_of_the_answer_is_not_shown_but_remembered() -> None:
     fake = FakeLlama([b" \n Yes", b"No"])
     chat = start(fake)

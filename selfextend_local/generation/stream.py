@@ -82,8 +82,8 @@ class Writing:
         return self._text.ended_by if self._text.ended_by in self.sampling.stop else None
 
     def rest(self) -> str:
-        """What was held back, when no more tokens come."""
-        return self._shown(self._text.rest())
+        """What was held back, when no more tokens are taken. A character that is cut by that is left out."""
+        return self._shown(self._text.rest(cut=True))
 
     @property
     def text(self) -> str:
@@ -138,9 +138,9 @@ class _TextStream:
     def feed(self, data: bytes) -> str:
         return self._ready(self._decoder.decode(data))
 
-    def rest(self) -> str:
-        """What was held back, at the end of the answer."""
-        text = self._ready(self._decoder.decode(b"", final=True))
+    def rest(self, *, cut: bool = False) -> str:
+        """What was held back, at the end of the answer. A character that isn't whole is replaced, or left out of one that is `cut`."""
+        text = "" if cut else self._ready(self._decoder.decode(b"", final=True))
         text, self._held = text + self._held, ""
         return self._trimmed(text)
 
