@@ -23,6 +23,7 @@ from pydantic import Field
 
 from selfextend_local.chat.listener import Listener
 from selfextend_local.errors import SelfExtendError
+from selfextend_local.storage.plain_json import loads
 
 from .models import named
 from .terminal import output
@@ -37,6 +38,11 @@ _BEGINS = re.compile(r"^\[document ([^\[\]\n]*)\]\n", re.MULTILINE)
 _ENDS = re.compile(r"\n\[end of document\]$", re.MULTILINE)
 _PAGE = re.compile(r"^\[page ([^\[\]\n]+)\]$", re.MULTILINE)
 _FOLDER = "SELFEXTEND_CHAT_MODELS_DIR"
+_CUT = {
+    "length": "(cut: max_tokens is reached; -o max_tokens N)",
+    "context": "(cut: the context is full)",
+    "loop": "(stopped: it went round in circles; ask for less at once, or take a larger model)",
+}
 
 
 @llm.hookimpl
@@ -72,6 +78,14 @@ def document(argument: str) -> llm.Fragment:
 def _shown(piece: str) -> str:
     """A piece of an answer as llm may print it."""
     return output.visible(piece) if sys.stdout.isatty() else piece
+
+
+def _is_json(answer: str) -> bool:
+    try:
+        loads(answer)
+    except ValueError:
+        return False
+    return True
 
 
 def documents_and_question(text: str) -> tuple[tuple[Document, ...], str]:
@@ -142,7 +156,8 @@ class LongModel(llm.Model):
         atexit.register(self.close)
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any) -> Iterator[str]:
-        """The answer in pieces, without what the model thought aloud. A page that it names falsely is told on stderr."""
+        """The answer in pieces, without what the model thought aloud. A page that it names falsely is told on stderr, as is why it was
+        cut. Raises llm.ModelError, also for JSON by a schema that was."""
         from selfextend_local.generation.thinking import parts
 
         asked = Asked.of(prompt)
@@ -160,6 +175,8 @@ class LongModel(llm.Model):
         answer = "".join(said)
         self._turns = (*asked.turns, (asked.question, answer))
         self._report(answer, workspace, response)
+        if prompt.schema and not _is_json(answer):
+            raise llm.ModelError("The answer was cut before its JSON was complete: raise max_tokens (-o max_tokens N).")
 
     def _report(self, answer: str, workspace: Workspace, response: Any) -> None:
         from .chat.reply import citation_line
@@ -168,6 +185,8 @@ class LongModel(llm.Model):
             output.say(citation_line(citation))
         stats = workspace.chat.last_stats
         if stats is not None:
+            if stats.stop_reason in _CUT:
+                output.say(_CUT[stats.stop_reason])
             response.set_usage(input=stats.prompt_tokens, output=stats.completion_tokens)
         response.response_json = {"plan": workspace.fit.plan.describe()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,6 +66,17 @@ def test_models_have_names(fixture_model: Path, tmp_path: Path) -> None:
         told = ask(tmp_path, fixture_model, "-m", "selfextend/small", "-o", "max_tokens", "4", "Hello")
     assert "selfextend/default" in listed and "selfextend/small" in listed
     assert told.returncode == 0, told.stderr
+
+
+def test_an_answer_that_was_cut_is_told(fixture_model: Path, tmp_path: Path) -> None:
+    cut = ask(tmp_path, fixture_model, "-m", "selfextend/default", "-o", "max_tokens", "2", "Who signed?")
+    assert cut.returncode == 0 and "(cut: max_tokens is reached" in cut.stderr
+    schema = ("--schema", "name, age int", "-o", "max_tokens")
+    halved = ask(tmp_path, fixture_model, "-m", "selfextend/default", *schema, "4", "Who signed?")
+    assert halved.returncode == 1 and "before its JSON was complete" in halved.stderr
+    boolean = '{"type": "object", "properties": {"signed": {"type": "boolean"}}, "required": ["signed"]}'
+    whole = ask(tmp_path, fixture_model, "-m", "selfextend/default", "--schema", boolean, "Who signed?")
+    assert whole.returncode == 0 and set(json.loads(whole.stdout)) == {"signed"}
 
 
 def test_documents_are_told_from_a_question_in_one_pass() -> None:
