@@ -11,10 +11,11 @@ import pytest
 from support.gguf_edit import parse
 from test_prompts import ByteVocabulary
 
+from selfextend_local import native
 from selfextend_local.chat.settings import ChatSettings
 from selfextend_local.chat.workspace import Workspace
 from selfextend_local.child import Child, ChildFailed
-from selfextend_local.engine import grammar
+from selfextend_local.engine import grammar, grammar_process
 from selfextend_local.errors import ModelUnsupported, SelfExtendError
 from selfextend_local.generation import chat_template
 from selfextend_local.generation.chat_template import ChatTemplate, TemplateRefused
@@ -231,6 +232,26 @@ def test_a_hostile_schema_is_refused_in_a_sentence(name: str) -> None:
 def test_a_pattern_that_never_ends_is_ended(pattern: str) -> None:
     with pytest.raises(SelfExtendError, match="takes more than"):
         grammar.grammar_of(json.dumps(text(pattern=pattern)))
+
+
+def test_a_trial_looks_at_tokens_of_several_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler follows each to its end: two hundred optional letters were drawn one by one in time, and then took 30 s a token."""
+    trials: list[tuple[bytes, list[bytes]]] = []
+    real = native.try_grammar
+
+    def noted(rules: str, choose: Any, most: int, words: Any = ()) -> bytes:
+        trials.append((real(rules, choose, most, words), list(words)))
+        return trials[-1][0]
+
+    monkeypatch.setattr(native, "try_grammar", noted)
+    rules = grammar_process.grammar(json.dumps(text(pattern="^(a?){20}a{20}$")))
+    *single, (drawn, words) = trials
+    assert [given for _, given in single] == [[], [], []]
+    assert drawn in {drawn for drawn, _ in single}
+    assert b"aaaa" in words and all(len(word) == grammar_process.LONG and word in drawn for word in words)
+    assert len(words) <= grammar_process.WORDS
+    # They are looked at, and not drawn.
+    assert real(rules, min, 300, words) == real(rules, min, 300)
 
 
 @pytest.mark.parametrize("schema", [text(maxLength=1000), text(pattern="^(a|b)*$"), {"type": "object", "properties": {"who": text()}}])

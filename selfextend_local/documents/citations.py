@@ -11,10 +11,12 @@ terminal.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from selfextend_local.documents.document import Document, Page
 from selfextend_local.documents.labels import pages_between
@@ -39,6 +41,7 @@ _BEFORE = 6  # and so many more; also, words before a claim in which a "not" cou
 _CLAUSE_END = re.compile(r"[,;:.!?()](?=\D|$)|[—–]|--|\n")
 _MOST_SENTENCES = 3  # of a page, that together bear a claim out
 _LEAST = 2  # telling words without which a sentence claims too little to be checked
+_MOST = 200  # telling words, or quotes, beyond which it claims too much
 
 _NEGATIONS = frozenset("no not never none nobody nothing neither nor cannot without hardly".split())  # noqa: SIM905
 # Words that may differ between an answer and the page: they carry grammar, or speak of the document itself.
@@ -116,14 +119,16 @@ def find_citations(answer: str) -> list[Reference]:
     reference for each of its items, all with the place of the whole.
     """
     found: list[Reference] = []
-    taken: list[tuple[int, int]] = []
+    starts: list[int] = []
+    ends: list[int] = [0]
     for bracket in _BRACKETED.finditer(answer):
         inside = list(_inside(bracket))
         if inside:
             found += inside
-            taken.append(bracket.span())
+            starts.append(bracket.start())
+            ends.append(bracket.end())
     for match in _REFERENCE.finditer(answer):
-        if not any(start <= match.start() < end for start, end in taken):
+        if match.start() >= ends[bisect_right(starts, match.start())]:
             found += _items(match["items"], *match.span(), "")
     return sorted(found, key=lambda r: r.start)
 
@@ -207,6 +212,7 @@ class _Claim:
         matches = list(_QUOTED.finditer(self.text))
         self.quotes = [quote.strip() for match in matches if len(words_of(quote := "".join(g or "" for g in match.groups()))) > 1]
         self.rest = _QUOTED.sub(" ", self.text)
+        self._pages: dict[int, str | None] = {}
 
     @property
     def shown(self) -> str:
@@ -216,6 +222,8 @@ class _Claim:
     def status(self, pages: Sequence[Page]) -> Status:
         """What `pages`, read as one text, say to this claim."""
         text = "\n\n".join(page.text for page in pages)
+        if len(self.quotes) > _MOST:
+            return Status.UNVERIFIED
         if not all(holds(text, quote) for quote in self.quotes):
             return Status.NOT_ON_PAGE
         if any(len(words_of(quote)) >= _WHOLE_QUOTE for quote in self.quotes):
@@ -224,6 +232,13 @@ class _Claim:
         else:
             fine = _supports(text, self.text)
         return Status.VERIFIED if fine else Status.UNVERIFIED
+
+    def page_with_quotes(self, document: Document) -> str | None:
+        """The label of the first page that holds the quotes; it is looked for once, however many other pages a list names."""
+        if id(document) not in self._pages:
+            held = (page.label for page in document.pages if all(holds(page.text, quote) for quote in self.quotes))
+            self._pages[id(document)] = next(held, None)
+        return self._pages[id(document)]
 
     def closest(self, document: Document, pages: Sequence[Page]) -> Passage | None:
         """The passage of `pages` that shares most words with the quote or the sentence, if any."""
@@ -249,7 +264,7 @@ def _checked(reference: Reference, claim: _Claim, documents: Sequence[Document])
     status, document, pages = min(results, key=lambda result: order.index(result[0]))
     elsewhere = None
     if status is Status.NOT_ON_PAGE:
-        elsewhere = next((page.label for page in document.pages if all(holds(page.text, quote) for quote in claim.quotes)), None)
+        elsewhere = claim.page_with_quotes(document)
     return Citation(reference, document, status, claim.shown, bool(claim.quotes), claim.closest(document, pages), elsewhere)
 
 
@@ -279,13 +294,17 @@ def _claims(answer: str, references: Sequence[Reference]) -> list[_Claim]:
     stop, has the text that follows in the sentence, or the sentence before.
     """
     claims: dict[tuple[int, int], _Claim] = {}
+    made = cache(_Claim)
+    left = deque(sorted({(r.start, r.end) for r in references}))
     before = ""
     for start, end in _sentences_with_references(answer, references):
-        spans = sorted({(r.start, r.end) for r in references if start <= r.start < end})
+        spans = []
+        while left and left[0][0] < end:
+            spans.append(left.popleft())
         cuts = [start, *(point for span in spans for point in span), end]
         parts = [_BEFORE_REFERENCE.sub("", answer[a:b]) for a, b in zip(cuts[::2], cuts[1::2], strict=True)]
         for span, text in zip(spans, _shared_out(parts), strict=True):
-            claims[span] = _Claim(text or before)
+            claims[span] = made(text or before)
         before = " ".join(parts)
     return [claims[reference.start, reference.end] for reference in references]
 
@@ -311,7 +330,7 @@ def _shared_out(parts: Sequence[str]) -> list[str]:
 
 def _sentences_with_references(answer: str, references: Sequence[Reference]) -> Iterator[tuple[int, int]]:
     """Sentences of `answer`; no cut falls within a reference ("p. 12") or a quote."""
-    whole = {place for r in references for place in range(r.start + 1, r.end)}
+    whole = {place for start, end in {(r.start, r.end) for r in references} for place in range(start + 1, end)}
     whole.update(place for match in _QUOTED.finditer(answer) for place in range(match.start() + 1, match.end()))
     start: int | None = None
     last = 0
@@ -360,12 +379,18 @@ def _spaced(words: Sequence[str]) -> str:
 
 def _supports(text: str, sentence: str) -> bool:
     """Whether two neighbouring sentences of `text` have all telling words of `sentence`, in order and equally negated."""
-    wanted = _telling(_FRAME.sub("", sentence))
-    if len(wanted) < _LEAST:
+    wanted, negations = _claimed(sentence)
+    if not _LEAST <= len(wanted) <= _MOST:
         return False
     spans = list(sentences_of(text))
     ends = [b for _, b in spans[1:]] + [b for _, b in spans[-1:]]
-    return any(_says(text[start:end], wanted, _negations(_joined(sentence))) for (start, _), end in zip(spans, ends, strict=True))
+    return any(_says(text[start:end], wanted, negations) for (start, _), end in zip(spans, ends, strict=True))
+
+
+@lru_cache(maxsize=256)
+def _claimed(sentence: str) -> tuple[tuple[str, ...], int]:
+    """The telling words of a claim, and how many negations it has."""
+    return tuple(_telling(_FRAME.sub("", sentence))), _negations(_joined(sentence))
 
 
 def _says(text: str, wanted: Sequence[str], negations: int) -> bool:

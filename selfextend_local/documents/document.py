@@ -105,10 +105,11 @@ class Document:
         Args:
             only: page numbers to include; all when None. Order is the file's.
         """
+        wanted = None if only is None else frozenset(only)
         parts = [
             f"{page_marker(page.label)}\n{without_markers(page.text)}" if self.paged else without_markers(page.text)
             for page in self.pages
-            if page.text and (only is None or page.number in only)
+            if page.text and (wanted is None or page.number in wanted)
         ]
         return "\n\n".join(parts)
 
@@ -119,9 +120,10 @@ class Document:
             numbers: page numbers, in any order; those that the document lacks are skipped.
             most: cut the list short, with "...", after so many entries.
         """
+        wanted = frozenset(numbers)
         runs: list[list[Page]] = []
         for page in self.pages:
-            if page.number in numbers:
+            if page.number in wanted:
                 if runs and page.number == runs[-1][-1].number + 1:
                     runs[-1].append(page)
                 else:

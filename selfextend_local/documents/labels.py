@@ -14,6 +14,7 @@ from selfextend_local.documents.document import Document, Page
 from selfextend_local.errors import DocumentEmpty, DocumentError
 
 _LONGEST = 48
+_AROUND = 40  # characters of a range besides its two names
 # Brackets end a marker; commas and semicolons separate labels.
 _UNFIT = re.compile(r"[\[\](){}［］【】,;\s\x00-\x1f\x7f]+")
 _DASH = re.compile(r"-|–|—|\bto\b")
@@ -108,7 +109,9 @@ def _named(document: Document, part: str) -> Sequence[Page]:
     if page is not None:
         return [page]
     # A label may hold a dash of its own, so each dash is tried as the one of the range.
-    ranges = [(part[: dash.start()].strip(), part[dash.end() :].strip()) for dash in _DASH.finditer(part)]
+    most = 2 * max(len(page.label) for page in document.pages) + _AROUND
+    dashes = _DASH.finditer(part) if len(part) <= most else ()
+    ranges = [(part[: dash.start()].strip(), part[dash.end() :].strip()) for dash in dashes]
     for first, last in filter(any, ranges):
         pages = pages_between(document, first or document.pages[0].label, last or document.pages[-1].label)
         if pages:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from typing import Any
 
 from selfextend_local.documents.characters import clean
 from selfextend_local.documents.html import read_html
@@ -20,6 +21,7 @@ _FIRST_LINE = re.compile(rb"(?:[!-9;-~]+:[ \t][^\n]*\n(?:[ \t][^\n]*\n)*){2,}", 
 _TELLING = re.compile(rb"^(mime-version|message-id|received|return-path|snapshot-content-location|from)\s*:", re.IGNORECASE | re.MULTILINE)
 _NAMED = 8
 _DEEPEST = 8  # mails within mails
+_LONGEST_HEADER = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,18 @@ def is_mail(head: bytes, suffix: str) -> bool:
     return len(telling) > 1 or bool(telling) and suffix in (".eml", ".mht", ".mhtml")
 
 
+class _ShortHeaders(policy.EmailPolicy):
+    """The standard library's work on a header grows with the square of its length."""
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        short = value if len(value) <= _LONGEST_HEADER else f"{value[:_LONGEST_HEADER]} ..."
+        return super().header_fetch_parse(name, short)
+
+
 def read_mail(data: bytes) -> Mail:
     """The text of a mail under its headers, or of the page that a browser saved. Takes any bytes; raises what the standard library does
     for odd headers."""
-    message = message_from_bytes(data, policy=policy.default)
+    message = message_from_bytes(data, policy=_ShortHeaders())
     assert isinstance(message, EmailMessage)
     return _read(message, 0)
 

@@ -6,10 +6,10 @@ Knows pages and headings. What a token is, the caller says. Nothing is dropped: 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from . import Document
+from selfextend_local.documents.document import Document, page_marker, without_markers
 
 Count = Callable[[str], int]
 
@@ -56,24 +56,25 @@ def split(document: Document, count: Count, room: int) -> list[Section]:
     parts = -(-total // room)
     limit = min(room, int(_SLACK * total / max(1, parts)) + 1)
     sections = []
-    while units:
-        size = _cut(units, limit)
-        taken, units = units[:size], units[size:]
+    at = 0
+    while at < len(units):
+        start, at = at, _cut(units, at, limit)
+        taken = units[start:at]
         sections.append(Section("\n\n".join(u.text for u in taken), taken[0].page, taken[-1].page))
     return sections
 
 
-def _cut(units: list[_Unit], limit: int) -> int:
-    """How many units go into the next section."""
-    filled, size, chapter = 0, 0, 0
-    for unit in units:
-        if size and filled + unit.tokens > limit:
-            return chapter or size
-        if size and unit.is_chapter and filled * 2 >= limit:
-            chapter = size
+def _cut(units: Sequence[_Unit], start: int, limit: int) -> int:
+    """Where the section ends that begins with unit `start`."""
+    filled, chapter = 0, 0
+    for at in range(start, len(units)):
+        unit = units[at]
+        if at > start and filled + unit.tokens > limit:
+            return chapter or at
+        if at > start and unit.is_chapter and filled * 2 >= limit:
+            chapter = at
         filled += unit.tokens
-        size += 1
-    return size
+    return len(units)
 
 
 def _units(document: Document, count: Count, room: int) -> Iterator[_Unit]:
@@ -90,9 +91,9 @@ def _blocks(document: Document) -> Iterator[tuple[str | None, str, str]]:
         yield from ((None, "", block) for block in re.split(r"\n\s*\n", document.text_with_markers()) if block.strip())
         return
     for page in document.pages:
-        marker, _, text = document.text_with_markers({page.number}).partition("\n")
+        text = without_markers(page.text)
         if text.strip():
-            yield page.label, f"{marker}\n", text
+            yield page.label, f"{page_marker(page.label)}\n", text
 
 
 def _pieces(text: str, count: Count, room: int) -> Iterator[str]:

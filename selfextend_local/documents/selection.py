@@ -63,9 +63,8 @@ def select_passages(documents: Sequence[Document], question: str, budget_tokens:
         kept = trim(documents, budget_tokens, count)
         return replace(kept, sentence=f"No word of the question is in the text, so its beginning is taken. {kept.sentence}")
     budget = _Budget(passages, budget_tokens, count)
-    openings = [next(i for i, p in enumerate(passages) if p.document is d) for d in documents if any(p.document is d for p in passages)]
-    for i in openings:
-        budget.take(i, at_most=budget_tokens // 4)
+    for own in _by_document(passages).values():
+        budget.take(own[0], at_most=budget_tokens // 4)
     missed = 0
     for i in _best_first(passages, scores):
         missed = 0 if budget.take(i) else missed + 1
@@ -154,9 +153,9 @@ def _within(
     name_missing: bool = False,
 ) -> Selection:
     """The selection of the passages `taken`, the last ones given up until the text as a whole is within the budget."""
-    kept = list(taken)
+    kept, own = list(taken), _by_document(passages)
     while True:
-        reduced = [_reduced(document, passages, frozenset(kept)) for document in documents]
+        reduced = [_reduced(document, passages, own.get(id(document), ()), frozenset(kept)) for document in documents]
         left = tuple(document for document in reduced if document.pages)
         text = _text(left)
         tokens = count(text) if text else 0
@@ -170,19 +169,26 @@ def _within(
     return Selection(left, text, tokens, tuple(map(_labels, reduced)), sentence, False)
 
 
-def _reduced(document: Document, passages: Sequence[Passage], kept: frozenset[int]) -> Document:
-    """`document` with the kept passages only; without pages if there are none."""
-    own = [i for i, passage in enumerate(passages) if passage.document is document]
+def _by_document(passages: Sequence[Passage]) -> dict[int, list[int]]:
+    """The places of each document's passages, by the document's id()."""
+    places: dict[int, list[int]] = {}
+    for i, passage in enumerate(passages):
+        places.setdefault(id(passage.document), []).append(i)
+    return places
+
+
+def _reduced(document: Document, passages: Sequence[Passage], own: Sequence[int], kept: frozenset[int]) -> Document:
+    """`document` with the kept of its `own` passages only; without pages if there are none."""
+    left = [i for i in own if i in kept]
     pages: list[Page] = []
-    for _, group in groupby((i for i in own if i in kept), key=lambda i: passages[i].page.number):
+    for _, group in groupby(left, key=lambda i: passages[i].page.number):
         places = list(group)
-        pages.append(replace(passages[places[0]].page, text=_page_text(places, passages, kept, own)))
+        pages.append(replace(passages[places[0]].page, text=_page_text(places, passages, kept, own, left[0])))
     return replace(document, pages=tuple(pages), unreadable_pages=())
 
 
-def _page_text(group: Sequence[int], passages: Sequence[Passage], kept: Collection[int], own: Sequence[int]) -> str:
-    """The kept passages of a page. A gap is marked where it begins, and at the very start of a document."""
-    first = next(i for i in own if i in kept)
+def _page_text(group: Sequence[int], passages: Sequence[Passage], kept: Collection[int], own: Sequence[int], first: int) -> str:
+    """The kept passages of a page. A gap is marked where it begins, and at the very start of a document, of which `first` is kept first."""
     parts: list[str] = []
     for i in group:
         if i == first and i != own[0]:

@@ -47,6 +47,7 @@ class Writing:
         self._max_words = None if sampling.schema else sampling.max_words
         self._may_repeat = sampling.schema is not None
         self._pieces: list[str] = []
+        self._words, self._ended_in_space = 0, True
         self.sampling = sampling
         self.tokens: list[int] = []
         self.is_over = False
@@ -72,7 +73,7 @@ class Writing:
         elif not self._may_repeat and loop_at_end(self.tokens):
             self._end("loop")
             piece += self.rest()
-        elif self._max_words is not None and len("".join(self._pieces).split()) > self._max_words:
+        elif self._max_words is not None and self._words > self._max_words:
             self._end("length")
         return piece
 
@@ -96,6 +97,9 @@ class Writing:
 
     def _shown(self, piece: str) -> str:
         if piece:
+            continues = not self._ended_in_space and not piece[0].isspace()
+            self._words += len(piece.split()) - continues
+            self._ended_in_space = piece[-1].isspace()
             self._pieces.append(piece)
         return piece
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _TAGS = ("think", "thinking")
 _OPEN = re.compile(rf"<({'|'.join(_TAGS)})>")
+_OPENS_FIRST = re.compile(rf"\s*<(?:{'|'.join(_TAGS)})>")
+_CLOSES = re.compile(rf"</(?:{'|'.join(_TAGS)})>")
 _MARKS = tuple(f"<{slash}{tag}>" for tag in _TAGS for slash in ("", "/"))
 
 
@@ -49,40 +51,49 @@ def split(answer: str, *, open: bool = False) -> tuple[str, str]:
 class _Splitter:
     def __init__(self, open: bool) -> None:
         self._thought = open
+        self._gap: list[str] = []  # white space that goes with a tag, should one come
         self._held = ""
         self._at_start = True
         self._answered = False
 
     def feed(self, piece: str, *, final: bool = False) -> Iterator[Part]:
         self._held += piece
-        while (found := self._next_tag()) is not None:
-            start, end = found
-            yield from self._part(self._held[:start].rstrip())
-            self._held, self._thought, self._at_start = self._held[end:], not self._thought, True
-        cut = len(self._held) if final else len(self._held) - self._maybe_tag()
-        text, self._held = self._held[:cut], self._held[cut:]
+        at = 0
+        while (tag := self._next_tag(at)) is not None:
+            yield from self._part(self._held[at : tag.start()].rstrip())
+            self._gap.clear()
+            self._thought, self._at_start = not self._thought, True
+            at = tag.end()
+        cut = len(self._held) if final else max(at, len(self._held) - self._maybe_tag(at))
+        text, self._held = self._held[at:cut], self._held[cut:]
         yield from self._part(text)
+        if self._thought:
+            tag_or_text = self._held.lstrip()
+            self._gap.append(self._held[: len(self._held) - len(tag_or_text)])
+            self._held = tag_or_text
+        if final:
+            yield from self._part("", final=True)
 
-    def _next_tag(self) -> tuple[int, int] | None:
-        marks = [m for m in _MARKS if m.startswith("</") is self._thought]
-        if not self._thought and self._answered:
-            return None
-        at, mark = min(((self._held.find(m), m) for m in marks if m in self._held), default=(-1, ""))
-        if at < 0 or (not self._thought and self._held[:at].strip()):
-            return None
-        return at, at + len(mark)
+    def _next_tag(self, at: int) -> re.Match[str] | None:
+        if self._thought:
+            return _CLOSES.search(self._held, at)
+        return None if self._answered else _OPENS_FIRST.match(self._held, at)
 
-    def _maybe_tag(self) -> int:
-        """Length of the end of what is held that may become a tag, with the white space in front of it."""
+    def _maybe_tag(self, at: int) -> int:
+        """Length of the end of what is held behind `at` that may become a tag, with the white space in front of it."""
         if not self._thought and self._answered:
             return 0
         marks = [m for m in _MARKS if m.startswith("</") is self._thought]
-        for n in range(min(len(self._held), max(map(len, marks)) - 1), 0, -1):
-            if any(m.startswith(self._held[-n:]) for m in marks):
-                return len(self._held) - len(self._held[:-n].rstrip())
-        return len(self._held) - len(self._held.rstrip()) if self._thought else 0
+        held = self._held[at:]
+        for n in range(min(len(held), max(map(len, marks)) - 1), 0, -1):
+            if any(m.startswith(held[-n:]) for m in marks):
+                return len(held) - len(held[:-n].rstrip())
+        return len(held) - len(held.rstrip()) if self._thought else 0
 
-    def _part(self, text: str) -> Iterator[Part]:
+    def _part(self, text: str, *, final: bool = False) -> Iterator[Part]:
+        if text or final:
+            text = "".join([*self._gap, text])
+            self._gap.clear()
         if self._at_start:
             text = text.lstrip()
         if text:

@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -166,18 +166,20 @@ def grammar_compiles(rules: str) -> bool:
     return bool(sampler)
 
 
-def try_grammar(rules: str, choose: Callable[[list[int]], int], most: int) -> None:
-    """Draw up to `most` characters by a GBNF grammar, each by `choose` from those that it allows. Raises ValueError if it allows none."""
+def try_grammar(rules: str, choose: Callable[[list[int]], int], most: int, words: Sequence[bytes] = ()) -> bytes:
+    """Draw up to `most` bytes by a GBNF grammar, each by `choose` from those that it allows; each time the `words` are looked at too,
+    as a sampler looks at all tokens. Raises ValueError if it allows none."""
     llama_cpp = bindings()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bytes.gguf"
-        path.write_bytes(_vocabulary_of_bytes())
+        path.write_bytes(_vocabulary_of_bytes(words))
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     vocab = llama_cpp.llama_model_get_vocab(model)
     sampler = llama_cpp.llama_sampler_init_grammar(vocab, rules.encode(), b"root")
-    size = _FIRST_BYTE + 256
+    size = _FIRST_BYTE + 256 + len(words)
+    drawn = bytearray()
     data = (llama_cpp.llama_token_data * size)()
     for _ in range(most):
         for token in range(size):
@@ -187,25 +189,29 @@ def try_grammar(rules: str, choose: Callable[[list[int]], int], most: int) -> No
         allowed = [data[i].id for i in range(candidates.size) if data[i].logit > float("-inf")]
         if not allowed:
             raise ValueError("it comes to a place where no character is allowed")
-        going_on = [token for token in allowed if token >= _FIRST_BYTE]
+        going_on = [token for token in allowed if _FIRST_BYTE <= token < _FIRST_BYTE + 256]
         if not going_on:
             break
-        llama_cpp.llama_sampler_accept(sampler, choose(going_on))
+        token = choose(going_on)
+        llama_cpp.llama_sampler_accept(sampler, token)
+        drawn.append(token - _FIRST_BYTE)
     llama_cpp.llama_sampler_free(sampler)
     llama_cpp.llama_model_free(model)
+    return bytes(drawn)
 
 
 _FIRST_BYTE = 3
 
 
-def _vocabulary_of_bytes() -> bytes:
-    """A GGUF file of nothing but a vocabulary: three special tokens, then each byte."""
+def _vocabulary_of_bytes(words: Sequence[bytes]) -> bytes:
+    """A GGUF file of nothing but a vocabulary: three special tokens, then each byte, then words."""
 
-    def text(value: str) -> bytes:
-        return struct.pack("<Q", len(value)) + value.encode()
+    def text(value: str | bytes) -> bytes:
+        data = value.encode() if isinstance(value, str) else value
+        return struct.pack("<Q", len(data)) + data
 
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    kinds = [2, 3, 3, *[6] * 256]  # unknown, control, byte
+    tokens: list[str | bytes] = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * len(words)]  # unknown, control, byte, normal
     count = struct.pack("<Q", len(tokens))
     entries = [
         text("general.architecture") + struct.pack("<I", 8) + text("llama"),

@@ -26,6 +26,7 @@ _MOST_MESSAGES = 4096
 _LARGEST_SEED = (1 << 32) - 2
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MOST_ANSWERS = 16
+_LONGEST_STOP = 1_000
 _REFUSED = {
     "tools": f"Tools aren't supported here: {TOOLS}",
     "functions": f"Functions aren't supported here: {TOOLS}",
@@ -243,8 +244,9 @@ def _flag(body: dict[str, Any], name: str) -> bool:
 
 def _stop(given: Any) -> tuple[str, ...]:
     texts = [given] if isinstance(given, str) else [] if given is None else given
-    if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts) or len(texts) > 64:
-        raise wrong("stop", "stop is neither a text nor a list of up to 64 texts that aren't empty.")
+    good = isinstance(texts, list) and all(isinstance(text, str) and 0 < len(text) <= _LONGEST_STOP for text in texts)
+    if not good or len(texts) > 64:
+        raise wrong("stop", f"stop is neither a text of up to {_LONGEST_STOP:,} characters nor a list of up to 64 that aren't empty.")
     return tuple(texts)
 
 
