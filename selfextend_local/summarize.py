@@ -183,7 +183,7 @@ def check(instruction: Instruction) -> None:
 def document_prompt(instruction: Instruction, documents: Sequence[Document], section: Section | None = None) -> Prompt:
     """The request, the documents or one section of the only one, and the request again: models follow what is near."""
     paged = any(d.paged for d in documents)
-    title = ", ".join(d.title for d in documents)
+    title = ", ".join(d.title_line for d in documents)
     text = section.text if section else "\n\n".join(d.text_with_markers() for d in documents)
     if section and section.label:
         title = f"{title}, {section.label}"

@@ -26,7 +26,7 @@ def system_prompt(documents: Sequence[Document], system: str | None) -> str | No
 
 def document_text(document: Document) -> str:
     """A document as it stands in the first user message: a title line, then the page-marked text."""
-    return f"Document: {document.title}{_GAP}{document.text_with_markers()}".rstrip()
+    return f"Document: {document.title_line}{_GAP}{document.text_with_markers()}".rstrip()
 
 
 def first_question(documents: Iterable[Document], question: str) -> tuple[str, ...]:

@@ -79,6 +79,11 @@ class Document:
         return asdict(self) | {"path": str(self.path)}
 
     @property
+    def title_line(self) -> str:
+        """The title on one line, in which nothing passes for a page marker."""
+        return without_markers(" ".join(self.title.split()))
+
+    @property
     def page_count(self) -> int:
         """Number of pages in the file, those without text included."""
         return len(self.pages)
