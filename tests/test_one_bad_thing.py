@@ -74,6 +74,7 @@ def test_a_bad_response_format_is_said(value: Any) -> None:
         {"response_format": {"type": "json_schema", "json_schema": []}},
         {"messages": [{"role": ["user"], "content": "x"}]},
         {"messages": [{"role": {"a": 1}, "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}] * 2049},
     ],
 )
 def test_a_bad_body_is_said(body: dict[str, Any]) -> None:

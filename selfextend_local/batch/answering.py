@@ -24,6 +24,7 @@ Material = Document | dict[str, Any]
 """What an item holds when it is read: a document, or the body of a chat request."""
 
 _MOST_TOKENS = 1 << 31  # more than any context holds
+_MOST_MESSAGES = 4096  # each is rendered with all before it
 _SEED_BITS = (1 << 32) - 1  # what a sampler takes
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -43,6 +44,8 @@ def whole_summary(answer: Completion, job: Job, material: Material) -> Summary |
 def prompt_of(body: dict[str, Any]) -> tuple[Prompt, Sampling]:
     """A chat request as a prompt. Raises SelfExtendError for what isn't supported here."""
     messages: list[tuple[Role, str]] = []
+    if (count := len(body["messages"])) > _MOST_MESSAGES:
+        raise SelfExtendError(f"The request has {count:,} messages, and {_MOST_MESSAGES:,} are the most: join some.")
     for message in body["messages"]:
         role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if isinstance(content, list):
