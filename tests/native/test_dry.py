@@ -47,5 +47,8 @@ def test_what_the_prompt_says_may_be_quoted_for_nothing(llm: SelfExtendLlama) ->
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_same_seed_gives_the_same_answer(llm: SelfExtendLlama, temperature: float) -> None:
-    first, again = (drawn(llm, f"{NOISE}\n" * 3, 60, 0.8, temperature) for _ in range(2))
-    assert first == again
+    answers = []
+    for _ in range(2):
+        llm.reset()  # a prompt whose last token alone is read again may be rounded otherwise
+        answers.append(drawn(llm, f"{NOISE}\n" * 3, 60, 0.8, temperature))
+    assert answers[0] == answers[1]
