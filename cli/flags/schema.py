@@ -6,10 +6,13 @@ Knows files and JSON. Must not know models; the schema is compiled once here, so
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
+
+from ..errors import EXIT_INTERRUPTED
 
 
 class SchemaFile(click.Path):
@@ -36,6 +39,8 @@ class SchemaFile(click.Path):
             grammar_of(schema)
         except SelfExtendError as error:
             self.fail(f"{name}: {error}", param, ctx)
+        except KeyboardInterrupt:  # click would say "Aborted!" and leave with 1
+            sys.exit(EXIT_INTERRUPTED)
         return schema
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from selfextend_cli.chat import command
+from selfextend_cli.flags.schema import SchemaFile
 from selfextend_cli.main import group
 from support.terminal import CHAT
 
@@ -117,6 +118,16 @@ def test_a_bad_schema_is_wrong_usage_and_named(once: Once, tmp_path: Path, text:
     done = once("-p", "x", "--schema", str(path))
     assert done.returncode == 2
     assert "bad.json" in done.stderr and reason in done.stderr
+
+
+def test_ctrl_c_while_a_schema_is_tried_leaves_as_elsewhere(schema: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(schema: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selfextend_local.engine.grammar.grammar_of", interrupted)
+    with pytest.raises(SystemExit) as left:
+        SchemaFile().convert(str(schema), None, None)
+    assert left.value.code == 130
 
 
 @pytest.mark.native
