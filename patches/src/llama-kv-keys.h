@@ -110,7 +110,10 @@ struct llama_kv_keys {
     bool fetches(int32_t il) const;
     bool fetches() const;
 
-    // do keys of a quantised type lie elsewhere than in the memory of the CPU?
+    // do the keys of a layer lie in the memory of the CPU?
+    bool is_on_host(int32_t il) const;
+
+    // do keys of a quantised type lie elsewhere?
     bool is_quantized_on_device() const;
 
     // room for what a scheme with recall holds besides, none without

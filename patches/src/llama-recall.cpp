@@ -87,9 +87,13 @@ bool llama_kv_keys::fetches() const {
     return std::any_of(kv.layers.begin(), kv.layers.end(), [&](const auto & layer) { return fetches(layer.il); });
 }
 
+bool llama_kv_keys::is_on_host(int32_t il) const {
+    return ggml_backend_buft_is_host(ggml_backend_buffer_get_type(kv.layers[kv.map_layer_ids.at(il)].k->buffer));
+}
+
 bool llama_kv_keys::is_quantized_on_device() const {
-    return std::any_of(kv.layers.begin(), kv.layers.end(), [](const auto & layer) {
-        return ggml_is_quantized(layer.k->type) && !ggml_backend_buft_is_host(ggml_backend_buffer_get_type(layer.k->buffer));
+    return std::any_of(kv.layers.begin(), kv.layers.end(), [&](const auto & layer) {
+        return ggml_is_quantized(layer.k->type) && !is_on_host(layer.il);
     });
 }
 
@@ -540,34 +544,26 @@ private:
 
 } // namespace
 
-// the sum over the last dimension
+// the sum over the last dimension, in views and additions alone: ggml-cpu/recall-shares.cpp knows it by them
 static ggml_tensor * sum_planes(ggml_context * ctx, ggml_tensor * x) {
+    const auto planes = [&](int64_t first, int64_t n) {
+        return ggml_view_3d(ctx, x, x->ne[0], x->ne[1], n, x->nb[1], x->nb[2], first*x->nb[2]);
+    };
+
+    ggml_tensor * rest = nullptr;
+
     while (x->ne[2] > 1) {
         const int64_t half = x->ne[2]/2;
 
-        ggml_tensor * a = ggml_view_3d(ctx, x, x->ne[0], x->ne[1], half, x->nb[1], x->nb[2], 0);
-        ggml_tensor * b = ggml_view_3d(ctx, x, x->ne[0], x->ne[1], half, x->nb[1], x->nb[2], half*x->nb[2]);
-
-        ggml_tensor * sum = ggml_add(ctx, a, b);
-
         if (x->ne[2] % 2 == 1) {
-            ggml_tensor * rest = ggml_view_3d(ctx, x, x->ne[0], x->ne[1], 1, x->nb[1], x->nb[2], (x->ne[2] - 1)*x->nb[2]);
-
-            if (half > 1) {
-                // the first plane of the sum takes it
-                ggml_tensor * first  = ggml_view_3d(ctx, sum, x->ne[0], x->ne[1], 1,        sum->nb[1], sum->nb[2], 0);
-                ggml_tensor * others = ggml_view_3d(ctx, sum, x->ne[0], x->ne[1], half - 1, sum->nb[1], sum->nb[2], sum->nb[2]);
-
-                sum = ggml_concat(ctx, ggml_add(ctx, first, rest), others, 2);
-            } else {
-                sum = ggml_add(ctx, sum, rest);
-            }
+            ggml_tensor * last = planes(2*half, 1);
+            rest = rest ? ggml_add(ctx, rest, last) : last;
         }
 
-        x = sum;
+        x = ggml_add(ctx, planes(0, half), planes(half, half));
     }
 
-    return x;
+    return rest ? ggml_add(ctx, x, rest) : x;
 }
 
 // the keys or values of cells [n_embd, n_head, n_kv] that lie in these rows, as f32 [n_embd*n_head, n_rows]
@@ -586,6 +582,11 @@ static ggml_tensor * choose(
 
     // how the looks share their attention among keys [n_embd_head, n_head_kv, n], summed over the heads: [n, n_looks]
     const auto share_of = [&](ggml_tensor * keys, ggml_tensor * mask) {
+        if (mask) {
+            // nothing comes between what a CPU computes as one
+            ggml_build_forward_expand(graph.gf, mask);
+        }
+
         ggml_tensor * res = ggml_mul_mat(ctx, ggml_permute(ctx, keys, 0, 2, 1, 3), look);
         ggml_prec_set_acc(res, GGML_PREC_F32);
 
@@ -616,7 +617,12 @@ static ggml_tensor * choose(
         ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, ggml_cast(ctx, ggml_reshape_1d(ctx, first, shape.n_first), GGML_TYPE_I32));
         cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*shape.n_first), GGML_TYPE_I32);
 
-        keys = ggml_cast(ctx, gather(ctx, k, cells), GGML_TYPE_F16);
+        keys = gather(ctx, k, cells);
+
+        // CPUs multiply f32 as fast
+        if (!inp.keys.is_on_host(il)) {
+            keys = ggml_cast(ctx, keys, GGML_TYPE_F16);
+        }
 
         share = share_of(ggml_reshape_3d(ctx, keys, k->ne[0], k->ne[1], cells->ne[0]), nullptr);
         share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, shape.n_looks, p.n_span, shape.n_looks, 0, 0);

@@ -6,6 +6,7 @@ Knows ggml's functions for it. Arrays are numpy's: the last axis is ggml's first
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gguf
@@ -15,6 +16,9 @@ from .driver import library
 from .tensors import Tensors
 
 ROOM = 64 << 20
+
+Planes = Callable[[int, int, Callable[[int, int, int], int], Callable[[int, int], int]], int]
+"""Of a tensor of so many planes one plane, by `planes(tensor, first, count)` and `added(tensor, tensor)`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,30 @@ class CpuOps(Tensors):
         """weights [outputs, inputs] times x [tokens, inputs]; returns [tokens, outputs]."""
         result = self._call("ggml_mul_mat", self._tensor(weights), self._tensor(Packed.of(x, "f32")))
         return self._computed(result, (len(x), len(weights.data)))
+
+    def shares(self, looks: np.ndarray, k: Packed, mask: np.ndarray | None, scale: float, side: int, sums: Planes) -> np.ndarray:
+        """The operations by which recall chooses: the largest share that a look gives to one of `side` keys. looks [heads, looks, n],
+        k [key heads, keys, n], mask [looks, keys]. `sums`: which planes are added in the end, of those that there are by then.
+        Returns [keys / side]."""
+        n_heads, n_looks, _ = looks.shape
+        n_keys = k.values.shape[1]
+        masked = ctypes.c_void_p() if mask is None else self._tensor(Packed.of(mask, "f32"))
+        scores = self._call("ggml_mul_mat", self._tensor(k), self._tensor(Packed.of(looks, "f32")))
+        whole = self._call("ggml_soft_max_ext", ctypes.c_void_p(scores), masked, ctypes.c_float(scale), ctypes.c_float(0.0))
+        row = 4 * n_keys
+
+        def planes(of: int, first: int, n: int) -> int:
+            sizes = map(ctypes.c_int64, (n_keys, n_looks, n))
+            strides = map(ctypes.c_size_t, (row, n_looks * row, first * n_looks * row))
+            return self._call("ggml_view_3d", ctypes.c_void_p(of), *sizes, *strides)
+
+        def added(a: int, b: int) -> int:
+            return self._call("ggml_add", ctypes.c_void_p(a), ctypes.c_void_p(b))
+
+        summed = sums(whole, n_heads, planes, added)
+        sizes = map(ctypes.c_int, (0, side, n_looks, side, n_looks))
+        found = self._call("ggml_pool_2d", ctypes.c_void_p(summed), *sizes, ctypes.c_float(0.0), ctypes.c_float(0.0))
+        return self._computed(found, (n_keys // side,))
 
     def _tensor(self, packed: Packed) -> ctypes.c_void_p:
         block, size = gguf.GGML_QUANT_SIZES[packed.kind]

@@ -112,8 +112,42 @@ void prefetch(const char * row, size_t size) {
 #endif
 }
 
+// The sum of the lanes.
+inline float sum_lanes(GGML_F32_VEC x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps(x);
+#elif defined(__AVX2__)
+    __m128 y = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_add_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_add_ss(y, _mm_movehdup_ps(y)));
+#else
+    float lanes[GGML_F32_EPR];
+    GGML_F32_VEC_STORE(lanes, x);
+    float sum = 0.0f;
+    for (float lane : lanes) {
+        sum += lane;
+    }
+    return sum;
+#endif
+}
+
 // Of n values, a multiple of 16.
-float max_of(const float * x, int64_t n) {
+inline float max_of(const float * x, int64_t n) {
+#if defined(__AVX512F__)
+    __m512 a = _mm512_loadu_ps(x);
+    for (int64_t j = 16; j < n; j += 16) {
+        a = _mm512_max_ps(a, _mm512_loadu_ps(x + j));
+    }
+    return _mm512_reduce_max_ps(a);
+#elif defined(__AVX2__)
+    __m256 a = _mm256_loadu_ps(x);
+    for (int64_t j = 8; j < n; j += 8) {
+        a = _mm256_max_ps(a, _mm256_loadu_ps(x + j));
+    }
+    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+#else
     float a[16];
     float b[8];
     float c[4];
@@ -124,10 +158,11 @@ float max_of(const float * x, int64_t n) {
     for (int l = 0; l < 8; ++l) { b[l] = a[l] > a[l + 8] ? a[l] : a[l + 8]; }
     for (int l = 0; l < 4; ++l) { c[l] = b[l] > b[l + 4] ? b[l] : b[l + 4]; }
     return std::max(std::max(c[0], c[1]), std::max(c[2], c[3]));
+#endif
 }
 
-// Scores, a multiple of 16 of them, become weights relative to `maximum`; returns the sum of those.
-float weigh(float * scores, int64_t n, float maximum) {
+// Scores, a multiple of 16 of them, become weights relative to `maximum`, there or elsewhere; returns the sum of those.
+inline float weigh(const float * scores, int64_t n, float maximum, float * weights) {
 #if (defined(__AVX512F__) && defined(__AVX512DQ__)) || (defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)) || \
     (defined(__ARM_NEON) && defined(__aarch64__) && !defined(__ARM_FEATURE_SVE))
     // ggml_vec_soft_max_f32 adds up the lanes of each vector
@@ -135,20 +170,16 @@ float weigh(float * scores, int64_t n, float maximum) {
     const GGML_F32_VEC shift = GGML_F32_VEC_SET1(-maximum);
     for (int64_t i = 0; i < n; i += GGML_F32_EPR) {
         const GGML_F32_VEC weight = ggml_v_expf(GGML_F32_VEC_ADD(GGML_F32_VEC_LOAD(scores + i), shift));
-        GGML_F32_VEC_STORE(scores + i, weight);
+        GGML_F32_VEC_STORE(weights + i, weight);
         sum = GGML_F32_VEC_ADD(sum, weight);
     }
-    float lanes[GGML_F32_EPR];
-    GGML_F32_VEC_STORE(lanes, sum);
-    float total = 0.0f;
-    for (float lane : lanes) {
-        total += lane;
-    }
-    return total;
+    return sum_lanes(sum);
 #else
-    return (float) ggml_vec_soft_max_f32(n, scores, scores, maximum);
+    return (float) ggml_vec_soft_max_f32(n, weights, scores, maximum);
 #endif
 }
+
+inline float weigh(float * scores, int64_t n, float maximum) { return weigh(scores, n, maximum, scores); }
 
 void soften(float * scores, int64_t n, float softcap) {
     if (softcap != 0.0f) {
