@@ -42,8 +42,21 @@ LARGEST_STEP = 2048
 """Tokens between two steps of the boundary, at most. A step moves w + r keys, so few large steps cost less than many small ones."""
 
 
+RECALL_WINDOW = 8192
+"""The smallest trained window with which the automatic choice recalls as soon as a text is longer than it."""
+
 RECALLED = 2048
-"""Far tokens that recall fetches unless told otherwise, with a trained window of 8,192 or more."""
+"""Far tokens that recall fetches unless told otherwise; fewer if half of the trained window can't hold them."""
+
+RECALLED_LONG = 1024
+"""The least that it fetches of a text of more than RECALL_LONG windows: there an eighth of the window is enough.
+
+Measured with SmolLM2 (docs/benchmarks.md, docs/results.md): of 24 pass keys among 32k, 64k and 128k tokens recall of 1,024 finds all, of
+2,048 20 to 22; it names more of RULER's values at 32k (45 % against 35), with as many nats. At 16k 2,048 is as good or better.
+"""
+
+RECALL_LONG = 3
+"""Trained windows of text up to which recall fetches RECALLED tokens."""
 
 RECALL_SINKS = 64
 """The first tokens of a text, which recall always attends to."""
@@ -61,11 +74,11 @@ RECALL_KEEP = 16
 """So many tokens of an answer share a choice."""
 
 RECALL_FROM_SMALL = 8
-"""Trained windows from which on the automatic choice recalls where the window is too small for RECALLED.
+"""Trained windows from which on the automatic choice recalls where the window is smaller than RECALL_WINDOW.
 
-Measured (docs/results.md): with a window of 8,192 recall of 2,048 finds and answers at least as much as groups as soon as the text
-is longer than the window. With one of 1,024 it can fetch 256 tokens, too few for questions that need many places: there groups
-name more of RULER's values up to 8 windows, from 16 on as many or fewer.
+Measured (docs/results.md): with a window of 8,192 recall finds and answers at least as much as groups as soon as the text is longer
+than the window. With one of 1,024 it can fetch 256 tokens, too few for questions that need many places: there groups name more of
+RULER's values up to 8 windows, from 16 on as many or fewer.
 """
 
 RECALL_REACH = 1 << 24
@@ -125,9 +138,9 @@ class GroupAttention:
         return self.n > 1 or self.recall > 0
 
     @property
-    def stage(self) -> tuple[bool, int]:
-        """The order in which a growing text goes through them: plain, larger and larger groups, recall."""
-        return self.recall > 0, self.n
+    def stage(self) -> tuple[bool, int, int]:
+        """The order in which a growing text goes through them: plain, larger and larger groups, recall of less and less."""
+        return self.recall > 0, self.n, -self.recall
 
     @property
     def mode(self) -> GroupForm:
@@ -285,13 +298,14 @@ def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressi
     return ga
 
 
-def fetching(recall: int | None, w: int | None, window: int, sliding_window: int = 0) -> GroupAttention:
-    """Recall of so many tokens; None: RECALLED, or what half of a small trained window holds. Raises GroupAttentionError if the
-    trained window can't hold what is attended to."""
+def fetching(recall: int | None, w: int | None, window: int, sliding_window: int = 0, n_tokens: int = 0) -> GroupAttention:
+    """Recall of so many tokens of a text of `n_tokens`; None: as many as RECALLED and RECALLED_LONG say, and as half of the trained
+    window holds. Raises GroupAttentionError if the trained window can't hold what is attended to."""
     step = max(default_step(window), RECALL_SPAN)
     w = default_neighbours(window, sliding_window) if w is None else w
     if recall is None:
-        recall = max(RECALL_SPAN, min(RECALLED, (window // 2 - RECALL_SINKS - w - step) // RECALL_SPAN * RECALL_SPAN))
+        most = RECALLED if n_tokens <= RECALL_LONG * window else max(RECALLED_LONG, min(RECALLED, window // 8))
+        recall = max(RECALL_SPAN, min(most, window // 2 - RECALL_SINKS - w - step) // RECALL_SPAN * RECALL_SPAN)
     ga = GroupAttention(1, w, step, recall=recall)
     needed = RECALL_SINKS + ga.recall + ga.w + ga.r
     if needed > window:
@@ -310,7 +324,7 @@ def recall_from(window: int, sliding_window: int = 0) -> int:
     least = RECALL_SINKS + RECALL_SPAN + default_neighbours(window) + max(default_step(window), RECALL_SPAN)
     if sliding_window or least > window:
         return RECALL_REACH
-    return window if fetching(None, None, window).recall == RECALLED else RECALL_FROM_SMALL * window
+    return window if window >= RECALL_WINDOW else RECALL_FROM_SMALL * window
 
 
 def choose(

@@ -47,7 +47,7 @@ def engine(default_kv_type: str = USUAL.kv_type) -> Callable[[F], F]:
         click.option("--ga-temperature", metavar="C", type=click.FloatRange(0, 10),
                      help=f"{TEMPERATURE_HELP} Default: as tuned, else 0."),  # fmt: skip
         click.option("--ga-recall", type=click.IntRange(1), metavar="TOKENS",
-                     help="Far tokens fetched. Default with --ga-mode recall: 2048, fewer if the trained window is small."),  # fmt: skip
+                     help="Far tokens fetched. Default with --ga-mode recall: 2048, fewer with a small window or much text."),  # fmt: skip
         kv_type(default_kv_type),
         click.option("--kv-file", metavar="auto|off|on|FOLDER", default=USUAL.kv_file, show_default=True, help=_KV_FILE_HELP),
         threads,

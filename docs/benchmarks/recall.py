@@ -3,7 +3,9 @@
     python docs/benchmarks/recall.py MODEL.gguf TEXT.txt TASK [--scheme NAME] [--tokens N] [--threads N] [--layers N]
 
 TASK: nll, keys, facts, depth. Prints one JSON object a line. Schemes: plain, auto (progressive groups as the package chooses them),
-small (w=256, n=64 progressive), yarn, recall, and recall with other figures as "recall:w=512,fetched=1024,looks=16".
+small (w=256, n=64 progressive), yarn, recall (w=1024, 2,048 fetched), and recall with other figures as
+"recall:w=512,fetched=1024,looks=16". What follows a > holds from the question on: "recall:fetched=4096>fetched=1024" reads with 4,096
+and answers with 1,024.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import ctypes
 import json
 import math
 import random
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -77,9 +80,13 @@ class Reader:
         self.vocab = api.llama_model_get_vocab(self.model)
         self.n_vocab = api.llama_vocab_n_tokens(self.vocab)
         self.lib = api.llama_cpp._lib
-        self.scheme(scheme, n_ctx)
+        self.n_tokens = n_ctx
+        self.reading, _, asking = scheme.partition(">")
+        self.asking = f"{self.reading},{asking}" if asking else self.reading
+        self.scheme(self.reading)
 
-    def scheme(self, name: str, n_tokens: int) -> None:
+    def scheme(self, name: str) -> None:
+        n_tokens = self.n_tokens
         if name.startswith("recall"):
             figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": 32, "first": 16384, "keep": 16}
             for part in filter(None, name.partition(":")[2].split(",")):
@@ -95,6 +102,16 @@ class Reader:
         else:
             status = 0
         assert status == 0, f"{name} was refused: {status}"
+
+    def ask(self) -> None:
+        """From here on a question is read and answered."""
+        if self.asking != self.reading:
+            self.scheme(self.asking)
+
+    def read_on(self) -> None:
+        """From here on the text is read."""
+        if self.asking != self.reading:
+            self.scheme(self.reading)
 
     def close(self) -> None:
         api.llama_free(self.ctx)
@@ -179,7 +196,9 @@ def keys(reader: Reader, n: int, count: int, wanted: Sequence[int] = (), told: C
         text = [*head, *body[:before], *info, *body[before:]]
         same = next((i for i, (a, b) in enumerate(zip(text, read, strict=False)) if a != b), min(len(text), len(read))) // 512 * 512
         reader.forget(same)
+        reader.read_on()
         reader.read(text[same:], same)
+        reader.ask()
         read = text
         said = reader.say(reader.read(tail, len(text)), len(text) + len(tail), 7)
         found.append(str(key) in said)
@@ -203,6 +222,7 @@ def facts(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
         + ". ".join(prose)
     )
     reader.read(text, 0)
+    reader.ask()
     for number, question, beginning in planted:
         asked = reader.tokens(f"\n\n{question}<|im_end|>\n<|im_start|>assistant\n{beginning}")
         answer = reader.tokens(f" {number}")
@@ -263,7 +283,8 @@ def main() -> None:
         case "nll":
             result = nll(reader, words, n)
         case "keys":
-            result = keys(reader, n, options.count, [int(depth) for depth in options.depths.split(",") if depth])
+            wanted = [int(depth) for depth in options.depths.split(",") if depth]
+            result = keys(reader, n, options.count, wanted, lambda depth, found: print(depth, found, file=sys.stderr, flush=True))
         case "facts":
             result = facts(reader, words, n)
         case _:

@@ -5,7 +5,7 @@
 //   LLAMA_GROUP_ATTN_MODE         two-level (default with a number); progressive: the farther the keys, the larger their groups;
 //                                 recall: far text is fetched; auto (default with N=auto): progressive, or recall where the context is
 //                                 long enough for it and takes it
-//   LLAMA_GROUP_ATTN_RECALL       far tokens that recall fetches (default: 2048, fewer with a small window)
+//   LLAMA_GROUP_ATTN_RECALL       far tokens that recall fetches (default: 2048, fewer with a small window, and of more than three windows)
 //   LLAMA_GROUP_ATTN_TEMPERATURE  attention temperature c, see llama-attn-temperature.h
 //
 // A later llama_set_group_attn() wins. What can't be done is a warning: the context goes on without.
@@ -54,17 +54,22 @@ int32_t default_neighbours(int32_t window, int32_t n_swa) {
 // of recall, in tokens
 constexpr int32_t SINKS     = 64;
 constexpr int32_t FETCHED   = 2048;
+constexpr int32_t LONG      = 3;    // windows from which on less is fetched
+constexpr int32_t OF_LONG   = 1024; // at least
 constexpr int32_t SPAN      = 32;
 constexpr int32_t LOOKS     = 32;
 constexpr int32_t FIRST     = 16384;
 constexpr int32_t KEEP      = 16;
-constexpr int32_t FROM_SMALL = 8; // windows from which on less than FETCHED is worth it
+constexpr int32_t WINDOW    = 8192; // from which on recall begins with what the window doesn't hold
+constexpr int32_t FROM_SMALL = 8;   // windows of less
 
-llama_recall_params recall(int32_t n_fetched, int32_t w, int32_t window) {
+llama_recall_params recall(int32_t n_fetched, int32_t w, int32_t window, int32_t n_tokens) {
     const int32_t r = std::max(default_step(window), SPAN);
 
     if (n_fetched == 0) {
-        n_fetched = std::max(SPAN, std::min(FETCHED, (window/2 - SINKS - w - r)/SPAN*SPAN));
+        const int32_t most = n_tokens <= (int64_t) LONG*window ? FETCHED : std::max(OF_LONG, std::min(FETCHED, window/8));
+
+        n_fetched = std::max(SPAN, std::min(most, window/2 - SINKS - w - r)/SPAN*SPAN);
     }
 
     return { w, r, SINKS, n_fetched, SPAN, LOOKS, FIRST, KEEP };
@@ -76,7 +81,7 @@ bool fits(const llama_recall_params & p, int32_t window) {
 
 // is a context of n_tokens read by recall if nothing is said?
 bool recalls(int32_t n_tokens, const llama_recall_params & p, int32_t window, int32_t n_swa) {
-    return n_swa == 0 && fits(p, window) && n_tokens > (p.n_fetched == FETCHED ? (int64_t) window : (int64_t) FROM_SMALL*window);
+    return n_swa == 0 && fits(p, window) && n_tokens > (window >= WINDOW ? (int64_t) window : (int64_t) FROM_SMALL*window);
 }
 
 llama_group_attn scheme(int32_t n, int32_t w, int32_t window, bool progressive) {
@@ -232,7 +237,7 @@ void llama_group_attn_calls::from_environment(llama_context & ctx) {
         problem = "recall takes no groups: leave LLAMA_GROUP_ATTN_N out";
     }
 
-    const auto fetching = recall(n_fetched, w, window);
+    const auto fetching = recall(n_fetched, w, window, ctx.n_ctx_seq());
 
     // as the package chooses: where nothing else is said
     const bool chosen = mode == "auto" && automatic && !w_text && recalls(ctx.n_ctx_seq(), fetching, window, hparams.n_swa);

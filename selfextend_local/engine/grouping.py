@@ -45,15 +45,16 @@ class Grouping:
 
     def accepts(self, ga: GroupAttention, n_tokens: int) -> bool:
         """Whether keys that were read with `ga` may serve a text of `n_tokens`: read with what it would be read with;
-        with what it goes over from in a conversation, to a larger n or to recall; or with the next larger n, which a text
-        gets that was read with room for a conversation. Reading again for minutes is worse than a group a step too coarse."""
+        with what it goes over from in a conversation, to a larger n or to recall; with recall of more or less than it
+        would fetch, where no number was given; or with the next larger n, which a text gets that was read with room for
+        a conversation. Reading again for minutes is worse than a group a step too coarse."""
         wanted = self.for_length(n_tokens)
         if ga == wanted:
             return True
         if self.mode != "auto" or ga.w != wanted.w:
             return False
         if wanted.recall:
-            return not ga.recall
+            return not ga.recall or self.settings.ga_recall is None
         alike = (ga.progressive, ga.recall) == (wanted.progressive, wanted.recall)
         return alike and (ga.n < wanted.n or (wanted.enabled and ga.n == 2 * wanted.n))
 

@@ -134,7 +134,7 @@ class SelfExtendLlama(Llama):
         ga_mode: "two-level", "progressive" (the farther the key, the larger its group), "recall" (of the far text, each step attends to
             the `ga_recall` tokens that its queries look at most), or "auto": as tuned, else two-level with an n that is given, else what
             was measured best for the length, progressive or recall (`selfextend plan --why`).
-        ga_recall: None = 2,048, fewer with a small window.
+        ga_recall: None = 2,048, fewer with a small window, and of more than three windows of text.
         ga_fraction: share of the trained window to rely on; None = as tuned (`selfextend tune`), else 3/8.
         ga_temperature: c of the factor 1 + c ln((i + 1)/L) of queries beyond the trained window L; 0 = off, None = as tuned, else 0.
             Part of what a saved state is of.

@@ -50,8 +50,8 @@ class Settings:
     """What a user asked for, and the one place with its defaults. `n_ctx` is the size of the context in tokens, `need_tokens` what
     it has to hold.
 
-    `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means
-    RECALLED with "recall", less where the trained window is small.
+    `ga_recall` is how many far tokens are fetched, with `ga_mode` "recall" or "auto"; None means as many as
+    `positions.fetching` says for the length and the trained window.
     `ga_mode` "auto" is as tuned, else recall where the text is long enough (`positions.recall_from`) and nothing else is given,
     progressive below while n is chosen too, and the paper's two levels for an n that was given. `groups_only`: why the
     automatic choice can't recall.
@@ -192,11 +192,11 @@ def group_attention_for(settings: Settings, n_tokens: int, window: int, sliding_
     if settings.recalls:
         if settings.ga_n not in ("auto", 1):
             raise GroupAttentionError(f"Recall takes no groups: leave --ga-n {settings.ga_n} out.")
-        recall = fetching(settings.ga_recall, settings.ga_w, window, sliding_window)
+        recall = fetching(settings.ga_recall, settings.ga_w, window, sliding_window, n_tokens)
         # Nothing is left out of a text that the trained window holds.
         return recall if n_tokens > window else replace(recall, recall=0)
     if settings.chooses and n_tokens > recall_from(window, sliding_window):
-        return fetching(None, None, window)
+        return fetching(None, None, window, n_tokens=n_tokens)
     if settings.ga_n == "auto":
         ga = choose(
             n_tokens,

@@ -294,6 +294,21 @@ def test_change_in_mid_text(tiny_model: TinyModel, cache_type: str) -> None:
         assert np.sqrt(np.mean((again - plain) ** 2)) < BOUNDS[cache_type][1]
 
 
+@pytest.mark.parametrize("recall", [RECALL, replace(RECALL, first=72, keep=16)])
+def test_less_fetched_in_mid_text_and_back(tiny_model: TinyModel, recall: Recall) -> None:
+    path, cut = tiny_model("gqa"), 180
+    tokens = text(N_TOKENS)
+    with fetching(path, recall) as engine:
+        engine.decode(tokens[:cut])
+        whole = engine.decode(tokens[cut:])
+        engine.seq_rm(0, cut)
+        assert engine.set_recall(*astuple(replace(recall, fetched=recall.fetched // 2))) == 0
+        assert np.abs(engine.decode(tokens[cut:]) - whole).max() > 1e-3
+        engine.seq_rm(0, cut)
+        assert engine.set_recall(*astuple(recall)) == 0
+        assert np.array_equal(engine.decode(tokens[cut:]), whole)
+
+
 # What is refused
 
 

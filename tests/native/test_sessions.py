@@ -12,6 +12,7 @@ import pytest
 from support.driver import GPU_LAYERS
 from support.full_disk import full_disk
 
+from selfextend_local import positions
 from selfextend_local.chat.conversation import Chat, Sampling
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.errors import Interrupted
@@ -386,6 +387,19 @@ def test_a_document_that_is_reopened_under_recall_answers_bit_for_bit(load: Any,
         found = again.prefill(prompt, expect=expect, stops=[document])
         assert found.n_evaluated <= len(prompt) - document
         assert_same(np.array(again.scores[len(prompt) - 1]), logits)
+
+
+def test_a_text_that_grows_long_goes_over_to_less_recall_and_is_not_read_again(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(positions, "RECALL_LONG", 2)
+    monkeypatch.setattr(positions, "RECALLED_LONG", 64)
+    llm = load("gqa", **RECALLING)
+    seen = []
+    for end in (1000, 1024, 1025, 1200, 1010):
+        found = llm.prefill(TEXT[:end])
+        assert np.isfinite(llm.scores[end - 1]).all()
+        seen.append((end, found.n_reused, llm.group_attention.recall))
+    assert seen[:4] == [(1000, 0, 96), (1024, 1000, 96), (1025, 1024, 64), (1200, 1025, 64)]
+    assert seen[4][1] == 576  # the last cut that a whole reading makes before the end
 
 
 @pytest.mark.slow
