@@ -6,6 +6,7 @@ Knows flags, the table and the profile. How it is found out is in selfextend_loc
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -111,7 +112,7 @@ def command(
             output.say("Stopped; what was tried is kept. Run the same command again to go on.")
             return EXIT_INTERRUPTED
         kept = None if dry_run else _keep(peek, path, tuning, target_tokens)
-    _show(tuning, target_tokens, kept, as_json)
+    _show(tuning, target_tokens, kept, as_json, _check(tuning, model, text, target_tokens, kv_type))
     return 0
 
 
@@ -160,7 +161,15 @@ def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path | No
     return save_profile(path, profile)
 
 
-def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None:
+def _check(tuning: Tuning, model: Path | None, text: str | None, target: int, kv_type: str) -> str:
+    """The command that asks of another text what was promised: as many keys and facts, or it would be another test."""
+    each = len(tuning.candidate.trials[0].said) // 2
+    given = [f"--{name} {shlex.quote(str(value))}" for name, value in (("model", model), ("text", text)) if value is not None]
+    asked = f"--lengths {target} --kv-type {kv_type} --keys {each} --facts {each} --methods selfextend --seed 7"
+    return " ".join(("selfextend eval planted", *given, asked))
+
+
+def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: str) -> None:
     from selfextend_local.evaluation.tune import describe
 
     if as_json:
@@ -181,6 +190,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
             "effective_tokens": tuning.effective,
             "at_least": tuning.beyond,
             "reason": tuning.reason,
+            "check": check,
             "profile": str(kept) if kept else None,
             "tried": describe(tuning),
         }
@@ -192,6 +202,8 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool) -> None
     who = "The automatic choice stays: " if tuning.automatic else "Chosen: "
     click.echo(f"{who}{tuning.setting}; {'' if tuning.automatic else 'it '}{tuning.reason}.")
     click.echo(f"Promise for texts of {target:,} tokens: {tuning.sentence}.")
+    if kept or tuning.automatic:
+        click.echo(f"Check it on a fresh text: {check}")
     click.echo(_length(tuning))
     if kept:
         click.echo(f"Kept in {kept}: auto uses it for this model from now on.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -155,6 +156,12 @@ def test_tune_promises_what_a_fresh_test_then_finds(tmp_path: Path, monkeypatch:
     # Everything that was measured is known: the same command answers from the file, now as a table.
     again = invoke("tune", *options, "--budget-minutes", "0.001")
     assert again.exit_code == 0 and "Promise for texts of 2,048 tokens" in again.stdout and "KV cache" in again.stdout
+    # As many keys and facts in a text as in those of the promise: of more a model says a smaller share.
+    check = made["check"]
+    assert check in " ".join(again.stdout.split())
+    checked = invoke(*shlex.split(check)[1:], "--threads", "2", "--out", str(tmp_path / "fresh.jsonl"), "--json")
+    assert checked.exit_code == 0, checked.output
+    assert len((tmp_path / "fresh.jsonl").read_text().splitlines()) == 6
 
 
 @needs_fixture
