@@ -23,8 +23,8 @@ from pydantic import Field
 
 from selfextend_local.chat.listener import Listener
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.storage.plain_json import loads
 
+from .flags.schema import is_whole
 from .models import named
 from .terminal import output
 
@@ -78,14 +78,6 @@ def document(argument: str) -> llm.Fragment:
 def _shown(piece: str) -> str:
     """A piece of an answer as llm may print it."""
     return output.visible(piece) if sys.stdout.isatty() else piece
-
-
-def _is_json(answer: str) -> bool:
-    try:
-        loads(answer)
-    except ValueError:
-        return False
-    return True
 
 
 def documents_and_question(text: str) -> tuple[tuple[Document, ...], str]:
@@ -175,7 +167,7 @@ class LongModel(llm.Model):
         answer = "".join(said)
         self._turns = (*asked.turns, (asked.question, answer))
         self._report(answer, workspace, response)
-        if prompt.schema and not _is_json(answer):
+        if prompt.schema and not is_whole(answer):
             raise llm.ModelError("The answer was cut before its JSON was complete: raise max_tokens (-o max_tokens N).")
 
     def _report(self, answer: str, workspace: Workspace, response: Any) -> None:

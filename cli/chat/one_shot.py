@@ -17,7 +17,7 @@ from selfextend_local.chat.history import ChatHistory
 from selfextend_local.errors import Interrupted, SelfExtendError
 
 from ..errors import EXIT_ERROR, EXIT_INTERRUPTED
-from ..flags.schema import parsed
+from ..flags.schema import is_whole, parsed
 from ..terminal import interrupts, output, progress
 from ..terminal.views import SilentView, view
 from . import events
@@ -132,7 +132,7 @@ def publish(options: Options, found: dict[str, Any]) -> None:
 
 def checked(options: Options, answer: str) -> int:
     """The exit code of an answer: 1, with a word, where --schema was given and the JSON isn't whole."""
-    if options.chat.sampling.schema is None or parsed(answer) is not None or answer.strip() == "null":
+    if options.chat.sampling.schema is None or is_whole(answer):
         return 0
     output.say("error: The answer was cut before its JSON was complete: raise --max-tokens.")
     return EXIT_ERROR

@@ -112,7 +112,9 @@ def command(
             output.say("Stopped; what was tried is kept. Run the same command again to go on.")
             return EXIT_INTERRUPTED
         kept = None if dry_run else _keep(peek, path, tuning, target_tokens)
-    _show(tuning, target_tokens, kept, as_json, _check(tuning, model, text, target_tokens, kv_type))
+    # What isn't kept is no choice of `auto`, and can't be asked for by name.
+    check = _check(tuning, model, text, target_tokens, kv_type) if kept or tuning.automatic else None
+    _show(tuning, target_tokens, kept, as_json, check)
     return 0
 
 
@@ -169,7 +171,7 @@ def _check(tuning: Tuning, model: Path | None, text: str | None, target: int, kv
     return " ".join(("selfextend eval planted", *given, asked))
 
 
-def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: str) -> None:
+def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: str | None) -> None:
     from selfextend_local.evaluation.tune import describe
 
     if as_json:
@@ -202,7 +204,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: 
     who = "The automatic choice stays: " if tuning.automatic else "Chosen: "
     click.echo(f"{who}{tuning.setting}; {'' if tuning.automatic else 'it '}{tuning.reason}.")
     click.echo(f"Promise for texts of {target:,} tokens: {tuning.sentence}.")
-    if kept or tuning.automatic:
+    if check:
         click.echo(f"Check it on a fresh text: {check}")
     click.echo(_length(tuning))
     if kept:

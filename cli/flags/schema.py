@@ -44,6 +44,11 @@ class SchemaFile(click.Path):
         return schema
 
 
+def is_whole(answer: str) -> bool:
+    """Whether an answer spells a value: it wasn't cut."""
+    return parsed(answer) is not None or answer.strip() == "null"
+
+
 def parsed(answer: str) -> Any:
     """The value that an answer spells, None where it was cut."""
     try:

@@ -82,11 +82,15 @@ class Reader:
         self.lib = api.llama_cpp._lib
         self.n_tokens = n_ctx
         self.reading, _, asking = scheme.partition(">")
-        self.asking = f"{self.reading},{asking}" if asking else self.reading
+        self.asking = f"{self.reading}{',' if ':' in self.reading else ':'}{asking}" if asking else self.reading
+        self.current = ""
         self.scheme(self.reading)
 
     def scheme(self, name: str) -> None:
-        n_tokens = self.n_tokens
+        """From here on `name` holds; a recall that holds already keeps what it chose."""
+        if name == self.current:
+            return
+        self.current, n_tokens = name, self.n_tokens
         if name.startswith("recall"):
             figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": 32, "first": 16384, "keep": 16}
             for part in filter(None, name.partition(":")[2].split(",")):
@@ -102,16 +106,6 @@ class Reader:
         else:
             status = 0
         assert status == 0, f"{name} was refused: {status}"
-
-    def ask(self) -> None:
-        """From here on a question is read and answered."""
-        if self.asking != self.reading:
-            self.scheme(self.asking)
-
-    def read_on(self) -> None:
-        """From here on the text is read."""
-        if self.asking != self.reading:
-            self.scheme(self.reading)
 
     def close(self) -> None:
         api.llama_free(self.ctx)
@@ -196,9 +190,9 @@ def keys(reader: Reader, n: int, count: int, wanted: Sequence[int] = (), told: C
         text = [*head, *body[:before], *info, *body[before:]]
         same = next((i for i, (a, b) in enumerate(zip(text, read, strict=False)) if a != b), min(len(text), len(read))) // 512 * 512
         reader.forget(same)
-        reader.read_on()
+        reader.scheme(reader.reading)
         reader.read(text[same:], same)
-        reader.ask()
+        reader.scheme(reader.asking)
         read = text
         said = reader.say(reader.read(tail, len(text)), len(text) + len(tail), 7)
         found.append(str(key) in said)
@@ -222,7 +216,7 @@ def facts(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
         + ". ".join(prose)
     )
     reader.read(text, 0)
-    reader.ask()
+    reader.scheme(reader.asking)
     for number, question, beginning in planted:
         asked = reader.tokens(f"\n\n{question}<|im_end|>\n<|im_start|>assistant\n{beginning}")
         answer = reader.tokens(f" {number}")

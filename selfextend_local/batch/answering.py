@@ -15,7 +15,7 @@ from selfextend_local.batch.job import Job, Limits
 from selfextend_local.batch.outcome import Failure, failure
 from selfextend_local.documents import Document
 from selfextend_local.errors import Interrupted, SelfExtendError
-from selfextend_local.generation.chat_template import Role
+from selfextend_local.generation.chat_template import MOST_MESSAGES, Role
 from selfextend_local.generation.completion import Completion, Progress, Prompt, ShouldStop, TextModel
 from selfextend_local.generation.sampling import LONG_ANSWERS, Sampling
 from selfextend_local.summarize import Summary, document_prompt, pages_read, read_whole, summarize_with
@@ -24,7 +24,6 @@ Material = Document | dict[str, Any]
 """What an item holds when it is read: a document, or the body of a chat request."""
 
 _MOST_TOKENS = 1 << 31  # more than any context holds
-_MOST_MESSAGES = 4096  # each is rendered with all before it
 _SEED_BITS = (1 << 32) - 1  # what a sampler takes
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -44,8 +43,8 @@ def whole_summary(answer: Completion, job: Job, material: Material) -> Summary |
 def prompt_of(body: dict[str, Any]) -> tuple[Prompt, Sampling]:
     """A chat request as a prompt. Raises SelfExtendError for what isn't supported here."""
     messages: list[tuple[Role, str]] = []
-    if (count := len(body["messages"])) > _MOST_MESSAGES:
-        raise SelfExtendError(f"The request has {count:,} messages, and {_MOST_MESSAGES:,} are the most: join some.")
+    if (count := len(body["messages"])) > MOST_MESSAGES:
+        raise SelfExtendError(f"The request has {count:,} messages, and {MOST_MESSAGES:,} are the most: join some.")
     for message in body["messages"]:
         role, content = (message.get("role"), message.get("content")) if isinstance(message, dict) else (None, None)
         if isinstance(content, list):

@@ -53,6 +53,9 @@ class TemplateRefused(Exception):
     """The template raised an error on this sequence of roles (many refuse a system message)."""
 
 
+MOST_MESSAGES = 4096
+"""Messages of a conversation that comes from elsewhere: each is rendered with all before it."""
+
 SECONDS, MIB = 10.0, 1_024
 """What one rendering may take, and all trials of a template together. Templates render in milliseconds; more is a loop, or text without
 end."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from selfextend_local.engine.grammar import check_grammar, grammar_of, schema_of
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.generation.chat_template import Role
+from selfextend_local.generation.chat_template import MOST_MESSAGES, Role
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.storage.plain_json import loads
 
@@ -22,7 +22,6 @@ from .refusals import Refused, wrong
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 TOOLS = "leave them out, ask for JSON with response_format, or start the server with --parallel."
-_MOST_MESSAGES = 4096
 _LARGEST_SEED = (1 << 32) - 2
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _MOST_ANSWERS = 16
@@ -149,8 +148,8 @@ def _request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
 def _messages(given: Any) -> tuple[tuple[Role, str], ...]:
     if not isinstance(given, list) or not given:
         raise wrong("messages", 'messages is missing or empty: send [{"role": "user", "content": "…"}].')
-    if len(given) > _MOST_MESSAGES:
-        raise wrong("messages", f"messages has {len(given):,} entries, and {_MOST_MESSAGES:,} are the most: join some.")
+    if len(given) > MOST_MESSAGES:
+        raise wrong("messages", f"messages has {len(given):,} entries, and {MOST_MESSAGES:,} are the most: join some.")
     found = [_message(message, f"messages[{i}]") for i, message in enumerate(given)]
     first = next((i for i, (role, _) in enumerate(found) if role != "system"), len(found))
     if first > 1:
