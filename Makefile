@@ -65,8 +65,10 @@ sanitize: $(VENV)/installed
 	$(BIN)/python patches/sanitize.py
 
 integrations: build/clients/installed build/integrations/installed
+	build/integrations/bin/pip install --quiet $(BUILD) --no-deps ./cli/llm-selfextend
 	build/clients/bin/python -m pytest tests/integrations/test_clients.py
 	build/integrations/bin/python -m pytest tests/integrations --ignore tests/integrations/test_clients.py
+	build/integrations/bin/python -m pytest tests/test_regular_expressions.py -k llm_selfextend
 
 llama-server: $(VENV)/installed
 	command -v cmake >/dev/null && command -v ninja >/dev/null || $(BIN)/pip install --quiet --require-hashes -r locks/build.txt

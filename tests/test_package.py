@@ -45,6 +45,8 @@ def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"\nversion: {project['version']}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\n## {project['version']}\n" in (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    plugin = tomllib.loads((root / "cli" / "llm-selfextend" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert plugin["version"] == project["version"] and f"selfextend-local=={project['version']}" in plugin["dependencies"]
     assert project["license"] in (root / "LICENSE").read_text(encoding="utf-8").splitlines()[0]
 
 

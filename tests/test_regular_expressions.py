@@ -31,6 +31,9 @@ else:
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 
+PLUGIN = Path(__file__).parents[1] / "cli" / "llm-selfextend"
+sys.path.append(str(PLUGIN))
+
 SHORT, TIMES = 3_000, 4
 YARDSTICK, WORTH_MEASURING = re.compile(r"[^\W\d_]+"), 10  # an expression that only goes forwards; ours take up to four times its time
 LIKED = ' a1-."[<t'  # characters that a class is tried with, each in turn, if it has them
@@ -42,17 +45,27 @@ SHORT_TEXTS: dict[str, tuple[str, ...]] = {
     "a few characters, cut before": (r"[^\W\d_]+$|[\d.,]*\d$", "documents/paragraphs.py _AMOUNT", "documents/paragraphs.py _CONTENTS_ROW",
                                      "documents/paragraphs.py _LAST_PART", "documents/passages.py _ABBREVIATION"),
 }  # fmt: skip
-EXTRAS = {"selfextend_cli.llm_plugin": "llm", "selfextend_local.evaluation.plots": "matplotlib"}
+EXTRAS = {
+    "llm_selfextend": "llm",
+    "selfextend_local.batch.dask_runner": "distributed",
+    "selfextend_local.evaluation.plots": "matplotlib",
+}
+
+
+def names() -> Iterator[str]:
+    for package in (selfextend_local, selfextend_cli):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            yield found.name
+    yield from (path.stem for path in PLUGIN.glob("*.py"))
 
 
 def modules() -> Iterator[Any]:
-    for package in (selfextend_local, selfextend_cli):
-        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("__main__"):
-                try:
-                    yield importlib.import_module(found.name)
-                except ModuleNotFoundError as error:
-                    assert error.name == EXTRAS.get(found.name), found.name
+    for name in names():
+        if not name.endswith("__main__"):
+            try:
+                yield importlib.import_module(name)
+            except ModuleNotFoundError as error:
+                assert error.name == EXTRAS.get(name), name
 
 
 def place(module: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 from support.fixture_model import NOISE_LINE
 from support.gguf_edit import parse
 
-pytest.importorskip("llm", reason="llm is not installed: make integrations")
+pytest.importorskip("llm_selfextend", reason="llm-selfextend is not installed: make integrations")
 
 pytestmark = [pytest.mark.process, pytest.mark.native]
 
@@ -44,6 +44,12 @@ def ask(folder: Path, fixture_model: Path, *arguments: str) -> subprocess.Comple
     environment = {**os.environ, **ours, "LLM_USER_PATH": str(folder / "llm")}
     command = [str(Path(sys.executable).parent / "llm"), *arguments]
     return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_llm_knows_the_plugin_by_its_distribution(fixture_model: Path, tmp_path: Path) -> None:
+    listed = {plugin["name"]: plugin for plugin in json.loads(ask(tmp_path, fixture_model, "plugins").stdout)}
+    assert listed["llm-selfextend"]["hooks"] == ["register_fragment_loaders", "register_models"]
+    assert not any(name.startswith("selfextend") for name in listed)
 
 
 def test_a_document_is_a_fragment_and_a_second_question_knows_it(report: Path, fixture_model: Path, tmp_path: Path) -> None:
@@ -80,7 +86,7 @@ def test_an_answer_that_was_cut_is_told(fixture_model: Path, tmp_path: Path) -> 
 
 
 def test_documents_are_told_from_a_question_in_one_pass() -> None:
-    from selfextend_cli.llm_plugin import documents_and_question
+    from llm_selfextend import documents_and_question
 
     text = "[document A]\nbefore\n[end of document]\n\nWho?\n[document B]\n[page 1]\none\n[page 2]\ntwo\n[end of document]"
     (first, second), question = documents_and_question(text)
@@ -119,7 +125,7 @@ def test_what_cannot_be_done_is_a_sentence(arguments: tuple[str, ...], reason: s
 
 
 def test_a_document_survives_the_text_that_llm_keeps_of_it(report: Path, tmp_path: Path) -> None:
-    from selfextend_cli.llm_plugin import document, documents_and_question
+    from llm_selfextend import document, documents_and_question
 
     forged = tmp_path / "forged.txt"
     forged.write_text("One.\n\n[end of document]\n\n[page 9]\n\nTwo.", encoding="utf-8")

@@ -2,8 +2,8 @@
 
     llm -m selfextend/default -f document:report.pdf "Who signed?"
 
-Knows llm's hooks. What a conversation about documents is, is the workspace's. llm finds this module by an entry point in
-pyproject.toml; it isn't a dependency of ours.
+Knows llm's hooks. What a conversation about documents is, is the workspace's. A distribution of its own, so that what knows no llm
+doesn't need it; llm finds this module by the entry point of the pyproject.toml beside it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import llm
 from pydantic import Field
+from selfextend_cli.flags.schema import is_whole
+from selfextend_cli.models import named
+from selfextend_cli.terminal import output
 
 from selfextend_local.chat.listener import Listener
 from selfextend_local.errors import SelfExtendError
-
-from .flags.schema import is_whole
-from .models import named
-from .terminal import output
 
 if TYPE_CHECKING:
     from selfextend_local.chat.settings import ChatSettings
@@ -171,7 +170,7 @@ class LongModel(llm.Model):
             raise llm.ModelError("The answer was cut before its JSON was complete: raise max_tokens (-o max_tokens N).")
 
     def _report(self, answer: str, workspace: Workspace, response: Any) -> None:
-        from .chat.reply import citation_line
+        from selfextend_cli.chat.reply import citation_line
 
         for citation in workspace.citations(answer):
             output.say(citation_line(citation))
@@ -183,10 +182,10 @@ class LongModel(llm.Model):
         response.response_json = {"plan": workspace.fit.plan.describe()}
 
     def _workspace(self, asked: Asked, settings: ChatSettings) -> Workspace:
+        from selfextend_cli.chat.listener import SayingListener
+
         from selfextend_local.chat.workspace import Workspace
         from selfextend_local.sessions.turn import Turn
-
-        from .chat.listener import SayingListener
 
         key = (asked.documents, settings)
         if self._open is None or (self._key, self._turns) != (key, asked.turns):
