@@ -3,6 +3,7 @@
 # make fuzz   random damage to models, documents, states and requests, a minute of each; FUZZ='--count 20000' for so many
 # make lock   what pip would install, with hashes, after a change of pyproject.toml
 # make integrations  other tools, in an environment of their own, and the tests of what docs/integrations.md says of them
+# make integrations-open-webui  the same for Open WebUI, whose environment has gigabytes
 # make wheels wheels for machines without a compiler, in dist/; VARIANTS=haswell,sse42 for some kinds of CPU only
 # make docs   the site, in build/site; it loads nothing from other hosts
 # make llama-server  llama-server from the patched source, in the cache folder, for `selfextend serve --parallel`
@@ -24,7 +25,7 @@ PATCHES := $(wildcard patches/*.patch patches/src/* patches/src/*/* patches/back
 # pytest keeps the tests that it rewrote: collecting takes half the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations llama-server wheels docs clean
+.PHONY: demo test quick lint lock fuzz bench results prove-patches sanitize integrations integrations-open-webui llama-server wheels docs clean
 
 demo: $(VENV)/installed build/sample.pdf
 	$(BIN)/python -m selfextend_cli.demo build/sample.pdf
@@ -66,9 +67,13 @@ sanitize: $(VENV)/installed
 
 integrations: build/clients/installed build/integrations/installed
 	build/integrations/bin/pip install --quiet $(BUILD) --no-deps ./cli/llm-selfextend
-	build/clients/bin/python -m pytest tests/integrations/test_clients.py
-	build/integrations/bin/python -m pytest tests/integrations --ignore tests/integrations/test_clients.py
+	build/clients/bin/python -m pytest tests/integrations/test_clients.py tests/integrations/test_open_webui.py
+	build/integrations/bin/python -m pytest tests/integrations/test_llm_plugin.py tests/integrations/test_recipes.py
 	build/integrations/bin/python -m pytest tests/test_regular_expressions.py -k llm_selfextend
+
+# What Open WebUI needs has no hashes here: it is neither of ours nor given to anybody.
+integrations-open-webui: build/clients/installed build/open-webui/installed
+	build/clients/bin/python -m pytest tests/integrations/test_open_webui.py
 
 llama-server: $(VENV)/installed
 	command -v cmake >/dev/null && command -v ninja >/dev/null || $(BIN)/pip install --quiet --require-hashes -r locks/build.txt
@@ -109,6 +114,12 @@ build/clients/installed build/integrations/installed build/docs/installed: build
 	build/$*/bin/pip install --quiet $(BUILD) --force-reinstall --no-deps ./patches
 	build/$*/bin/pip install --quiet --require-hashes -r locks/$*.txt
 	build/$*/bin/pip install --quiet $(BUILD) --no-deps -e .
+	@touch $@
+
+build/open-webui/installed:
+	$(PYTHON) -m venv build/open-webui
+	build/open-webui/bin/pip install --quiet torch==2.13.0
+	build/open-webui/bin/pip install --quiet open-webui==0.12.4
 	@touch $@
 
 $(VENV)/installed: pyproject.toml $(VENV)/patched $(LOCK) locks/model.txt

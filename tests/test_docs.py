@@ -40,6 +40,7 @@ ELSEWHERE = {
     r"pip download ": "a package index",
     r"dask |.*--scheduler ": "tests/test_batch_dask.py",
     r"llm ": "tests/integrations/test_llm_plugin.py",
+    r"sh docs/integrations/open_webui\.sh ": "tests/integrations/test_open_webui.py",
     r"(LLAMA_GROUP_ATTN_N=auto )?python docs/integrations/(read_with|planned)": "tests/integrations/test_recipes.py",
     r"python patches/(tool|prove)\.py |cmake ": "tests/test_patch_backend.py",
 }

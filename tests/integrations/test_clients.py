@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from support.fixture_model import FIXTURE_MODEL, WINDOW, passkey_prompt
+from support.fixture_model import WINDOW, passkey_prompt
 
 pytestmark = [pytest.mark.process, pytest.mark.native]
 
 RECIPES = Path(__file__).parents[2] / "docs" / "integrations"
-SERVE = "from selfextend_cli.main import main; main()"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    pytest.importorskip("starlette", reason="make integrations")
-    command = [sys.executable, "-c", SERVE, "serve", "--model", str(FIXTURE_MODEL), "--need-tokens", str(4 * WINDOW), "--port", "0"]
-    log = tmp_path_factory.mktemp("server") / "log"
-    home = {f"SELFEXTEND_{name}_DIR": str(log.parent / name) for name in ("CACHE", "DATA", "STATE")}
-    with log.open("w") as stream, subprocess.Popen(command, env=os.environ | home, stdout=stream, stderr=stream) as process:
-        try:
-            while not (ready := re.search(r"Ready: (http\S+)", log.read_text(encoding="utf-8"))):
-                assert process.poll() is None, log.read_text(encoding="utf-8")
-            yield ready[1]
-        finally:
-            process.terminate()
+def url(serving: Callable[[int], AbstractContextManager[str]]) -> Iterator[str]:
+    with serving(4 * WINDOW) as url:
+        yield url
 
 
 CLIENTS = {
