@@ -30,13 +30,13 @@ LAYER_BYTES = 10_000_000
 SIZES = {"f16": 1.0, "q8_0": 34 / 64, "q4_0": 18 / 64}
 
 
-def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0) -> ContextPlan:
+def plan(settings: Settings, available: int = 16 * GIB, gpu: int = 0, **more: bool) -> ContextPlan:
     def measure(shape: Shape) -> Use:
         kv_cache = int(shape.n_ctx * BYTES_PER_TOKEN * SIZES[shape.kv_type])
         on_gpu = kv_cache * min(shape.gpu_layers, 30) // 30
         return Use(kv_cache, kv_cache - on_gpu + COMPUTE, on_gpu + shape.gpu_layers * LAYER_BYTES if gpu else 0)
 
-    return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, gpu), n_layers=31, measure=measure)
+    return make_plan(settings, WINDOW, sliding_window=0, memory=Memory(available, gpu), n_layers=31, measure=measure, **more)
 
 
 def test_the_context_is_sized_from_the_need_and_said_in_one_line() -> None:
@@ -73,12 +73,18 @@ def test_a_text_beyond_every_n_says_so() -> None:
         plan(Settings(need_tokens=1_000_000, ga_mode="progressive"))
 
 
+def test_a_text_beyond_groups_says_what_recall_lacks() -> None:
+    with pytest.raises(ContextOverflow, match="trained window of 8,192, since recall needs flash attention: shorten the text"):
+        plan(Settings(need_tokens=1_000_000), available=64 * GIB, flash_attn=False)
+
+
 def test_the_automatic_choice_reaches_as_far_as_recall() -> None:
     """It ended where groups end, though it recalls before that."""
     assert plan(Settings(need_tokens=1_000_000), available=64 * GIB).capacity >= 1_000_000
     assert check_settings(Settings(), 512) == check_settings(Settings(), WINDOW) == RECALL_REACH
     assert check_settings(Settings(), WINDOW, sliding_window=1024) < RECALL_REACH
-    with pytest.raises(ContextOverflow, match="At most 298,880 tokens .* of 8,192: shorten the text"):
+    refused = "At most 298,880 tokens .* of 8,192, since recall takes no q8_0 cache on a GPU: shorten the text"
+    with pytest.raises(ContextOverflow, match=refused):
         plan(Settings(need_tokens=500_000, kv_type="q8_0", gpu_layers=-1), available=64 * GIB, gpu=64 * GIB)
 
 

@@ -431,11 +431,12 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."
     else:
-        can_recall = not settings.recalls and not settings.groups_only and recall_from(window, sliding_window) < RECALL_REACH
-        recall = "take --ga-mode recall, " if can_recall else ""
+        further = not settings.recalls and recall_from(window, sliding_window) < RECALL_REACH
+        reason = f", since {settings.groups_only}" if further and settings.groups_only else ""
+        recall = "take --ga-mode recall, " if further and not settings.groups_only else ""
         advice = (
-            f"At most {auto:,} tokens can be read with a trained window of {window:,}: {recall}shorten the text, or take a model "
-            "with a longer window."
+            f"At most {auto:,} tokens can be read with a trained window of {window:,}{reason}: {recall}shorten the text, or take a "
+            "model with a longer window."
         )
     return ContextOverflow(f"{over}. {advice}", n_tokens, capacity)
 

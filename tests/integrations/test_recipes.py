@@ -107,3 +107,24 @@ def test_with_the_class_in_place_of_llama(tool: str, text: tuple[Path, str], fix
     of_module = recipe(tool, *arguments, *planned, "-m", MODULES.get(tool, ""))
     command = of_module if tool in MODULES else [*planned, *recipe(tool, *arguments)[1:]]
     assert key in read(command, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (("-m", "llama_cpp.server", "--n_ctx", "32768", "--model"), "can be read with a trained window of 512, since recall needs flash"),
+        ((RECIPES / "read_with_guidance.py",), "missing.gguf"),
+    ],
+    ids=["a module", "a script"],
+)
+def test_what_cannot_be_planned_is_a_sentence(program: tuple[object, ...], words: str, fixture_model: Path, tmp_path: Path) -> None:
+    if absent := [module for module in (*NEEDS["server"], *NEEDS["guidance"]) if missing(module)]:
+        pytest.skip(f"{', '.join(absent)} not installed: make integrations")
+    text = tmp_path / "text.txt"
+    text.write_text("Who signed?", encoding="utf-8")
+    arguments = [fixture_model] if "-m" in program else [tmp_path / "missing.gguf", text, N_CTX]
+    command = [str(word) for word in (sys.executable, RECIPES / "planned.py", *program, *arguments)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ") and words in done.stderr
