@@ -61,6 +61,17 @@ def test_what_is_no_page_is_not_named() -> None:
     assert asked({"Where?": 1.0}, document()).looked() == ()
 
 
+def test_a_question_that_is_asked_again_keeps_what_was_seen_when_it_was_read() -> None:
+    """Of its prompt only the last token is read again, and what that fetches says nothing."""
+    chat = asked({page("ii"): 1.0}, document())
+    chat._llm.wanted = {page("i"): 1.0}  # type: ignore[attr-defined]
+    chat._llm.scripts += [b"Again.", b"Nowhere."]  # type: ignore[attr-defined]
+    "".join(chat.ask_again())
+    assert [one.page.label for one in chat.looked()] == ["ii"]
+    "".join(chat.ask("And where else?"))
+    assert [one.page.label for one in chat.looked()] == ["i"]
+
+
 def test_none_without_recall_or_pages_or_an_answer() -> None:
     assert asked({page("ii"): 1.0}, document(), recall=0).looked() == ()
     assert start(Recalling([])).looked() == ()

@@ -15,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 from PIL import Image
+from support.fixture_model import FIXTURE_MODEL, NOISE_LINE, WINDOW
 from support.scripted_model import make_scripted_model
 from support.served import PATIENCE_S, Served, served
 
@@ -187,6 +188,48 @@ def test_boxes_are_looked_for_within_limits() -> None:
     asked.clear()
     assert [one["boxes"] for one in citations_of(answer, {"doc-1": document}, crashes)] == [[]] * 31
     assert len(asked) == 1
+
+
+@pytest.fixture(scope="module")
+def vaults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PDF of six windows of the fixture model, with the key on its fifth page."""
+    from fpdf import FPDF
+
+    pdf = FPDF()
+    pdf.set_font("Helvetica", size=11)
+    for number in range(1, 13):
+        pdf.add_page(label_style="r")
+        pdf.multi_cell(0, text="\n\n".join([*[NOISE_LINE] * 6, FACT.replace("key", "pass key") if number == 5 else "", *[NOISE_LINE] * 6]))
+    path = tmp_path_factory.mktemp("documents") / "vaults.pdf"
+    pdf.output(str(path))
+    return path
+
+
+def test_by_recall_an_answer_says_at_which_pages_the_model_looked(vaults: Path, tmp_path: Path) -> None:
+    """Whatever page the answer names. Asked again, and in each interface, it is the same."""
+    question = "What is the pass key of the north vault?"
+    with served(FIXTURE_MODEL, shelf=tmp_path, need_tokens=8 * WINDOW, ga_mode="recall") as server:
+        id = sent(server, vaults)["id"]
+        message = server.chat(question, document_ids=[id]).json()["choices"][0]["message"]
+        assert "48213" in message["content"]
+        (looked,) = message["looked_at"]
+        assert looked == {"document_id": id, "page": 5, "label": "v", "weight": looked["weight"]} and 0.5 < looked["weight"] <= 1
+        both = server.chat(question, document_ids=[id], n=2, temperature=0.1).json()["choices"]
+        assert [choice["message"]["looked_at"] for choice in both] == [[looked]] * 2
+        chunks = [json.loads(line[6:]) for line in server.chat(question, document_ids=[id], stream=True).text.split("\n\n")[:-2]]
+        assert [chunk.get("looked_at") for chunk in chunks] == [None] * (len(chunks) - 1) + [[looked]]
+        answer = server.http.post("/v1/responses", json={"input": question, "document_ids": [id]}).json()
+        assert answer["looked_at"] == [looked]
+        asked = {"max_tokens": 40, "messages": [{"role": "user", "content": question}], "document_ids": [id]}
+        assert server.http.post("/v1/messages", json=asked).json()["looked_at"] == [looked]
+        assert "looked_at" not in server.chat(question).json()["choices"][0]["message"]
+        greeted = [{"role": "assistant", "content": "Good day."}, {"role": "user", "content": question}]
+        again = server.http.post("/v1/chat/completions", json={"messages": greeted, "document_ids": [id]}).json()
+        assert again["choices"][0]["message"]["looked_at"][0]["page"] == 5
+
+
+def test_without_recall_no_page_was_looked_at(server: Served, document: dict[str, Any]) -> None:
+    assert server.chat("The key? 1", document_ids=[document["id"]]).json()["choices"][0]["message"]["looked_at"] == []
 
 
 def test_a_wrong_citation_is_said(server: Served, document: dict[str, Any]) -> None:

@@ -74,8 +74,8 @@ def main() -> None:
                 system = prompts.message("system", system_prompt([document], None) or "")
                 tokens, stops = prompts.laid_out([system, prompts.message("user", *parts)])
                 looking = Looking(llm)
-                llm.prefill(tokens, expect=23_900, stops=stops, progress=looking.reading(stops[-1], None))
-                found = looking.pages(prompts, tokens, stops, [document])
+                llm.prefill(tokens, expect=23_900, stops=stops, progress=looking.reading(tokens, stops[-1], None))
+                found = looking.pages(prompts, stops, [document])
                 looked.append(([one.page.label for one in found], right))
                 best: dict[str, float] = {}
                 for passage, score in index.scores(question).items():

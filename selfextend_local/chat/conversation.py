@@ -147,6 +147,7 @@ class Chat:
         self._expect = 0
         self._turns: list[Turn] = []
         self._first: tuple[str, Message] | None = None
+        self._looking = Looking(llm)
         self._looked: Callable[[], tuple[LookedAt, ...]] | None = None
         self.sampling = sampling
         self.warning = self._prompts.warning
@@ -244,9 +245,9 @@ class Chat:
         """
         started = time.perf_counter()
         prompt, stops = self._prompts.laid_out(self._messages(question))
-        looking, self._looked = Looking(self._llm), None
+        self._looked = None
         if self._documents:
-            progress = looking.reading(stops[-1] if stops else 0, progress)
+            progress = self._looking.reading(prompt, stops[-1] if stops else 0, progress)
         prefill = self._prefill(prompt, stops, progress, should_stop)
         answer = Writing(self._llm, self._prompts, self.sampling, self._llm.capacity - len(prompt))
         shown: list[str] = []
@@ -255,7 +256,7 @@ class Chat:
                 shown.append(piece)
                 yield piece
         finally:
-            self._looked = partial(looking.pages, self._prompts, prompt, stops, self._documents)
+            self._looked = partial(self._looking.pages, self._prompts, stops, self._documents)
             if answer.tokens or answer.stop_reason != "interrupted":
                 self._turns.append(Turn(question, "".join(shown), tuple(answer.tokens)))
             self.last_stats = TurnStats.of(self._llm, prefill, answer, started, self._reader.restored)

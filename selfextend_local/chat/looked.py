@@ -37,28 +37,36 @@ class LookedAt:
 
 
 class Looking:
-    """Listens while a question is read. What is fetched while the answer is written says little: docs/benchmarks.md has the figures."""
+    """Listens while questions are read. What is fetched while the answer is written says little: docs/benchmarks.md has the figures."""
 
     def __init__(self, llm: SelfExtendLlama) -> None:
         self._llm = llm
+        self._prompt: Sequence[int] = ()
+        self._read = 0
         self._layers: list[Fetched] = []
 
-    def reading(self, start: int, progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
-        """`progress` of a prefill, which notes what is fetched behind position `start`, where the question begins."""
+    def reading(
+        self, prompt: Sequence[int], start: int, progress: Callable[[int, int], None] | None
+    ) -> Callable[[int, int], None]:
+        """`progress` of a prefill of `prompt`, which notes what is fetched behind position `start`, where the question begins. What was
+        noted of the same prompt stays: of a question that is asked again only the last token is read."""
+        if self._prompt != prompt:
+            self._prompt, self._read, self._layers = prompt, start, []
 
         def report(done: int, total: int) -> None:
-            if done and self._llm.n_tokens > start and self._llm.group_attention.recall:
+            if done and self._llm.n_tokens > self._read and self._llm.group_attention.recall:
                 self._layers += self._llm.fetched()
+                self._read = self._llm.n_tokens
             if progress:
                 progress(done, total)
 
         return report
 
-    def pages(self, prompts: Prompts, prompt: Sequence[int], stops: Sequence[int], documents: Sequence[Document]) -> tuple[LookedAt, ...]:
-        """The pages looked at most, the first one most; none without recall, or without pages."""
+    def pages(self, prompts: Prompts, stops: Sequence[int], documents: Sequence[Document]) -> tuple[LookedAt, ...]:
+        """The pages looked at most, the first one most; none without recall, or without pages. `stops`: those of the prompt."""
         if not any(layer.tokens for layer in self._layers):
             return ()
-        places = _places(self._llm, prompts, prompt, stops, documents)
+        places = _places(self._llm, prompts, self._prompt, stops, documents)
         starts = [start for start, _, _ in places]
         weights = [0.0] * len(places)
         for layer in self._layers:
@@ -79,8 +87,12 @@ def _places(
 ) -> list[tuple[int, Document, Page | None]]:
     """(first token, document, page) of each page in a prompt; page None for what is in front of the pages, and behind a document."""
     found: list[tuple[int, Document, Page | None]] = []
-    for document, end in zip(documents, stops[::2], strict=False):
-        start = end - prompts.count(document_text(document))
+    ahead = iter(stops)
+    for document in documents:
+        tokens = list(prompts.message("user", document_text(document)).tokens)
+        start, end = next(((stop - len(tokens), stop) for stop in ahead if prompt[max(0, stop - len(tokens)) : stop] == tokens), (0, 0))
+        if not end:
+            continue
         ends = list(accumulate(len(llm.detokenize([token])) for token in prompt[start:end]))
         text, at = document_text(document), 0
         found.append((start, document, None))

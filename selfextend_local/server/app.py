@@ -32,7 +32,7 @@ from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.thinking import Part
 
 from .bodies import ClientLeft, EventStream, events_of, whole_body, within
-from .citing import boxes_of, citations_of
+from .citing import boxes_of, citations_of, looked_pages
 from .completions import CHAT, TEXT
 from .forms import Answered, Dialect, Event, Form
 from .forwarding import Behind
@@ -188,7 +188,7 @@ class App:
             if isinstance(told, Finished):
                 citations = await asyncio.to_thread(citations_of, told.text, documents, self._places)
                 self._metrics.count(told.stats)
-                yield Answered(tuple(shown), told.stats, told.ended_by, citations)
+                yield Answered(tuple(shown), told.stats, told.ended_by, citations, looked_pages(told.looked, documents))
                 shown = []
             else:
                 if isinstance(told, Part):

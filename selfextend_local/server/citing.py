@@ -1,15 +1,16 @@
-"""The pages that an answer names, held against its documents, as a client sees them.
+"""The pages that an answer names, held against its documents, and those that the model looked at, as a client sees them.
 
-Knows citations. An answer that names no page gets the pages that bear its sentences out, if there are such. Must not know where
-documents lie, nor who draws their pages.
+Knows citations, and the pages that a model looked at. An answer that names no page gets the pages that bear its sentences out, if there
+are such. Must not know where documents lie, nor who draws their pages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from selfextend_local.chat.looked import LookedAt
 from selfextend_local.documents import Document
 from selfextend_local.documents.citations import Citation, Reference, Status, check_citations, evidence, find_citations, suggest_page
 from selfextend_local.documents.labels import page_named
@@ -41,6 +42,15 @@ def citations_of(answer: str, documents: Mapping[str, Document], places: Places)
         for place in list(wanted)[:_MOST_PLACES]:
             boxes[place] = places(*place)
     return [one | {"boxes": boxes.get((one["document_id"], one["page"], one["quote"]), [])} for one in described]
+
+
+def looked_pages(looked: Sequence[LookedAt], documents: Mapping[str, Document]) -> list[dict[str, Any]]:
+    """The pages that the model looked at most for the question, of documents by id; `weight` see LookedAt."""
+    ids = {id(document): name for name, document in documents.items()}
+    return [
+        {"document_id": ids[id(one.document)], "page": one.page.number, "label": one.page.label, "weight": round(one.weight, 3)}
+        for one in looked
+    ]
 
 
 def boxes_of(marked: Marked) -> list[list[float]]:

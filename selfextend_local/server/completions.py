@@ -13,7 +13,7 @@ from typing import Any
 from selfextend_local.generation.stream import StopReason
 from selfextend_local.generation.thinking import Part
 
-from .forms import Answered, Dialect, Event, figures, ours
+from .forms import Answered, Dialect, Event, evidence, figures, ours
 from .model import Reading
 from .refusals import body
 from .requests import ChatRequest, chat_request, text_request
@@ -73,9 +73,7 @@ class ChatForm:
         message: dict[str, Any] = {"role": "assistant", "content": answer.text()}
         if thoughts := answer.text(thought=True):
             message["reasoning_content"] = thoughts
-        if self._asked.document_ids:
-            message["citations"] = list(answer.citations)
-        return {"message": message}
+        return {"message": message | evidence(answer, self._asked)}
 
     def _opened(self) -> dict[str, Any]:
         return {"delta": {"role": "assistant", "content": ""}}

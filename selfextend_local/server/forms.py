@@ -23,12 +23,13 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Answered:
-    """An answer that is complete. `ended_by`: the text of the request's `stop` that ended it."""
+    """An answer that is complete. `ended_by`: the text of the request's `stop` that ended it. `looked_at`: see `looked_pages`."""
 
     shown: tuple[Part, ...]
     stats: TurnStats
     ended_by: str | None = None
     citations: Sequence[dict[str, Any]] = ()
+    looked_at: Sequence[dict[str, Any]] = ()
 
     def text(self, *, thought: bool = False) -> str:
         """What is meant for the reader, or the thoughts."""
@@ -72,9 +73,13 @@ class Dialect(NamedTuple):
 
 
 def ours(answer: Answered, asked: ChatRequest) -> Event:
-    """What is beside an answer in each interface: its figures, and its citations if documents were named."""
-    cited = {"citations": list(answer.citations)} if asked.document_ids else {}
-    return {"selfextend": figures(answer.stats)} | cited
+    """What is beside an answer in each interface: its figures, and what it stands on."""
+    return {"selfextend": figures(answer.stats)} | evidence(answer, asked)
+
+
+def evidence(answer: Answered, asked: ChatRequest) -> dict[str, Any]:
+    """The pages that an answer names, and those that the model looked at, if documents were named."""
+    return {"citations": list(answer.citations), "looked_at": list(answer.looked_at)} if asked.document_ids else {}
 
 
 def figures(stats: TurnStats) -> dict[str, Any]:

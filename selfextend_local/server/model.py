@@ -19,6 +19,7 @@ import numpy as np
 
 from selfextend_local.chat.conversation import TurnStats
 from selfextend_local.chat.fit import CONVERSATION_RESERVE
+from selfextend_local.chat.looked import LookedAt, Looking
 from selfextend_local.chat.prompt import first_question, system_prompt
 from selfextend_local.chat.reading import PromptReader
 from selfextend_local.errors import Interrupted, SessionError
@@ -73,11 +74,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class Finished:
-    """An answer is complete: its text without thoughts, what it took, and the text of the request's `stop` that ended it."""
+    """An answer is complete: its text without thoughts, what it took, the text of the request's `stop` that ended it, and the pages that
+    the model looked at most for the question."""
 
     text: str
     stats: TurnStats
     ended_by: str | None = None
+    looked: tuple[LookedAt, ...] = ()
 
 
 class ServedModel:
@@ -117,6 +120,7 @@ class ServedModel:
         self.llm = SelfExtendLlama.of(self.path, self._settings, plan=self.plan)
         self.prompts = Prompts(ModelVocabulary(self.llm), self._memo)
         self._reader = PromptReader(self.llm, self._cache)
+        self._looking = Looking(self.llm)
         if self.prompts.warning:
             self._told(f"warning: {self.prompts.warning}")
         self.loaded.set()
@@ -221,7 +225,13 @@ class ServedModel:
             self._remember(text, writing.tokens)
         stats = TurnStats.of(self.llm, prefill, writing, started, self._reader.restored)
         self._told(_line(stats))
-        work.tell(Finished(text, stats, writing.ended_by))
+        work.tell(Finished(text, stats, writing.ended_by, self._looked(prompt)))
+
+    def _looked(self, prompt: Prepared) -> tuple[LookedAt, ...]:
+        if not prompt.documents:
+            return ()
+        with self._tokenising:
+            return self._looking.pages(self.prompts, prompt.stops, prompt.documents)
 
     def read_ahead(self, work: Work, prompt: Prepared) -> None:
         """Read a document's tokens and keep the state on disk; tells Reading. Lets others go first now and then."""
@@ -233,6 +243,8 @@ class ServedModel:
         self._make_fit(prompt)
         titles = [document.title for document in prompt.documents]
         progress = _progress(work, len(prompt.tokens), pauses and self._cache is not None)
+        if prompt.documents and prompt.stops:
+            progress = self._looking.reading(prompt.tokens, prompt.stops[-1], progress)
         try:
             # A state of every chat would soon drive those of the documents from the disk.
             keeps = bool(prompt.documents)

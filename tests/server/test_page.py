@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ FACT = Answer(
     pieces=("The pass key is ", "**48213** ", "[page 3]."),
     citations=({"page": 3, "label": "3", "quote": QUOTE, "verified": True},),
 )
+LOOKED = replace(FACT, looked_at=({"page": 3, "label": "3", "weight": 0.6}, {"page": 12, "label": "12", "weight": 0.3}))
 HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>'
 ARABIC = "رمز الخزنة الشمالية هو 48213."
 
@@ -110,6 +112,23 @@ def test_the_next_question_carries_the_conversation_and_a_reload_keeps_it(page: 
     assert server.asked[1]["document_ids"] == list(server.documents)
     page.get_by_role("button", name="New conversation").click()
     expect(page.get_by_role("log")).to_be_empty()
+
+
+def test_the_pages_that_the_model_looked_at_stand_in_a_line_and_open(page: Any, server: FakeServer, pdf: bytes) -> None:
+    server.answers = [LOOKED, FACT]
+    _read(page, "report.pdf", pdf)
+    ask(page, "What is the pass key?")
+    line = page.locator("#log .looked")
+    expect(line).to_have_text("For this question the model looked at page 3, page 12")
+    page.reload()
+    line.get_by_role("button", name="page 12", exact=True).click()
+    picture = page.get_by_role("region", name="report.pdf").get_by_role("img")
+    expect(picture).to_have_accessible_name("Page 12 of 40 of report.pdf")
+    page.keyboard.press("Escape")
+    _read(page, "minutes.txt", b"The trustees met in May.")
+    page.get_by_role("button", name="Ask again").click()
+    page.locator("#log .reference").wait_for()
+    expect(line).to_have_count(0)
 
 
 def test_stop_ends_the_request_and_keeps_what_came(page: Any, server: FakeServer) -> None:
@@ -348,7 +367,7 @@ _FAINT = """() => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 1024, 390])
 def test_all_has_a_name_and_can_be_seen(browser: Any, server: FakeServer, pdf: bytes, scheme: str, width: int) -> None:
-    server.answers = [FACT, Answer(error=(400, "Too long."))]
+    server.answers = [LOOKED, Answer(error=(400, "Too long."))]
     server.keep("minutes.txt", b"The trustees met in May.")
     for page in opened(browser, server.url, color_scheme=scheme, viewport={"width": width, "height": 800}):
         _check(page)
@@ -356,11 +375,11 @@ def test_all_has_a_name_and_can_be_seen(browser: Any, server: FakeServer, pdf: b
         page.get_by_label("Question", exact=True).wait_for()
         expect(page.locator("#opened input")).to_have_count(1)
         ask(page, "What is the pass key?")
-        page.get_by_role("button", name="page 3", exact=True).wait_for()
+        page.locator("#log .reference").wait_for()
         ask(page, "And more?")
         page.get_by_role("alert").wait_for()
         _check(page)
-        page.get_by_role("button", name="page 3", exact=True).click()
+        page.locator("#log .reference").click()
         page.locator("#viewer-body img").wait_for()
         _check(page)
         page.keyboard.press("Escape")

@@ -35,7 +35,7 @@ class Answer:
 
     pieces: of text, one chunk each; a dictionary is sent as the chunk. citations: without document and place; each is of the next place
     in the text that names its page, and of the first document asked. error: a status and a sentence in place of an answer.
-    waits_before: the piece before which the server waits for `FakeServer.go`.
+    waits_before: the piece before which the server waits for `FakeServer.go`. looked_at: pages of the first document asked.
     """
 
     pieces: tuple[str | dict[str, Any], ...] = ("Yes.",)
@@ -44,6 +44,7 @@ class Answer:
     waits_before: int | None = None
     finish: str = "stop"
     stop_reason: str = "stop"
+    looked_at: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass
@@ -125,7 +126,8 @@ class FakeServer:
         ids = body.get("document_ids", [])
         citations = list(_placed("".join(piece for piece in answer.pieces if isinstance(piece, str)), answer.citations, ids))
 
-        return StreamingResponse(self._watched(self._chunks(answer, citations)), media_type="text/event-stream")
+        evidence = {"citations": citations, "looked_at": [{"document_id": ids[0], **looked} for looked in answer.looked_at]}
+        return StreamingResponse(self._watched(self._chunks(answer, evidence)), media_type="text/event-stream")
 
     async def _watched(self, lines: AsyncIterator[str]) -> AsyncIterator[str]:
         try:
@@ -135,14 +137,14 @@ class FakeServer:
             self.left.set()
             raise
 
-    async def _chunks(self, answer: Answer, citations: list[dict[str, Any]]) -> AsyncIterator[str]:
+    async def _chunks(self, answer: Answer, evidence: dict[str, Any]) -> AsyncIterator[str]:
         yield _chunk({"role": "assistant", "content": ""})
         yield _chunk({}, prompt_progress={"total": 9000, "cache": 2000, "processed": 4500, "seconds_left": 12.0})
         for at, piece in enumerate(answer.pieces):
             if at == answer.waits_before:
                 await self.until_told()
             yield f"data: {json.dumps(piece)}\n\n" if isinstance(piece, dict) else _chunk({"content": piece})
-        yield _chunk({}, answer.finish, citations=citations, selfextend={"stop_reason": answer.stop_reason})
+        yield _chunk({}, answer.finish, **evidence, selfextend={"stop_reason": answer.stop_reason})
         details = {"cached_tokens": 8950}
         yield f"data: {json.dumps({'choices': [], 'usage': {'prompt_tokens': 9000, 'prompt_tokens_details': details}})}\n\n"
         yield "data: [DONE]\n\n"

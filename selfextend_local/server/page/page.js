@@ -13,7 +13,7 @@ const state = {
   model: null, // the entry of /v1/models
   documents: [], // of this conversation: {document, asked, node}
   kept: [], // on the server, not in this conversation
-  turns: [], // {question, answer, thoughts, citations, remark, failure, asked}
+  turns: [], // {question, answer, thoughts, citations, looked, remark, failure, asked}
   answering: null, // the AbortController of the answer that comes
 };
 
@@ -735,6 +735,7 @@ function showTurn(turn) {
   showText(text, turn.answer ?? "", turn.citations);
   answer.append(text);
   if (turn.citations?.length) answer.append(sourcesOf(turn));
+  if (turn.looked?.length) answer.append(lookedAt(turn));
   if (turn.remark) answer.append(element("p", { class: "small quiet remark" }, turn.remark));
   if (turn.failure) answer.append(problem(turn.failure, turn === state.turns.at(-1) && "Try again", () => again(turn)));
   else answer.append(footOf(turn));
@@ -801,6 +802,18 @@ function sourceOf(citation, several) {
   const button = element("button", { type: "button", class: "source" }, head, quote);
   button.addEventListener("click", () => viewCitation(citation, button));
   return element("li", {}, button);
+}
+
+/** The pages that the model looked at most for the question, in a line. */
+function lookedAt(turn) {
+  const several = turn.asked.length > 1;
+  const pages = turn.looked.flatMap((looked, place) => {
+    const button = element("button", { type: "button" }, `page ${looked.label}`);
+    button.addEventListener("click", () => viewCitation(looked, button));
+    const name = several && nameOf(looked.document_id)?.filename;
+    return [place ? ", " : "", button, ...(name ? [" of ", element("bdi", {}, name)] : [])];
+  });
+  return element("p", { class: "small quiet looked" }, "For this question the model looked at ", ...pages);
 }
 
 async function again(turn) {
@@ -883,6 +896,7 @@ function takeIn(turn, chunk, shown) {
   turn.answer += choice?.delta?.content ?? "";
   if (choice?.delta?.content || choice?.delta?.reasoning_content) later(turn, shown);
   if (chunk.citations) turn.citations = chunk.citations;
+  if (chunk.looked_at) turn.looked = chunk.looked_at;
   if (choice?.finish_reason) turn.remark = remarkOn(choice.finish_reason, chunk.selfextend?.stop_reason);
   if (chunk.usage) turn.used = usedOf(chunk.usage);
 }
