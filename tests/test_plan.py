@@ -78,6 +78,11 @@ def test_a_text_beyond_groups_says_what_recall_lacks() -> None:
         plan(Settings(need_tokens=1_000_000), available=64 * GIB, flash_attn=False)
 
 
+def test_a_text_beyond_recall_isnt_told_to_take_recall() -> None:
+    with pytest.raises(ContextOverflow, match="At most 16,777,216 tokens can be read with a trained window of 8,192: shorten the text"):
+        plan(Settings(need_tokens=99_999_999))
+
+
 def test_the_automatic_choice_reaches_as_far_as_recall() -> None:
     """It ended where groups end, though it recalls before that."""
     assert plan(Settings(need_tokens=1_000_000), available=64 * GIB).capacity >= 1_000_000

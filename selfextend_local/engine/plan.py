@@ -431,7 +431,7 @@ def overflow(settings: Settings, n_tokens: int, capacity: int, window: int, slid
     elif n_tokens <= auto:
         advice = f"Take n_ctx={_padded(n_tokens)} or more."
     else:
-        further = not settings.recalls and recall_from(window, sliding_window) < RECALL_REACH
+        further = auto < RECALL_REACH and not settings.recalls and recall_from(window, sliding_window) < RECALL_REACH
         reason = f", since {settings.groups_only}" if further and settings.groups_only else ""
         recall = "take --ga-mode recall, " if further and not settings.groups_only else ""
         advice = (

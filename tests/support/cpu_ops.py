@@ -6,8 +6,12 @@ Knows ggml's functions for it. Arrays are numpy's: the last axis is ggml's first
 from __future__ import annotations
 
 import ctypes
+import functools
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -16,6 +20,9 @@ from .driver import library
 from .tensors import Tensors
 
 ROOM = 64 << 20
+
+WITHOUT_AVX2 = ("x64", "sse42", "sandybridge", "ivybridge", "piledriver")
+"""Kinds of CPU, as files of a portable library are called, for which our products of bytes aren't compiled."""
 
 Planes = Callable[[int, int, Callable[[int, int, int], int], Callable[[int, int], int]], int]
 """Of a tensor of so many planes one plane, by `planes(tensor, first, count)` and `added(tensor, tensor)`."""
@@ -38,6 +45,31 @@ class Packed:
         return np.asarray(gguf.quants.dequantize(self.data, self.kind), dtype=np.float64)
 
 
+@functools.cache
+def cpu_library() -> Path:
+    """The file with the CPU's kernels; of a portable library's the one that was loaded."""
+    found = sorted(library().ggml_base.parent.glob("*ggml-cpu*"))
+    maps = Path("/proc/self/maps")
+    loaded = maps.read_text(encoding="utf-8") if len(found) > 1 and maps.exists() else ""
+    return next((path for path in found if str(path.resolve()) in loaded), found[0])
+
+
+def lacks_products_of_bytes() -> str:
+    """Why the library has no products of our own, or "". One that lacks AVX2 does, if it was built for such a CPU or runs on one;
+    otherwise something was lost when it was built."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "ggml's own kernel is as fast elsewhere"
+    cpu = ctypes.CDLL(str(cpu_library()))
+    if all(getattr(cpu, f"ggml_cpu_has_{feature}")() for feature in ("avx2", "fma", "f16c")):
+        return ""
+    built_for = re.search(r"ggml-cpu-(\w+)", cpu_library().name)
+    flags = Path("/proc/cpuinfo")
+    knows_avx2 = not flags.exists() or re.search(r"\bavx2\b", flags.read_text(encoding="utf-8")) is not None
+    if built_for and built_for[1] in WITHOUT_AVX2:
+        return f"the library was built for {built_for[1]}, without AVX2"
+    return "" if knows_avx2 else "this CPU has no AVX2"
+
+
 class _Plan(ctypes.Structure):
     _fields_ = (
         ("work_size", ctypes.c_size_t), ("work_data", ctypes.c_void_p), ("n_threads", ctypes.c_int), ("threadpool", ctypes.c_void_p),
@@ -52,7 +84,7 @@ class CpuOps(Tensors):
         super().__init__(ROOM, with_data=True)
         self._n_threads = n_threads
         self.scratch = 0
-        self._cpu = ctypes.CDLL(str(next(library().ggml_base.parent.glob("*ggml-cpu*"))))
+        self._cpu = ctypes.CDLL(str(cpu_library()))
 
     def attention(
         self, q: np.ndarray, k: Packed, v: Packed, mask: np.ndarray | None, scale: float, *,
