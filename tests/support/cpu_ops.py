@@ -55,17 +55,22 @@ def cpu_library() -> Path:
 
 
 def lacks_products_of_bytes() -> str:
-    """Why the library has no products of our own, or "". One that lacks AVX2 does, if it was built for such a CPU or runs on one;
-    otherwise something was lost when it was built."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return "ggml's own kernel is as fast elsewhere"
+    """Why the library has no products of our own, or ""."""
     cpu = ctypes.CDLL(str(cpu_library()))
-    if all(getattr(cpu, f"ggml_cpu_has_{feature}")() for feature in ("avx2", "fma", "f16c")):
-        return ""
-    built_for = re.search(r"ggml-cpu-(\w+)", cpu_library().name)
+    compiled = all(getattr(cpu, f"ggml_cpu_has_{feature}")() for feature in ("avx2", "fma", "f16c"))
     flags = Path("/proc/cpuinfo")
     knows_avx2 = not flags.exists() or re.search(r"\bavx2\b", flags.read_text(encoding="utf-8")) is not None
-    if built_for and built_for[1] in WITHOUT_AVX2:
+    return why_none(platform.machine().lower(), compiled, cpu_library().name, knows_avx2)
+
+
+def why_none(machine: str, compiled: bool, file: str, knows_avx2: bool) -> str:
+    """A library that lacks them does, if it was built for such a CPU, as its file is called, or runs on one; otherwise something was
+    lost when it was built."""
+    if machine not in ("x86_64", "amd64"):
+        return "ggml's own kernel is as fast elsewhere"
+    if compiled:
+        return ""
+    if (built_for := re.search(r"ggml-cpu-(\w+)", file)) and built_for[1] in WITHOUT_AVX2:
         return f"the library was built for {built_for[1]}, without AVX2"
     return "" if knows_avx2 else "this CPU has no AVX2"
 
