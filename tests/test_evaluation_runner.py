@@ -86,6 +86,22 @@ def test_a_stop_keeps_what_is_finished(tmp_path: Path) -> None:
     assert len(Results(path).rows) == 3
 
 
+def test_progress_never_goes_back(tmp_path: Path) -> None:
+    """A reader that goes back for an answer would look like one that begins, and the time left like that of reading token by token."""
+    words, reported = Words(), []
+    made = shelf(words)
+
+    def answered(prompt: str, setup: object, n: int) -> str:
+        made.made.progress(n - 20)
+        return "1"
+
+    made.made.say = answered
+    run(planned(words), Results(tmp_path / "r.jsonl"), made, progress=lambda done, total: reported.append((done, total)))
+    done = [place for place, _ in reported]
+    assert done == sorted(done)
+    assert reported[-1][0] == reported[-1][1]
+
+
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])

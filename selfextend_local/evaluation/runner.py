@@ -103,7 +103,14 @@ def run(
 ) -> list[Row]:
     """The rows of all cells, old and new, in their order. Raises Interrupted; what is finished stays finished."""
     total = sum(cell.item.cost for cell in planned if results.get(cell.config) is None)
-    done = 0
+    done = furthest = 0
+
+    def advance(place: int) -> None:
+        # Going back for an answer isn't a beginning: the time left would be that of reading token by token.
+        nonlocal furthest
+        furthest = max(furthest, place)
+        progress(furthest, total)
+
     rows = []
     for index, cell in enumerate(planned):
         row = results.get(cell.config)
@@ -112,13 +119,13 @@ def run(
                 raise Interrupted("Stopped; the results so far are kept.", done)
             reader = readers.reader(cell.setup, _room(planned[index:], cell))
             before, cost = done, cell.item.cost
-            reader.progress = lambda read, before=before, cost=cost: progress(before + min(read, cost), total)  # type: ignore[misc]
+            reader.progress = lambda read, before=before, cost=cost: advance(before + min(read, cost))  # type: ignore[misc]
             started = time.perf_counter()
             result = cell.item.perform(reader)
             seconds = round(time.perf_counter() - started, 3)
             row = results.add(cell.config, result, seconds=seconds, made_with=dict(made_with or {}))
             done += cost
-            progress(done, total)
+            advance(done)
             finished(row)
         rows.append(row)
     return rows
