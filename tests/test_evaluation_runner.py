@@ -18,7 +18,9 @@ from selfextend_local.evaluation.methods import methods
 from selfextend_local.evaluation.results import Results, ResultsError
 from selfextend_local.evaluation.runner import Cell, cells, run
 from selfextend_local.evaluation.summary import bootstrap, by_label, groups
+from selfextend_local.evaluation.tasks.facts import Facts
 from selfextend_local.evaluation.tasks.passkey import Passkey
+from selfextend_local.evaluation.texts import Text
 
 
 def planned(words: Words, depths: int = 2) -> list[Cell]:
@@ -100,6 +102,15 @@ def test_progress_never_goes_back(tmp_path: Path) -> None:
     done = [place for place, _ in reported]
     assert done == sorted(done)
     assert reported[-1][0] == reported[-1][1]
+
+
+def test_what_is_there_already_is_no_work(tmp_path: Path) -> None:
+    """Four questions about one text, which is read once."""
+    words, reported = Words(), []
+    text = Text("novel.txt", " ".join(f"He saw {i} ships that day." for i in range(400)))
+    asked = cells(Facts(text, facts=4), subject(words), methods(["plain"], ["auto"], [None]), [600])
+    run(asked, Results(tmp_path / "r.jsonl"), shelf(words), progress=lambda done, total: reported.append((done, total)))
+    assert reported[-1][0] == reported[-1][1] < 1.5 * 600
 
 
 KILLED = """

@@ -38,6 +38,14 @@ def test_work_that_gets_faster_is_taken_as_even() -> None:
     assert pace.left(20) == pytest.approx(10**0.5)
 
 
+def test_many_texts_are_no_slower_at_their_end() -> None:
+    """Each begins at depth 0 again, so what the first one's depth cost says nothing about the last."""
+    pace = Pace(deepens=False)
+    for done in range(STEP, 8 * STEP + 1, STEP):
+        pace.report(done, seconds(done, 20.0))
+    assert pace.left(16 * STEP) == pytest.approx(seconds(8 * STEP, 20.0))
+
+
 def test_what_is_left_is_unknown_until_something_is_done() -> None:
     pace = Pace()
     pace.report(0, 3.0)

@@ -196,7 +196,7 @@ def _rows(
         with (
             interrupts.StopOnInterrupt() as stop,
             ModelReaders(peek.info.path, settings, should_stop=stop) as readers,
-            progress.progress(f"{task.name}, {kv_type}", quiet=options.as_json) as update,
+            progress.progress(f"{task.name}, {kv_type}", quiet=options.as_json, deepens=False) as update,
         ):
             rows += run(planned, results, readers, made_with=made_with, progress=update, should_stop=stop)
     return rows

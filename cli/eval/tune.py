@@ -93,7 +93,7 @@ def command(
         try:
             with (
                 ModelReaders(path, settings, should_stop=stop) as readers,
-                progress.progress("Tuning", "s of the time", quiet=as_json) as update,
+                progress.progress("Tuning", "s of the time", quiet=as_json, deepens=False) as update,
             ):
                 tuning = tune(
                     subject_of(peek, kv_type, gpu_layers),

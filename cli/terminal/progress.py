@@ -27,21 +27,24 @@ def unseen(done: int, total: int) -> None:
 
 
 @contextmanager
-def progress(label: str, unit: str = "tokens", *, quiet: bool = False) -> Iterator[Update]:
-    """A bar with speed and time left on a terminal, a line every few seconds elsewhere; nothing for quick work."""
+def progress(label: str, unit: str = "tokens", *, quiet: bool = False, deepens: bool = True) -> Iterator[Update]:
+    """A bar with speed and time left on a terminal, a line every few seconds elsewhere; nothing for quick work.
+
+    deepens: the work may get slower as it goes on, as reading one text does with its depth.
+    """
     if quiet:
         yield unseen
     elif sys.stderr.isatty():
-        with _bar(label, unit) as update:
+        with _bar(label, unit, deepens) as update:
             yield update
     else:
-        yield _lines(label, unit)
+        yield _lines(label, unit, deepens)
 
 
 @contextmanager
-def _bar(label: str, unit: str) -> Iterator[Update]:
+def _bar(label: str, unit: str, deepens: bool) -> Iterator[Update]:
     with keys_unseen():
-        bar = Bar(label, unit)
+        bar = Bar(label, unit, deepens=deepens)
         try:
             yield bar
         finally:
@@ -49,10 +52,11 @@ def _bar(label: str, unit: str) -> Iterator[Update]:
 
 
 class Pace:
-    """Estimates the time left. Work may get slower as it goes on, as reading does with its depth: the seconds of a unit are taken
-    to grow evenly, by as much as a weighted least-squares line through those of all intervals says."""
+    """Estimates the time left. Work that `deepens` may get slower as it goes on: the seconds of a unit are taken to grow evenly, by
+    as much as a weighted least-squares line through those of all intervals says."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deepens: bool = True) -> None:
+        self._deepens = deepens
         self._start(0, 0.0)
 
     def _start(self, done: int, elapsed: float) -> None:
@@ -79,7 +83,7 @@ class Pace:
             return None
         mean, place, end = self._elapsed / self._done, self._x / self._done, total - self._from[0]
         growth = 0.0
-        if self._intervals >= _INTERVALS_BEFORE_A_TREND:
+        if self._deepens and self._intervals >= _INTERVALS_BEFORE_A_TREND:
             spread = self._xx / self._done - place**2
             growth = min(max(0.0, (self._xy / self._done - mean * place) / spread), mean / place)
         return (end - self._done) * (mean + growth * ((end + self._done) / 2 - place))
@@ -92,10 +96,10 @@ class Bar:
     dropping what matters least, and its time left knows no work that gets slower.
     """
 
-    def __init__(self, label: str, unit: str) -> None:
+    def __init__(self, label: str, unit: str, *, deepens: bool = True) -> None:
         self._label, self._unit = label, unit
         self._started = self._drawn = time.monotonic()
-        self._pace = Pace()
+        self._pace = Pace(deepens=deepens)
         self._reported: tuple[int, int, float] | None = None
 
     def __call__(self, done: int, total: int) -> None:
@@ -170,9 +174,9 @@ def keys_unseen() -> Iterator[None]:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
-def _lines(label: str, unit: str) -> Update:
+def _lines(label: str, unit: str, deepens: bool) -> Update:
     started = last = time.monotonic()
-    pace = Pace()
+    pace = Pace(deepens=deepens)
 
     def update(done: int, total: int) -> None:
         nonlocal last

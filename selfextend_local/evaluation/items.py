@@ -52,7 +52,11 @@ class Item(Protocol):
 
     @property
     def cost(self) -> int:
-        """Tokens to read, at most."""
+        """Tokens to read, if nothing of them is there."""
+
+    @property
+    def begins(self) -> Sequence[int]:
+        """Tokens that aren't read again where the item before began with the same."""
 
     @property
     def room(self) -> int:
@@ -91,6 +95,10 @@ class Question:
         return len(self.prompt)
 
     @property
+    def begins(self) -> Sequence[int]:
+        return self.prompt
+
+    @property
     def room(self) -> int:
         return len(self.prompt) + self.max_tokens
 
@@ -117,6 +125,10 @@ class Passage:
     @property
     def cost(self) -> int:
         return len(self.tokens)
+
+    @property
+    def begins(self) -> Sequence[int]:
+        return self.tokens[: self.start]
 
     @property
     def room(self) -> int:

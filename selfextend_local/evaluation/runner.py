@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Protocol
 
 from selfextend_local.errors import Interrupted
@@ -102,7 +103,8 @@ def run(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Row]:
     """The rows of all cells, old and new, in their order. Raises Interrupted; what is finished stays finished."""
-    total = sum(cell.item.cost for cell in planned if results.get(cell.config) is None)
+    shared = _shared([cell for cell in planned if results.get(cell.config) is None])
+    total = sum(cell.item.cost - shared[id(cell)] for cell in planned if id(cell) in shared)
     done = furthest = 0
 
     def advance(place: int) -> None:
@@ -118,8 +120,9 @@ def run(
             if should_stop():
                 raise Interrupted("Stopped; the results so far are kept.", done)
             reader = readers.reader(cell.setup, _room(planned[index:], cell))
-            before, cost = done, cell.item.cost
-            reader.progress = lambda read, before=before, cost=cost: advance(before + min(read, cost))  # type: ignore[misc]
+            known = shared[id(cell)]
+            before, cost = done, cell.item.cost - known
+            reader.progress = lambda read, from_=before - known, to=before + cost: advance(min(from_ + read, to))  # type: ignore[misc]
             started = time.perf_counter()
             result = cell.item.perform(reader)
             seconds = round(time.perf_counter() - started, 3)
@@ -129,6 +132,15 @@ def run(
             finished(row)
         rows.append(row)
     return rows
+
+
+def _shared(planned: Sequence[Cell]) -> dict[int, int]:
+    """By id: so many tokens of each of these cells, in this order, are there since the one before read them."""
+    found = {}
+    for before, cell in zip([None, *planned], planned, strict=False):
+        texts = zip(before.item.begins, cell.item.begins, strict=False) if before and before.setup == cell.setup else ()
+        found[id(cell)] = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], texts))
+    return found
 
 
 def _room(planned: Sequence[Cell], first: Cell) -> int:

@@ -7,7 +7,7 @@ instruction and no answer: it measures retrieval also on models too weak to answ
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,10 @@ class Repetition:
     @property
     def cost(self) -> int:
         return len(self.prefix)
+
+    @property
+    def begins(self) -> Sequence[int]:
+        return self.prefix
 
     @property
     def room(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -98,6 +98,10 @@ class Asked:
     @property
     def cost(self) -> int:
         return len(self.prompt) + len(self.right)
+
+    @property
+    def begins(self) -> Sequence[int]:
+        return self.prompt
 
     @property
     def room(self) -> int:

@@ -6,7 +6,7 @@ model can do at best with a text that it can't hold.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,10 @@ class Sliding:
     @property
     def cost(self) -> int:
         return 2 * len(self.tokens)
+
+    @property
+    def begins(self) -> Sequence[int]:
+        return ()
 
     @property
     def room(self) -> int:
