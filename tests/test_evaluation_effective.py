@@ -18,6 +18,8 @@ def test_the_mean_over_the_parts_is_drawn_and_each_part_has_a_table(tmp_path: Pa
     found = groups([*rows("a", "plain", {1000: 1.0, 2000: 0.5}), *rows("b", "plain", {1000: 0.9, 2000: 0.9})])
     draw(found, tmp_path / "ruler.svg")
     svg = (tmp_path / "ruler.svg").read_text()
+    draw(found, tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").read_text() == svg
     # One curve, one dot where the mean still holds.
     assert svg.count("<path") and "FillBetweenPolyCollection_1" in svg and "FillBetweenPolyCollection_2" not in svg
     assert {group.name for group in found} == {"ruler a", "ruler b"}

@@ -12,7 +12,7 @@ pytest.importorskip("fpdf")
 
 from selfextend_local.documents import Document, load_document
 from selfextend_local.errors import SelfExtendError
-from selfextend_local.sample import SAMPLE_FACTS, Fact, write_sample
+from selfextend_local.sample import SAMPLE_FACTS, SAMPLE_READING, Fact, write_sample
 from selfextend_local.sample.__main__ import main
 
 
@@ -33,6 +33,13 @@ def test_length(sample: Document) -> None:
 @pytest.mark.parametrize("fact", SAMPLE_FACTS, ids=lambda f: f.answer)
 def test_each_fact_stands_on_its_page_and_nowhere_else(sample: Document, fact: Fact) -> None:
     assert [p.number for p in sample.pages if fact.answer in p.text] == [fact.page]
+
+
+@pytest.mark.slow
+def test_the_question_that_needs_reading_is_said_in_other_words_on_its_page(sample: Document) -> None:
+    page = sample.pages[SAMPLE_READING.page - 1].text
+    assert f"Old {SAMPLE_READING.answer} Fell looked after the boat" in " ".join(page.split())
+    assert "takes care of" not in sample.text_with_markers()
 
 
 def test_three_facts_are_early() -> None:

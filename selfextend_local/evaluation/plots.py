@@ -45,6 +45,7 @@ def check_plot(path: Path) -> None:
 def draw(found: Sequence[Group], path: Path) -> None:
     """Heatmaps of pass keys and needles, curves of everything else. Raises PlotError."""
     check_plot(path)
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     if not found:
@@ -59,7 +60,9 @@ def draw(found: Sequence[Group], path: Path) -> None:
     else:
         figure = _curves_by_length(Figure(figsize=(8, 4.5), layout="constrained"), found)
     try:
-        figure.savefig(path, dpi=150)
+        # The same results give the same bytes.
+        with rc_context({"svg.hashsalt": "selfextend"}):
+            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     except OSError as error:
         raise PlotError(f"{path} can't be written ({error.strerror}). Name another file with --plot.") from error
 

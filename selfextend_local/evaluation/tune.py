@@ -34,6 +34,9 @@ MOST_OF_A_KIND = 8
 """Keys, and facts, in one text: of 24 each among 4,096 tokens SmolLM2 says 2 of 48, of 12 each among 2,048 11 of 24, of 4 each 5 of 8."""
 
 _BASE_ASKED = 48
+_BASE_SHARE = 0.15
+"""Of the time, at most, for what the plain model does at the shortest length, its first text apart."""
+
 _ROOM_OF_ONE = 160
 """Tokens of the shortest text for each key and each fact."""
 
@@ -203,17 +206,18 @@ class _Probe:
     def left(self, share: float = 1.0) -> float:
         return self.started + share * self.budget - time.monotonic()
 
-    def planted(self, seed: int) -> Planted:
-        return Planted(self.text, self.each, self.each, seed=seed, likelihood=True)
+    def needs(self, length: int) -> float:
+        """Seconds of a text, as far as they are known."""
+        return length / self.speed if self.speed else 0.0
 
-    def trial(self, method: Method, length: int, seed: int, share: float | None = 1.0) -> Trial:
+    def trial(self, method: Method, length: int, seed: int, share: float | None = 1.0, *, likelihood: bool = False) -> Trial:
         """One text. Raises _OutOfTime before one for which that share of the budget doesn't do (None: it has to be); what is known
         costs nothing."""
-        planned = cells(self.planted(seed), self.subject, [method], [length])
+        task = Planted(self.text, self.each, self.each, seed=seed, likelihood=likelihood)
+        planned = cells(task, self.subject, [method], [length])
         new = [cell for cell in planned if self.results.get(cell.config) is None]
-        needed = length / self.speed if self.speed else 0.0
-        if new and share is not None and needed > self.left(share):
-            raise _OutOfTime(needed)
+        if new and share is not None and self.needs(length) > self.left(share):
+            raise _OutOfTime(self.needs(length))
         since = time.monotonic()
         rows = run(
             planned, self.results, self.readers, should_stop=self.should_stop,
@@ -222,18 +226,20 @@ class _Probe:
         if len(new) == len(planned):
             self.speed = length / max(1e-3, time.monotonic() - since)
         made = _trial(method, planned[0].setup, length, seed, rows)
-        if self.planted(seed).repeats(self.subject.tokenizer, length):
+        if likelihood and task.repeats(self.subject.tokenizer, length):
             made = replace(made, blocks=())
         self.report(made)
         return made
 
 
 def _trial(method: Method, setup: Setup, length: int, seed: int, rows: Sequence[Row]) -> Trial:
-    passage, *asked = rows
+    passages = [row for row in rows if row["config"]["part"] == "likelihood"]
+    asked = [row for row in rows if row not in passages]
     said = {(row["config"]["part"], row["config"]["input"]): row["result"]["said"] for row in asked}
     seconds = sum(row["seconds"] for row in asked)
-    result = passage["result"]
-    return Trial(method, setup, length, seed, said, tuple(result["blocks"]), result["tokens"], passage["seconds"], seconds)
+    blocks = tuple(block for row in passages for block in row["result"]["blocks"])
+    tokens = sum(row["result"]["tokens"] for row in passages)
+    return Trial(method, setup, length, seed, said, blocks, tokens, sum(row["seconds"] for row in passages), seconds)
 
 
 def tune(
@@ -277,9 +283,14 @@ def tune(
 
 
 def _base(probe: _Probe, length: int) -> Estimate:
-    """The plain model's share at a length that its window holds well."""
-    texts = -(-_BASE_ASKED // (2 * probe.each))
-    return _estimates([probe.trial(Method("plain"), length, seed) for seed in range(texts)])[0]
+    """The plain model's share at a length that its window holds well: of one text, and of more while they take little of the time."""
+    trials = [probe.trial(Method("plain"), length, 0)]
+    while 2 * probe.each * len(trials) < _BASE_ASKED:
+        try:
+            trials.append(probe.trial(Method("plain"), length, len(trials), _BASE_SHARE))
+        except _OutOfTime:
+            break
+    return _estimates(trials)[0]
 
 
 def _estimates(trials: Sequence[Trial]) -> tuple[Estimate, dict[str, Estimate]]:
@@ -331,25 +342,25 @@ def _measured(
     """All candidates that the time does for, the automatic choice first, each on at least one text."""
     rotary = probe.subject.rotary
     planned = candidates(target, rotary, forms(target, rotary), memory)
-    planned[0].trials.append(probe.trial(planned[0].method, target, 0))
+    planned[0].trials.append(probe.trial(planned[0].method, target, 0, likelihood=True))
     done = planned[:1]
     try:
         for one in planned[1:]:
-            one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+            one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
             done.append(one)
         if target > rotary.window:
             leading = max(done, key=lambda one: one.share)
             warmer = (replace(leading.method, ga_temperature=c) for c in temperatures if c)
             for one in candidates(target, rotary, warmer, memory):
-                one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+                one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
                 done.append(one)
             for name in COMPARED:
                 one = candidates(target, rotary, iter([Method(name)]), memory)[0]
-                one.trials.append(probe.trial(one.method, target, 0, SEARCHED))
+                one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
                 done.append(one)
         for seed in range(1, _MOST_ASKED // (2 * probe.each)):
             for one in _contenders(done):
-                one.trials.append(probe.trial(one.method, target, seed, SEARCHED))
+                one.trials.append(probe.trial(one.method, target, seed, SEARCHED, likelihood=True))
     except _OutOfTime:
         pass
     return done

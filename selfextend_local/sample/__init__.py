@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfextend_local.errors import SelfExtendError
 
-__all__ = ["SAMPLE_FACTS", "Fact", "write_sample"]
+__all__ = ["SAMPLE_FACTS", "SAMPLE_READING", "Fact", "write_sample"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,9 @@ SAMPLE_FACTS: tuple[Fact, ...] = (
     Fact("What was the rarest bird of the year?", "gyrfalcon", 35),
     Fact("Who will be the next warden of the observatory?", "Signe Aldous", 40),
 )
+
+SAMPLE_READING = Fact("Who takes care of the boat?", "Magnus", 5)
+"""A question in other words than the document's ("Old Magnus Fell looked after the boat"), on a page that names five people."""
 
 
 def write_sample(target: str | os.PathLike[str]) -> Path:
