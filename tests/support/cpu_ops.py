@@ -110,6 +110,13 @@ class CpuOps(Tensors):
         result = self._call("ggml_mul_mat", self._tensor(weights), self._tensor(Packed.of(x, "f32")))
         return self._computed(result, (len(x), len(weights.data)))
 
+    def turned(self, x: np.ndarray) -> np.ndarray:
+        """Rows of x [rows, n] times the Hadamard matrix of n, which ggml is told that it is."""
+        n = x.shape[1]
+        result = self._call("ggml_mul_mat", self._tensor(Packed.of(np.zeros((n, n)), "f32")), self._tensor(Packed.of(x, "f32")))
+        self._ggml.ggml_mul_mat_set_hint(ctypes.c_void_p(result), ctypes.c_int(1))
+        return self._computed(result, x.shape)
+
     def shares(self, looks: np.ndarray, k: Packed, mask: np.ndarray | None, scale: float, side: int, sums: Planes) -> np.ndarray:
         """The operations by which recall chooses: the largest share that a look gives to one of `side` keys. looks [heads, looks, n],
         k [key heads, keys, n], mask [looks, keys]. `sums`: which planes are added in the end, of those that there are by then.

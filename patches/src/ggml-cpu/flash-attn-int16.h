@@ -1,7 +1,8 @@
 #pragma once
 
-// Scores of many queries over q8_0 keys: bytes of keys times 16 bits of queries, an instruction for two of each, where f32
-// takes one of each. Sixteen bits of a query are as good as f32 (errors of 3e-5; ggml's own kernels round queries to eight: 1e-3).
+// Many queries over q8_0 keys and values: bytes of keys times 16 bits of queries, bytes of values times 16 bits of weights, an
+// instruction for two of each, where f32 takes one of each. Sixteen bits are as good as f32 (errors of 3e-5; ggml's own kernels
+// round queries to eight: 1e-3).
 
 #include "flash-attn-tile.h"
 
@@ -129,6 +130,134 @@ void score_int16(
         }
     }
 }
+
+#if (defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)) || !defined(__AVX512F__)
+#define WEIGHS_INT16
+
+#if defined(__AVX512F__)
+constexpr int WEIGHED_ROWS = 6; // multiplied at once with two vectors of values
+// the values of two keys, one beside the other
+ints pair_of(const int8_t * a, const int8_t * b) {
+    const __m512i x = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) a));
+    const __m512i y = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) b));
+    return _mm512_mask_blend_epi16(0xAAAAAAAA, x, _mm512_slli_epi32(y, 16));
+}
+floats larger(floats a, floats b) { return _mm512_max_ps(a, b); }
+float  max_lanes(floats x) { return _mm512_reduce_max_ps(x); }
+void store_rounded(int16_t * p, floats x) { _mm256_storeu_si256((__m256i *) p, _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x))); }
+#else
+constexpr int WEIGHED_ROWS = 4;
+ints pair_of(const int8_t * a, const int8_t * b) {
+    const __m256i x = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) a));
+    const __m256i y = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) b));
+    return _mm256_blend_epi16(x, _mm256_slli_epi32(y, 16), 0xAA);
+}
+floats larger(floats a, floats b) { return _mm256_max_ps(a, b); }
+float  max_lanes(floats x) {
+    __m128 y = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    y = _mm_max_ps(y, _mm_movehl_ps(y, y));
+    return _mm_cvtss_f32(_mm_max_ss(y, _mm_movehdup_ps(y)));
+}
+void store_rounded(int16_t * p, floats x) {
+    const __m256i i = _mm256_cvtps_epi32(x);
+    _mm_storeu_si128((__m128i *) p, _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1)));
+}
+#endif
+
+// No weight is negative: as 16 bits with a sign they lie this far lower.
+constexpr int LOWER = 32767;
+
+// Values of a tile of WIDTH keys, of which there are n_keys: pairs of keys [WIDTH / 2][n], scales [n / QK8_0][WIDTH]; `start`:
+// what is added to a sum because its weights lie lower [n].
+template <int64_t WIDTH, typename F> void unpack_values(const F & row, int64_t n_keys, int64_t n, int32_t * pairs, float * scales, int32_t * start) {
+    static const int8_t nothing[QK8_0] = {};
+    for (int64_t b = 0; b < n / QK8_0; ++b) {
+        for (int64_t j = 0; j < WIDTH; ++j) {
+            scales[b * WIDTH + j] = j < n_keys ? _cvtsh_ss(row(j)[b].d) : 0.0f;
+        }
+    }
+    std::fill_n(start, n, 0);
+    for (int64_t j = 0; j < WIDTH; j += 2) {
+        const block_q8_0 * x = j     < n_keys ? row(j)     : nullptr;
+        const block_q8_0 * y = j + 1 < n_keys ? row(j + 1) : nullptr;
+        for (int64_t i = 0; i < n; i += LANES) {
+            const int64_t b = i / QK8_0;
+            const ints pair = pair_of(x ? x[b].qs + i % QK8_0 : nothing, y ? y[b].qs + i % QK8_0 : nothing);
+            const ints sum  = plus_pairs(load(start + i), pair, broadcast(LOWER << 16 | LOWER));
+            memcpy(pairs + j / 2 * n + i, &pair, sizeof(pair));
+            memcpy(start + i, &sum, sizeof(sum));
+        }
+    }
+}
+
+// WIDTH scores become weights relative to `maximum`, times the scales of each block [n_blocks][WIDTH] rounded to 16 bits
+// [n_blocks][WIDTH], `units` says of what; returns their sum before that. A key that is hidden changes nothing.
+template <int64_t WIDTH> float weigh_int16(const float * scores, float maximum, const float * scales, int64_t n_blocks, int16_t * out, float * units) {
+    floats weights[WIDTH / LANES];
+    floats sum = GGML_F32_VEC_ZERO;
+    const floats shift = GGML_F32_VEC_SET1(-maximum);
+    for (int64_t i = 0; i < WIDTH / LANES; ++i) {
+        weights[i] = ggml_v_expf(GGML_F32_VEC_ADD(load(scores + i * LANES), shift));
+        sum        = GGML_F32_VEC_ADD(sum, weights[i]);
+    }
+    for (int64_t b = 0; b < n_blocks; ++b) {
+        floats scaled[WIDTH / LANES];
+        floats most = GGML_F32_VEC_ZERO;
+        for (int64_t i = 0; i < WIDTH / LANES; ++i) {
+            scaled[i] = times(weights[i], load(scales + b * WIDTH + i * LANES));
+            most      = larger(most, scaled[i]);
+        }
+        const float largest = max_lanes(most);
+        const floats factor = GGML_F32_VEC_SET1(largest > 0.0f ? 2 * LOWER / largest : 0.0f);
+        units[b] = largest * (0.5f / LOWER);
+        for (int64_t i = 0; i < WIDTH / LANES; ++i) {
+            store_rounded(out + b * WIDTH + i * LANES, plus_times(GGML_F32_VEC_SET1(-LOWER), scaled[i], factor));
+        }
+    }
+    return sum_lanes(sum);
+}
+
+// Adds values [WIDTH / 2][n] by such weights [n_rows][n / QK8_0][WIDTH / 2] and their units [n_rows][n / QK8_0] to the sums [n_rows][n].
+template <int64_t WIDTH>
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+void add_int16(
+        const int32_t * weights, const float * units, int64_t n_rows, const int32_t * pairs, const int32_t * start, int64_t n, float * sums) {
+    const int64_t stride = n / QK8_0 * (WIDTH / 2);
+    for (int64_t row = 0; row < n_rows; row += WEIGHED_ROWS) {
+        for (int64_t i = 0; i < n; i += 2 * LANES) {
+            const int32_t * of    = weights + row * stride + i / QK8_0 * (WIDTH / 2);
+            const int32_t * value = pairs + i;
+            ints products[WEIGHED_ROWS][2];
+            for (int r = 0; r < WEIGHED_ROWS; ++r) {
+                products[r][0] = load(start + i);
+                products[r][1] = load(start + i + LANES);
+            }
+            for (int64_t p = 0; p < WIDTH / 2; ++p) {
+                ints v0 = load(value);
+                ints v1 = load(value + LANES);
+                HOLD(v0);
+                HOLD(v1);
+                for (int r = 0; r < WEIGHED_ROWS; ++r) {
+                    const ints w = broadcast(of[r * stride + p]);
+                    products[r][0] = plus_pairs(products[r][0], v0, w);
+                    products[r][1] = plus_pairs(products[r][1], v1, w);
+                    HOLD(products[r][0]);
+                    HOLD(products[r][1]);
+                }
+                value += n;
+            }
+            for (int r = 0; r < WEIGHED_ROWS; ++r) {
+                for (int h = 0; h < 2; ++h) {
+                    float * to = sums + (row + r) * n + i + h * LANES;
+                    store(to, GGML_F32_VEC_ADD(load(to), scaled(products[r][h], units[(row + r) * (n / QK8_0) + i / QK8_0])));
+                }
+            }
+        }
+    }
+}
+#endif
 
 } // namespace
 

@@ -95,6 +95,41 @@ void unpack_row(ggml_type type, const char * from, int64_t n, float * out) {
     }
 }
 
+constexpr int64_t AT_A_TIME = 8; // rows that are transposed together
+
+// Up to AT_A_TIME rows [n_rows][stride] of n values become columns: [n][width].
+inline void transpose(const float * rows, int64_t n_rows, int64_t n, int64_t stride, float * out, int64_t width) {
+    int64_t d = 0;
+#if defined(__AVX__)
+    for (; n_rows == AT_A_TIME && d + 8 <= n; d += 8) {
+        __m256 x[8];
+        __m256 y[8];
+        for (int i = 0; i < 8; ++i) {
+            x[i] = _mm256_loadu_ps(rows + i * stride + d);
+        }
+        for (int i = 0; i < 8; i += 2) {
+            y[i]     = _mm256_unpacklo_ps(x[i], x[i + 1]);
+            y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+        }
+        for (int i = 0; i < 8; i += 4) {
+            x[i]     = _mm256_shuffle_ps(y[i],     y[i + 2], 0x44);
+            x[i + 1] = _mm256_shuffle_ps(y[i],     y[i + 2], 0xEE);
+            x[i + 2] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0x44);
+            x[i + 3] = _mm256_shuffle_ps(y[i + 1], y[i + 3], 0xEE);
+        }
+        for (int i = 0; i < 4; ++i) {
+            _mm256_storeu_ps(out + (d + i)     * width, _mm256_permute2f128_ps(x[i], x[i + 4], 0x20));
+            _mm256_storeu_ps(out + (d + i + 4) * width, _mm256_permute2f128_ps(x[i], x[i + 4], 0x31));
+        }
+    }
+#endif
+    for (; d < n; ++d) {
+        for (int64_t i = 0; i < n_rows; ++i) {
+            out[d * width + i] = rows[i * stride + d];
+        }
+    }
+}
+
 bool unpacks(const ggml_tensor * t) {
     return t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || (ggml_is_quantized(t->type) && ggml_get_type_traits(t->type)->to_float);
 }

@@ -35,6 +35,7 @@ struct plan {
     int64_t widest;    // queries at a time, at most; it depends on shapes alone
     int64_t stretch;   // queries at a time
     bool    int16;     // products of keys
+    bool    int16_v;   // products of values
 
     plan(const ggml_tensor * dst, int n_threads)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), sinks(dst->src[4]) {
@@ -46,6 +47,11 @@ struct plan {
         int16 = k->type == GGML_TYPE_Q8_0;
 #else
         int16 = false;
+#endif
+#if defined(WEIGHS_INT16)
+        int16_v = v->type == GGML_TYPE_Q8_0;
+#else
+        int16_v = false;
 #endif
 
         const int64_t room = std::max<int64_t>(1, BLOCK_BYTES / (sizeof(float) * ROWS * (k->ne[0] + v->ne[0])));
@@ -63,12 +69,12 @@ struct plan {
     int64_t n_blocks()    const { return q->ne[3] * k->ne[2] * n_parts * n_stretches(); }
     int64_t rows()        const { return heads * stretch; }
 
-    // Of a thread: queries, sums, maxima, totals, scores, mask, keys, values, one key. The same for any number of threads,
-    // since there may be fewer than were planned.
+    // Of a thread: queries, sums, maxima, totals, scores, mask, keys, values, some keys, weights of 16 bits and their units. The
+    // same for any number of threads, since there may be fewer than were planned.
     size_t floats() const {
         const int64_t dk = k->ne[0];
         const int64_t dv = v->ne[0];
-        return heads * widest * (dk + dv + 2) + 2 * ROWS * KEYS + KEYS * (dk + dv) + dk + APART;
+        return heads * widest * (dk + dv + 2) + 2 * ROWS * KEYS + KEYS * (dk + dv) + AT_A_TIME * dk + UNIT * (dv / QK8_0 + dv) + APART;
     }
 };
 
@@ -81,32 +87,37 @@ void unpack(const ggml_tensor * t, int64_t first, int64_t n, int64_t head, int64
 }
 
 // The same transposed: [ne[0]][KEYS].
-void unpack_transposed(const ggml_tensor * t, int64_t first, int64_t n, int64_t head, int64_t i3, float * one, float * out) {
+void unpack_transposed(const ggml_tensor * t, int64_t first, int64_t n, int64_t head, int64_t i3, float * some, float * out) {
     if (n < KEYS) {
         std::fill(out, out + KEYS * t->ne[0], 0.0f);
     }
-    for (int64_t j = 0; j < n; ++j) {
-        unpack_row(t->type, row_of(t, first + j, head, i3), t->ne[0], one);
-        for (int64_t d = 0; d < t->ne[0]; ++d) {
-            out[d * KEYS + j] = one[d];
+    for (int64_t j = 0; j < n; j += AT_A_TIME) {
+        const int64_t count = std::min(AT_A_TIME, n - j);
+        for (int64_t i = 0; i < count; ++i) {
+            unpack_row(t->type, row_of(t, first + j + i, head, i3), t->ne[0], some + i * t->ne[0]);
         }
+        transpose(some, count, t->ne[0], t->ne[0], out + j, KEYS);
     }
 }
 
-// Scores become weights relative to the maximum so far; `sum` and `total` are brought to that maximum (online softmax).
-void weigh_tile(float * scores, float * sum, int64_t dv, float & maximum, float & total) {
-    const float found = std::max(maximum, max_of(scores, KEYS));
-    if (found == HIDDEN) {
-        std::fill(scores, scores + KEYS, 0.0f);
-        return;
-    }
+// Brings `sum` and `total` to the maximum so far (online softmax); returns whether anything was seen yet.
+bool raise(float found, float * sum, int64_t dv, float & maximum, float & total) {
     if (found > maximum) {
         const float fade = expf(maximum - found);
         ggml_vec_scale_f32(dv, sum, fade);
         total  *= fade;
         maximum = found;
     }
-    total += weigh(scores, KEYS, maximum);
+    return maximum != HIDDEN;
+}
+
+// Scores become weights relative to the maximum so far.
+void weigh_tile(float * scores, float * sum, int64_t dv, float & maximum, float & total) {
+    if (raise(max_of(scores, KEYS), sum, dv, maximum, total)) {
+        total += weigh(scores, KEYS, maximum);
+    } else {
+        std::fill(scores, scores + KEYS, 0.0f);
+    }
 }
 
 // The keys pass by the queries of some heads, tile by tile.
@@ -134,13 +145,22 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
     float * scores  = totals  + p.rows();              // [ROWS][KEYS]
     float * mask    = scores  + ROWS * KEYS;           // [ROWS][KEYS]
     float * keys    = mask    + ROWS * KEYS;           // [dk][KEYS], if int16 [dk / 2][KEYS] in pairs and their scales
-    float * values  = keys    + KEYS * dk;             // [KEYS][dv]
-    float * one     = values  + KEYS * dv;             // [dk]
+    float * values  = keys    + KEYS * dk;             // [KEYS][dv], if int16_v [KEYS / 2][dv] in pairs, their scales and start
+    float * some    = values  + KEYS * dv;             // [AT_A_TIME][dk]
 
 #if defined(MULTIPLIES_INT16)
     int32_t * pairs       = (int32_t *) queries;             // [heads][stretch][dk / 2]
     float   * pair_scales = queries + p.rows() * dk / 2;     // [heads][stretch]
     float   * key_scales  = keys + KEYS * dk / 2;            // [dk / QK8_0][KEYS]
+#endif
+#if defined(WEIGHS_INT16)
+    float   * units         = some + AT_A_TIME * dk;             // [UNIT][dv / QK8_0]
+    int32_t * weights       = (int32_t *) (units + UNIT * dv / QK8_0); // [UNIT][dv / QK8_0][KEYS / 2] in pairs of 16 bits
+    float   * value_scales  = values + KEYS * dv / 2;            // [dv / QK8_0][KEYS]
+    int32_t * value_start   = (int32_t *) (value_scales + KEYS * dv / QK8_0); // [dv]
+    if (p.int16_v) {
+        std::fill_n(units, UNIT * (dv / QK8_0 + dv), 0.0f);
+    }
 #endif
 
     const float scale = p.softcap != 0.0f ? p.scale / p.softcap : p.scale;
@@ -194,7 +214,13 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
                     }
                 } else
 #endif
-                unpack_transposed(p.k, key, n_keys, k_head, k3, one, keys);
+                unpack_transposed(p.k, key, n_keys, k_head, k3, some, keys);
+#if defined(WEIGHS_INT16)
+                if (p.int16_v) {
+                    const auto row_at = [&](int64_t j) { return (const block_q8_0 *) row_of(p.v, key + j, v_head, v3); };
+                    unpack_values<KEYS>(row_at, n_keys, dv, (int32_t *) values, value_scales, value_start);
+                } else
+#endif
                 unpack(p.v, key, n_keys, v_head, v3, values);
             }
             for (int64_t h = 0; h < n_heads; ++h) {
@@ -212,6 +238,23 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
                 if (masked) {
                     ggml_vec_add_f32(n * KEYS, scores, scores, mask);
                 }
+#if defined(WEIGHS_INT16)
+                if (p.int16_v) {
+                    for (int64_t from = 0; from < n; from += UNIT) {
+                        for (int64_t r = from; r < std::min(from + UNIT, n); ++r) {
+                            int16_t * to   = (int16_t *) (weights + (r - from) * dv / QK8_0 * (KEYS / 2));
+                            float   * unit = units + (r - from) * dv / QK8_0;
+                            if (raise(max_of(scores + r * KEYS, KEYS), sums + (row + r) * dv, dv, maxima[row + r], totals[row + r])) {
+                                totals[row + r] += weigh_int16<KEYS>(scores + r * KEYS, maxima[row + r], value_scales, dv / QK8_0, to, unit);
+                            } else {
+                                std::fill_n(unit, dv / QK8_0, 0.0f);
+                            }
+                        }
+                        add_int16<KEYS>(weights, units, UNIT, (const int32_t *) values, value_start, dv, sums + (row + from) * dv);
+                    }
+                    continue;
+                }
+#endif
                 for (int64_t r = 0; r < n; ++r) {
                     weigh_tile(scores + r * KEYS, sums + (row + r) * dv, dv, maxima[row + r], totals[row + r]);
                 }

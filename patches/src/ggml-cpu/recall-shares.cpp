@@ -129,31 +129,34 @@ struct shares {
     // of all threads: for each tile and row its maximum, then its factor, and its total; the outcome
     size_t shared_floats() const { return 2 * n_tiles * n_all() + n_keys / n_side + APART; }
 
-    // of a thread: queries, keys, one key, scores
+    // of a thread: queries, keys, some keys, scores
     size_t floats() const {
         const int64_t dk = keys->ne[0];
-        return keys->ne[2] * padded * dk + KEYS * dk + dk + padded * KEYS + KEYS + APART;
+        return keys->ne[2] * padded * dk + KEYS * dk + AT_A_TIME * dk + padded * KEYS + KEYS + APART;
     }
 };
 
 // Keys from `first` on transposed: [dk][KEYS].
-void unpack_keys(const ggml_tensor * keys, int64_t first, int64_t n, int64_t head, float * one, float * out) {
+void unpack_keys(const ggml_tensor * keys, int64_t first, int64_t n, int64_t head, float * some, float * out) {
     const int64_t dk = keys->ne[0];
     if (n < KEYS) {
         std::fill(out, out + KEYS * dk, 0.0f);
     }
-    for (int64_t j = 0; j < n; ++j) {
-        const char  * from = row_of(keys, first + j, head, 0);
-        const float * row  = (const float *) from;
-        const bool    more = head + 1 < keys->ne[2];
-        // the next head's, or the first one's of the next tile
-        prefetch(row_of(keys, more ? first + j : std::min(first + j + KEYS, keys->ne[1] - 1), more ? head + 1 : 0, 0), ggml_row_size(keys->type, dk));
-        if (keys->type != GGML_TYPE_F32) {
-            unpack_row(keys->type, from, dk, one);
-            row = one;
+    for (int64_t j = 0; j < n; j += AT_A_TIME) {
+        const int64_t count = std::min(AT_A_TIME, n - j);
+        for (int64_t i = 0; i < count; ++i) {
+            const char * from = row_of(keys, first + j + i, head, 0);
+            const bool   more = head + 1 < keys->ne[2];
+            // the next head's, or the first one's of the next tile
+            prefetch(row_of(keys, more ? first + j + i : std::min(first + j + i + KEYS, keys->ne[1] - 1), more ? head + 1 : 0, 0), ggml_row_size(keys->type, dk));
+            if (keys->type != GGML_TYPE_F32) {
+                unpack_row(keys->type, from, dk, some + i * dk);
+            }
         }
-        for (int64_t d = 0; d < dk; ++d) {
-            out[d * KEYS + j] = row[d];
+        if (keys->type == GGML_TYPE_F32) {
+            transpose((const float *) row_of(keys, first + j, head, 0), count, dk, keys->nb[1] / sizeof(float), out + j, KEYS);
+        } else {
+            transpose(some, count, dk, dk, out + j, KEYS);
         }
     }
 }
@@ -202,8 +205,8 @@ void compute(const ggml_compute_params * params, const shares & s) {
     float * found  = totals + s.n_tiles * n_all;    // [n_keys / n_side]
     float * looks  = (float *) params->wdata + s.shared_floats() + params->ith * s.floats(); // [key heads][padded][dk]
     float * keys   = looks + s.keys->ne[2] * s.padded * dk;                                  // [dk][KEYS]
-    float * one    = keys  + KEYS * dk;                                                      // [dk]
-    float * tile   = one   + dk;                                                             // [padded][KEYS]
+    float * some   = keys  + KEYS * dk;                                                      // [AT_A_TIME][dk]
+    float * tile   = some  + AT_A_TIME * dk;                                                 // [padded][KEYS]
     float * best   = tile  + s.padded * KEYS;                                                // [KEYS]
 
     // where the product would lie, tile after tile: [n_all][keys of the tile]
@@ -231,7 +234,7 @@ void compute(const ggml_compute_params * params, const shares & s) {
         const int64_t n   = std::min(KEYS, s.n_keys - key);
 
         for (int64_t h = 0; h < s.keys->ne[2]; ++h) {
-            unpack_keys(s.keys, key, n, h, one, keys);
+            unpack_keys(s.keys, key, n, h, some, keys);
             std::fill(tile, tile + s.padded * KEYS, 0.0f);
             simd_gemm(tile, looks + h * s.padded * dk, keys, s.padded, dk, KEYS);
 
