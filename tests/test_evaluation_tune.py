@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,6 +163,24 @@ def test_what_was_measured_before_a_stop_is_kept(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         tuned(says_up_to(1.0), tmp_path, should_stop=lambda: next(stops, True))
     assert len(Results(tmp_path / "t.jsonl").rows) == 100
+
+
+@pytest.mark.slow
+def test_what_the_plain_model_does_takes_little_of_the_time_on_a_slow_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which each question takes three seconds, its text read."""
+    now = 0.0
+    monkeypatch.setattr("selfextend_local.evaluation.tune.time", SimpleNamespace(monotonic=lambda: now))
+
+    def say(prompt: str, setup: Setup, n_tokens: int) -> str:
+        nonlocal now
+        now += 3.0
+        return planted_number(prompt)
+
+    found, made = tuned(say, tmp_path, budget=600.0)
+    asked = len(found.candidate.trials[0].said)
+    assert asked <= found.base.count < 48  # with time enough it is asked 48
+    assert 3.0 * found.base.count <= 0.15 * 600.0
+    assert len(found.candidates) > 1 and found.promise.count >= asked and now <= 600.0
 
 
 def test_an_interval_is_wilsons() -> None:
