@@ -11,6 +11,7 @@ from selfextend_local.generation.loops import LONGEST, TIMES, TOKENS
 from selfextend_local.generation.prompts import ModelVocabulary, Prompts
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import Writing
+from selfextend_local.server.requests import text_request
 
 pytestmark = pytest.mark.native
 
@@ -39,6 +40,13 @@ def test_it_ends_when_a_phrase_has_been_said_often_enough(llm: SelfExtendLlama, 
 def test_what_a_schema_asks_for_may_repeat(llm: SelfExtendLlama) -> None:
     sampling = Sampling(max_tokens=200, schema='{"type": "array", "items": {"type": "integer"}}')
     assert written(llm, [100] * 300, sampling).stop_reason == "length"
+
+
+def test_saying_the_same_again_costs_unless_a_schema_or_a_text_that_is_continued_may_ask_for_it() -> None:
+    assert Sampling().chain()["dry"] == Sampling().dry > 0
+    assert Sampling(schema='{"type": "array"}').chain()["dry"] == 0
+    assert text_request({"prompt": "def f("}, Sampling()).sampling.dry == 0
+    assert text_request({"prompt": "def f(", "dry": 2}, Sampling()).sampling.dry == 2
 
 
 def test_what_differs_a_little_goes_on(llm: SelfExtendLlama) -> None:

@@ -199,8 +199,8 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["type", "text", "role", "content", "schema"]), inner),
     max_leaves=8,
 )
-FIELDS = ("messages", "stream", "stream_options", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "seed", "stop",
-          "response_format", "document_ids", "n", "tools", "return_progress", "logprobs", "logit_bias")  # fmt: skip
+FIELDS = ("messages", "stream", "stream_options", "max_tokens", "temperature", "top_p", "top_k", "min_p", "repeat_penalty", "dry", "seed",
+          "stop", "response_format", "document_ids", "n", "tools", "return_progress", "logprobs", "logit_bias")  # fmt: skip
 MESSAGES = st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system", "tool"]), "content": VALUES}), max_size=3)
 
 

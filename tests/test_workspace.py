@@ -146,7 +146,7 @@ def test_reading_in_parts_draws_as_the_flags_say(model: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(SelfExtendLlama, "generate", recorded)
     monkeypatch.setattr(SelfExtendLlama, "set_seed", lambda self, seed: (seeds.append(seed), set_seed(self, seed)))
-    flags = {"temperature": 0.7, "top_p": 0.5, "top_k": 7, "min_p": 0.2, "repeat_penalty": 1.3, "seed": 5}
+    flags = {"temperature": 0.7, "top_p": 0.5, "top_k": 7, "min_p": 0.2, "repeat_penalty": 1.3, "dry": 0.5, "seed": 5}
     named = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     asked = ["--model", str(model), "--threads", "1", "--ga-n", "1", "--doc", str(long_document(tmp_path)), "--overflow", "summarize"]
     result = CliRunner().invoke(command, [*asked, "-p", "Which key? 1", "--max-tokens", "16", *named])

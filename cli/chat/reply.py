@@ -68,7 +68,7 @@ _ENDINGS = {
     "interrupted": "(stopped)",
     "length": "(cut: --max-tokens is reached)",
     "context": "(cut: the context is full)",
-    "loop": "(stopped: it went round in circles; ask for less at once, raise --repeat-penalty, or take a larger model)",
+    "loop": "(stopped: it went round in circles; ask for less at once, raise --dry, or take a larger model)",
 }
 
 

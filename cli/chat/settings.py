@@ -41,6 +41,7 @@ _DRAWING = {
     "top_k": "number of the likeliest tokens to draw from, 0 = all",
     "min_p": "least probability, as a share of the likeliest token's",
     "repeat_penalty": "above 1 against going round in circles",
+    "dry": "the more, the less an answer says the same words again, 0 = off",
     "seed": "of the drawing",
     "max_tokens": "of an answer",
 }

@@ -23,6 +23,7 @@ LIMITS: dict[str, click.ParamType[Any]] = {
     "top_k": click.IntRange(0),
     "min_p": click.FloatRange(0, 1),
     "repeat_penalty": click.FloatRange(0.1, 3),
+    "dry": click.FloatRange(0, 10),
     "seed": click.IntRange(0, 2**32 - 2),
 }
 """What is allowed, on the command line and for /set."""
@@ -31,6 +32,7 @@ _HELP = {
     "max_tokens": "Of an answer.",
     "temperature": "0 = the likeliest answer.",
     "repeat_penalty": "Above 1: words said lately become less likely. Small models that go round in circles need 1.1.",
+    "dry": "The more, the less an answer says the same words again. Names, numbers and what the document says cost nothing. 0 = off.",
 }
 
 

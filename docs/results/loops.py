@@ -1,16 +1,20 @@
-"""Answers that go round in circles: fifty questions over three documents, asked as the chat asks, with and without DRY.
+"""Answers that go round in circles: fifty questions over three documents, asked as the chat asks, with and without a remedy.
 
-    python docs/results/loops.py MODEL.gguf sherlock-holmes.txt pride-and-prejudice.pdf [--dry 0,0.8] [--allowed 4] [--max-tokens 512]
+    python docs/results/loops.py MODEL.gguf sherlock-holmes.txt pride-and-prejudice.pdf [--settings none,detector,ours:3,llama.cpp:2:1]
 
+A setting: nothing; the detector alone; DRY of engine/repeats.py (its strength and the words that are allowed) with the detector; or
+llama.cpp's DRY (its multiplier and the tokens that are allowed), which the package doesn't take.
 The documents: the first story of *The Adventures of Sherlock Holmes* (Project Gutenberg 1661), the first pages of *Pride and
 Prejudice* (1342), and the chapter on format strings of the Python that runs this (PSF License). None is in this repository.
 One line of JSON for each setting: the share of answers in which a phrase of three or more words is said four times, the share
-that the detector would end, the mean f1, the share that names the right answer, and tokens an answer.
+that the detector ends, the mean f1, the share that names the right answer, the share of numbers of two digits or more that stand in
+the document, and tokens an answer.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import pydoc_data.topics
 import re
@@ -18,12 +22,14 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import llama_cpp
 from sherlock_qa import stories
 
 from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
 from selfextend_local.documents import load_document
-from selfextend_local.engine import llama
+from selfextend_local.engine import repeats
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.evaluation.scores import best, f1
 from selfextend_local.generation.loops import loop_at_end
@@ -96,10 +102,55 @@ def documents(sherlock: str, pride: str) -> Iterator[tuple[str, str, tuple[tuple
     yield "Format strings", pydoc_data.topics.topics["formatstrings"], PYTHON
 
 
-def repeats(answer: str) -> bool:
+def repeats_itself(answer: str) -> bool:
     """Whether three words that follow each other are said four times; longer phrases hold such."""
     words = re.findall(r"\w+", answer.lower())
     return max(Counter(zip(words, words[1:], words[2:], strict=False)).values(), default=0) >= 4
+
+
+class Setting:
+    """One of --settings."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.kind, *sizes = text.split(":")
+        self.strength, self.allowed = float(sizes[0]) if sizes else 0.0, int(sizes[1]) if len(sizes) > 1 else repeats.ALLOWED
+
+
+class Asked(SelfExtendLlama):
+    """A model that takes llama.cpp's sampler, too."""
+
+    setting = Setting("none")
+
+    def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        made = super()._init_sampler(*args, **kwargs)
+        if self.setting.kind == "llama.cpp":
+            chain, vocabulary = made.sampler, llama_cpp.llama_model_get_vocab(self.model)
+            others = [llama_cpp.llama_sampler_chain_remove(chain, 0) for _ in range(llama_cpp.llama_sampler_chain_n(chain))]
+            dry = llama_cpp.llama_sampler_init_dry(
+                vocabulary, self.setting.strength, 1.75, self.setting.allowed, 4096, (ctypes.c_char_p * 0)(), 0
+            )
+            for sampler in (dry, *others):
+                llama_cpp.llama_sampler_chain_add(chain, sampler)
+        return made
+
+
+def answer(llm: Asked, prompt: list[int], stops: frozenset[int], setting: Setting, most: int) -> tuple[list[int], bool]:
+    """The tokens of an answer, and whether the detector ended it."""
+    llm.setting = setting
+    repeats.ALLOWED = setting.allowed
+    said: list[int] = []
+    for token in llm.generate(prompt, temp=0.0, dry=setting.strength if setting.kind == "ours" else 0.0):
+        if token in stops or llm.ends_answers(token) or len(said) >= most:
+            break
+        said.append(token)
+        if setting.kind != "none" and loop_at_end(said):
+            return said, True
+    return said, False
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"\d{2,}", text.replace(",", ""))
 
 
 def main() -> None:
@@ -107,49 +158,50 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("sherlock")
     parser.add_argument("pride")
-    parser.add_argument("--dry", default="0,0.8")
-    parser.add_argument("--allowed", default=str(llama.DRY_ALLOWED))
+    parser.add_argument("--settings", default="none,detector,ours:3")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--questions", type=int, default=17, help="of each document, at most")
     parser.add_argument("--characters", type=int, default=10**6, help="of each document, at most")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--gpu-layers", type=int, default=0)
-    parser.add_argument("--answers", help="keep the answers in this file")
+    parser.add_argument("--answers", help="keep the answers in this file; what is in it isn't asked again")
     args = parser.parse_args()
-    llm = SelfExtendLlama(args.model, need_tokens=16_000, n_threads=args.threads, n_gpu_layers=args.gpu_layers)
+    llm = Asked(args.model, need_tokens=16_000, n_threads=args.threads, n_gpu_layers=args.gpu_layers)
     prompts = Prompts(ModelVocabulary(llm))
-    settings = [(float(dry), int(allowed)) for dry in args.dry.split(",") for allowed in (args.allowed.split(",") if float(dry) else "0")]
-    rows: dict[tuple[float, int], list[tuple[bool, bool, float, bool, int]]] = {setting: [] for setting in settings}
+    settings = [Setting(text) for text in args.settings.split(",")]
+    known = {}
+    if args.answers and Path(args.answers).exists():
+        lines = [json.loads(line) for line in Path(args.answers).read_text(encoding="utf-8").splitlines()]
+        known = {(line["question"], line["setting"]): line for line in lines}
+    rows: dict[str, list[dict[str, float]]] = {setting.text: [] for setting in settings}
     for title, text, asked in documents(args.sherlock, args.pride):
+        there = set(numbers(text))
         for question, right in asked[: args.questions]:
             user = f"Document: {title}\n\n{text[: args.characters]}\n\n{question}"
             tokens = prompts.tokens([prompts.message("system", SYSTEM_DOCUMENT), prompts.message("user", user)])
-            llm.prefill(tokens)
             for setting in settings:
-                said = answer(llm, tokens, prompts.stop_tokens, *setting, args.max_tokens)
-                text_said = llm.detokenize(said).decode("utf-8", "replace").strip()
-                looped = any(loop_at_end(said[:end]) for end in range(len(said) + 1))
-                named = right.lower() in text_said.lower()
-                rows[setting].append((repeats(text_said), looped, best(f1, text_said, [right]), named, len(said)))
-                line = {"document": title, "question": question, "dry": setting[0], "allowed": setting[1], "answer": text_said}
-                if args.answers:
-                    with Path(args.answers).open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                line = known.get((question, setting.text))
+                if line is None:
+                    llm.prefill(tokens[:-1])  # for all settings the last token is evaluated alone
+                    said, ended = answer(llm, tokens, prompts.stop_tokens, setting, args.max_tokens)
+                    text_said = llm.detokenize(said).decode("utf-8", "replace").strip()
+                    line = {"document": title, "question": question, "setting": setting.text, "how": llm.group_attention.label,
+                            "ended": ended, "tokens": len(said), "answer": text_said}  # fmt: skip
+                    if args.answers:
+                        with Path(args.answers).open("a", encoding="utf-8") as file:
+                            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                answered = line["answer"]
+                found = numbers(answered)
+                rows[setting.text].append(
+                    {"said four times": repeats_itself(answered), "detector": line["ended"], "f1": best(f1, answered, [right]),
+                     "right answer named": right.lower() in answered.lower(), "tokens": line["tokens"],
+                     "numbers": len(found), "not in the document": sum(n not in there for n in found)}
+                )  # fmt: skip
             print(f"{title}: {question}", file=sys.stderr)
-    for (dry, allowed), held in rows.items():
-        mean = [round(sum(column) / len(held), 4) for column in zip(*held, strict=True)]
-        found = dict(zip(("said four times", "detector", "f1", "right answer named", "tokens"), mean, strict=True))
-        print(json.dumps({"dry": dry, "allowed": allowed, "questions": len(held), **found}))
-
-
-def answer(llm: SelfExtendLlama, prompt: list[int], stops: frozenset[int], dry: float, allowed: int, most: int) -> list[int]:
-    llama.DRY_ALLOWED = allowed
-    said: list[int] = []
-    for token in llm.generate(prompt, temp=0.0, dry=dry):
-        if token in stops or len(said) >= most:
-            break
-        said.append(token)
-    return said
+    for text, held in rows.items():
+        if held:
+            mean = {name: round(sum(row[name] for row in held) / len(held), 4) for name in held[0]}
+            print(json.dumps({"setting": text, "questions": len(held), **mean}))
 
 
 if __name__ == "__main__":

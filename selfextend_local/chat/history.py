@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEPT_SETTINGS = (
     "ga_n", "ga_w", "ga_mode", "ga_recall", "ga_temperature", "kv_type", "max_tokens", "temperature", "top_p", "top_k", "min_p",
-    "repeat_penalty", "seed", "overflow",
+    "repeat_penalty", "dry", "seed", "overflow",
 )  # fmt: skip
 """What a chat that is continued goes on with, where the user doesn't say otherwise."""
 

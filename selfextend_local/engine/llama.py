@@ -38,6 +38,7 @@ from .grouping import Grouping
 from .machine import kv_place
 from .peek import ModelInfo, ModelPeek
 from .plan import ContextPlan, GpuLayers, GroupMode, GroupSize, Settings, check_settings
+from .repeats import Repeats
 from .tuned import with_profile
 
 native.bindings()
@@ -47,10 +48,6 @@ from llama_cpp import Llama  # noqa: E402  (after the check that gives a clear e
 _GENERATE = signature(Llama.generate)
 _CHAT = signature(Llama.create_chat_completion)
 _CHAIN = frozenset(signature(Llama._init_sampler).parameters) - {"self", "logits_processor"}
-
-DRY_BASE, DRY_ALLOWED, DRY_LAST = 1.75, 4, 4096
-"""DRY's base as llama.cpp has it; the longest sequence of tokens that may be said again for nothing; tokens that are looked at.
-docs/results/loops.py measures them."""
 
 _UNKNOWN = -1
 
@@ -498,21 +495,22 @@ class SelfExtendLlama(Llama):
             return self._interrupted()
         return native.decode_error(status, self.n_tokens, self.plan.n_ctx)
 
-    def _init_sampler(self, *args: Any, dry: float = 0.0, **kwargs: Any) -> Any:
-        """As Llama._init_sampler. `dry`: the multiplier of DRY's penalty on what was drawn before, 0 for none."""
+    def _init_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        """As Llama._init_sampler."""
         if kwargs.get("grammar") is not None:
             kwargs["grammar"] = self._tool_grammars.ours(kwargs["grammar"])
-        sampler = super()._init_sampler(*args, **kwargs)
-        if dry > 0:
-            native.penalise_repeats(sampler.sampler, self._model.model, dry, DRY_BASE, DRY_ALLOWED, DRY_LAST)
-        return sampler
+        return super()._init_sampler(*args, **kwargs)
+
+    def sampler(self, *, dry: float = 0.0, **chain: Any) -> tuple[Any, Repeats]:
+        """What draws an answer: a sampler, and what keeps it from saying the same again, if that costs anything."""
+        return self._init_sampler(**chain), Repeats(lambda token: self._pieces[False][token].decode("utf-8", "ignore"), dry)
 
     def generate(
         self, tokens: Sequence[int], *args: Any, dry: float = 0.0, should_stop: Callable[[], bool] | None = None, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
-        """As Llama.generate; `dry` as in `_init_sampler`, without effect where something looks at the logits. Raises
-        ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so: between tokens, and within one where a
-        token takes long."""
+        """As Llama.generate. `dry`: what saying something again costs (repeats.py), 0 for nothing; without effect where something
+        else looks at the logits. Raises ContextOverflow if the prompt doesn't fit, Interrupted when `should_stop` says so: between
+        tokens, and within one where a token takes long."""
         prompt = list(tokens)
         self._check_length(len(prompt))
         self._settle()
@@ -523,16 +521,17 @@ class SelfExtendLlama(Llama):
             drawn = super().generate(prompt, *args, **kwargs)
         else:
             chain = {name: value for name, value in asked.items() if name in _CHAIN}
-            drawn = self._draw(prompt, chain | {"dry": dry}, afresh=asked.get("reset", True))
+            drawn = self._draw(prompt, chain, dry, afresh=asked.get("reset", True))
         return drawn if should_stop is None else self._stoppable(drawn, should_stop)
 
-    def _draw(self, prompt: list[int], chain: dict[str, Any], *, afresh: bool) -> Generator[int, Sequence[int] | None, None]:
+    def _draw(self, prompt: list[int], chain: dict[str, Any], dry: float, *, afresh: bool) -> Generator[int, Sequence[int] | None, None]:
         # Llama.generate does the same, but with lists, checks and numpy between any two tokens.
-        sampler = self._sampler = self._init_sampler(**chain)
+        sampler, repeats = self.sampler(dry=dry, **chain)
+        self._sampler = sampler
         if pending := prompt[self._reuse(prompt) :] if afresh else prompt:
             self.eval(pending)
         while True:
-            token = self._decoder.draw(sampler.sampler)
+            token = repeats.drawn(self._decoder.draw(sampler.sampler, repeats.costs()))
             more = yield token
             if more:
                 self.eval([token, *more])

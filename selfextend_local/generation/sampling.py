@@ -17,6 +17,7 @@ class Sampling:
 
     Attributes:
         max_tokens: the most tokens of an answer.
+        dry: what it costs to say words again as the answer said them before (engine/repeats.py), 0 for nothing.
         stop: texts that end the answer; they aren't part of it.
         schema: a JSON schema, as text, that the answer has to follow; nothing is penalised for being repeated then.
         max_words: the most words; an answer that has more ends with its last whole sentence. Not with a schema.
@@ -29,6 +30,7 @@ class Sampling:
     top_p: float = 0.95
     min_p: float = 0.05
     repeat_penalty: float = 1.0
+    dry: float = 3.0
     stop: tuple[str, ...] = ()
     schema: str | None = None
     max_words: int | None = None
@@ -41,9 +43,10 @@ class Sampling:
             "top_p": self.top_p,
             "min_p": self.min_p,
             "repeat_penalty": 1.0 if self.schema else self.repeat_penalty,
+            "dry": 0.0 if self.schema else self.dry,
             "grammar": grammar_of(self.schema),
         }
 
 
-LONG_ANSWERS = Sampling(repeat_penalty=1.1)
-"""For summaries and batch requests: small models fall into loops in long answers."""
+LONG_ANSWERS = Sampling(repeat_penalty=1.1, dry=0.0)
+"""For summaries and batch requests: small models fall into loops in long answers. Not `dry`, with which standing results were not made."""

@@ -21,6 +21,7 @@ from .stream import Writing
 
 if TYPE_CHECKING:
     from selfextend_local.engine.llama import SelfExtendLlama
+    from selfextend_local.engine.repeats import Repeats
     from selfextend_local.positions import GroupAttention
 
 
@@ -30,6 +31,7 @@ class _Slot:
 
     writing: Writing
     sampler: Any
+    repeats: Repeats
     group: GroupAttention
     n_prompt: int
     cached: int
@@ -81,10 +83,10 @@ class Slots:
                 self._read(slot, tokens[:end], start, len(tokens), progress, should_stop)
         self._prefixes[slot] = prefix
         self._llm.set_seed(sampling.seed)
-        sampler = self._llm._init_sampler(**sampling.chain())
+        sampler, repeats = self._llm.sampler(**sampling.chain())
         group = self._llm.group_attention_for(len(tokens))
-        taken = _Slot(writing, sampler, group, len(tokens), cached, time.perf_counter() - started)
-        taken.take(self._sequences.draw(sampler.sampler, -1))
+        taken = _Slot(writing, sampler, repeats, group, len(tokens), cached, time.perf_counter() - started)
+        taken.take(self._drawn(taken, -1))
         self._taken[slot] = taken
         return slot
 
@@ -145,7 +147,7 @@ class Slots:
         if status is not native.DecodeStatus.OK:
             raise native.decode_error(status, max(self._lengths), self.capacity)
         for slot, taken in going.items():
-            taken.take(self._sequences.draw(taken.sampler.sampler, slot))
+            taken.take(self._drawn(taken, slot))
         for slot, length in enumerate(self._lengths):
             if slot in going:
                 self._lengths[slot] += 1
@@ -154,6 +156,9 @@ class Slots:
         share = (time.perf_counter() - started) / len(going)
         for taken in going.values():
             taken.decode_s += share
+
+    def _drawn(self, taken: _Slot, row: int) -> int:
+        return taken.repeats.drawn(self._sequences.draw(taken.sampler.sampler, row, taken.repeats.costs()))
 
     def spent(self, slot: int) -> float:
         """Seconds of work on a slot: its prefill, and its share of the steps."""

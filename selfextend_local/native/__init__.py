@@ -36,7 +36,6 @@ from .decoding import (
     Sequences,
     abort_when,
     decode_error,
-    penalise_repeats,
 )
 from .library import (
     INSTALL_HINT,
@@ -108,7 +107,6 @@ __all__ = [
     "native_reason",
     "open_model_without_weights",
     "opening_tokens",
-    "penalise_repeats",
     "probe",
     "report_loading",
     "require_patched",

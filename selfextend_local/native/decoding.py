@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
@@ -50,20 +50,6 @@ def abort_when(context: Any, should_stop: Callable[[], bool]) -> Iterator[None]:
         llama_cpp.llama_set_abort_callback(context, llama_cpp.ggml_abort_callback(0), ctypes.c_void_p(0))
         if raised:
             raise raised[0]
-
-
-def penalise_repeats(chain: Any, model: Any, multiplier: float, base: float, allowed: int, last: int) -> None:
-    """Put DRY in front of the samplers of a chain: a token that would go on with a sequence of at least `allowed` tokens as it
-    went on before costs multiplier * base^(length - allowed) of its logit. It sees what the chain has drawn, the last `last`
-    tokens of it, and no prompt."""
-    llama_cpp = bindings()
-    others = [llama_cpp.llama_sampler_chain_remove(chain, 0) for _ in range(llama_cpp.llama_sampler_chain_n(chain))]
-    # Breakers would be looked for in the whole vocabulary each time.
-    dry = llama_cpp.llama_sampler_init_dry(
-        llama_cpp.llama_model_get_vocab(model), multiplier, base, allowed, last, (ctypes.c_char_p * 0)(), 0
-    )
-    for sampler in (dry, *others):
-        llama_cpp.llama_sampler_chain_add(chain, sampler)
 
 
 def _check_batch(n: int, most: int) -> None:
@@ -116,9 +102,9 @@ class Decoder:
 
         return np.ctypeslib.as_array(self._api.llama_get_logits(self._context), (rows, self.n_vocab))
 
-    def draw(self, chain: Any) -> int:
-        """The next token, drawn by a sampler chain from the logits of the last one."""
-        return int(self._sample(chain, self._context, -1))
+    def draw(self, chain: Any, costs: Mapping[int, float]) -> int:
+        """The next token, drawn by a sampler chain from the logits of the last one, less what some tokens cost."""
+        return _drawn(self._api, chain, self._context, -1, costs) if costs else int(self._sample(chain, self._context, -1))
 
 
 class Sequences:
@@ -173,9 +159,10 @@ class Sequences:
         self._step.n_tokens = len(tokens)
         return _status(self._api.llama_decode(self.context, self._step))
 
-    def draw(self, chain: Any, row: int) -> int:
-        """The next token, drawn by a sampler chain from the logits of the `row`-th token of the last step, -1 = the last one."""
-        return int(self._api.llama_sampler_sample(chain, self.context, row))
+    def draw(self, chain: Any, row: int, costs: Mapping[int, float]) -> int:
+        """The next token, drawn by a sampler chain from the logits of the `row`-th token of the last step, -1 = the last one, less
+        what some tokens cost."""
+        return _drawn(self._api, chain, self.context, row, costs)
 
     def forget(self, sequence: int, first: int) -> bool:
         """Drop a sequence from position `first` on; False if this memory can't drop a part."""
@@ -189,6 +176,20 @@ class Sequences:
 
     def close(self) -> None:
         self._api.llama_free(self.context)
+
+
+def _drawn(api: Any, chain: Any, context: Any, row: int, costs: Mapping[int, float]) -> int:
+    """The logits are as they were afterwards."""
+    if not costs:
+        return int(api.llama_sampler_sample(chain, context, row))
+    logits = api.llama_get_logits_ith(context, row)
+    held = {token: logits[token] for token in costs}
+    for token, cost in costs.items():
+        logits[token] = held[token] - cost
+    drawn = int(api.llama_sampler_sample(chain, context, row))
+    for token, was in held.items():
+        logits[token] = was
+    return drawn
 
 
 def _int32_pointer(address: int) -> Any:

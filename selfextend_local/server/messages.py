@@ -30,7 +30,7 @@ def message_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
     messages = [_without_thoughts(message) for message in given] if isinstance(given, list) else given
     if isinstance(messages, list) and messages and isinstance(messages[-1], dict) and messages[-1].get("role") == "assistant":
         raise wrong("messages", "The last message is the assistant's: an answer can't be begun for it here. Leave it out.")
-    names = ("temperature", "top_p", "top_k", "stream", "tools", "max_tokens", "document_ids", "min_p", "seed", "repeat_penalty")
+    names = ("temperature", "top_p", "top_k", "stream", "tools", "max_tokens", "document_ids", "min_p", "seed", "repeat_penalty", "dry")
     fields = {name: body[name] for name in names if name in body}
     asked = chat_request(fields | {"messages": messages, "stop": body.get("stop_sequences")}, usual)
     system = body.get("system")

@@ -116,7 +116,8 @@ def text_request(body: dict[str, Any], usual: Sampling) -> ChatRequest:
     for field in ("suffix", "best_of", "document_ids"):
         if body.get(field) not in (None, "", 1, []):
             raise unsupported(field, f"{field} isn't supported with a prompt: leave it out, or take /v1/chat/completions.")
-    return replace(_request(body, usual), text=prompt, echo=_flag(body, "echo"))
+    # A text that is continued, such as a program, may repeat itself.
+    return replace(_request(body, replace(usual, dry=0.0)), text=prompt, echo=_flag(body, "echo"))
 
 
 def unsupported(field: str, message: str) -> Refused:
@@ -210,6 +211,7 @@ def _sampling(body: dict[str, Any], usual: Sampling) -> Sampling:
         top_k=_whole(body, "top_k", usual.top_k, 0, 1 << 31),
         min_p=_number(body, "min_p", usual.min_p, 0, 1),
         repeat_penalty=_number(body, "repeat_penalty", usual.repeat_penalty, 0.1, 3),
+        dry=_number(body, "dry", usual.dry, 0, 10),
         seed=_whole(body, "seed", seed, -(1 << 63), 1 << 64) % (_LARGEST_SEED + 1),
         stop=_stop(body.get("stop")),
         schema=_schema(body.get("response_format")),

@@ -179,7 +179,8 @@ VALUES = {
     "SYSTEM": "Be brief.", "CONTINUE": "1", "CACHE": "0", "CITE": "0", "THINK": "hide", "PLAIN": "1", "GA_N": "4", "GA_W": "64",
     "GA_TEMPERATURE": "0.1", "GA_RECALL": "1024", "KEEP_HEADERS": "1", "READ_TIMEOUT": "60", "READ_MEMORY": "900", "GA_MODE": "progressive",
     "KV_TYPE": "q8_0", "KV_FILE": "off", "THREADS": "3", "GPU_LAYERS": "2", "MAX_TOKENS": "9", "TEMPERATURE": "0.5", "TOP_P": "0.4",
-    "TOP_K": "3", "MIN_P": "0.1", "REPEAT_PENALTY": "1.2", "SEED": "5", "STOP": "END\nthe end", "JSON": "1", "JSONL": "1",
+    "TOP_K": "3", "MIN_P": "0.1", "REPEAT_PENALTY": "1.2", "DRY": "0", "SEED": "5", "STOP": "END\nthe end", "JSON": "1",
+    "JSONL": "1",
 }  # fmt: skip
 
 

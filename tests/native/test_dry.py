@@ -37,7 +37,7 @@ def test_an_answer_that_goes_round_in_circles_stops_doing_so(llm: SelfExtendLlam
 
 
 def test_what_the_prompt_says_may_be_quoted_for_nothing(llm: SelfExtendLlama) -> None:
-    # Eight times in the prompt; as a repetition of the answer's own it would cost more than any logit.
+    # Eight times in the prompt; as a repetition of the answer's own words it would cost more than any logit.
     prompt = f"{NOISE}\n{KEY}\n" * 4 + "What is the pass key? The pass key is"
     # The space, the five digits and the full stop.
     plain, penalised = (drawn(llm, prompt, 7, dry) for dry in (0.0, 50.0))
