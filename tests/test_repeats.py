@@ -91,5 +91,10 @@ def test_tokens_without_text_are_part_of_a_word() -> None:
     assert costs(" I", "", " Norton", " is", ".", " I", "") == {}
 
 
+def test_a_word_without_end_is_known_by_its_beginning() -> None:
+    endless = (" never", *["t"] * 500)
+    assert set(costs(*endless, " is", " the", ".", *endless, " is")) == {" the"}
+
+
 def test_a_word_that_was_said_very_often_costs_as_its_last_places_do() -> None:
     assert costs(*[" the"] * 500) == {" the": pytest.approx(COUNTED * STRENGTH * BASE ** (LONGEST - ALLOWED))}

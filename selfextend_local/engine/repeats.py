@@ -26,6 +26,9 @@ _APOSTROPHES = ("'", "\u2019")
 _PASSED = frozenset(".,;!?…。、，！？")
 """Marks that a repeat goes across, as it does across line ends."""
 
+_LONGEST_WORD = 64
+"""Letters that tell words apart."""
+
 _MARK = ""
 """Stands for a number or another mark."""
 
@@ -49,7 +52,8 @@ class Repeats:
     def _take(self, token: int) -> None:
         text = self._piece(token)
         if self._words and self._goes_on(text):
-            self._words[-1] = _word(self._words[-1] + text) if self._words[-1] else _MARK
+            begun = self._words[-1]
+            self._words[-1] = (begun + text)[:_LONGEST_WORD] if begun and not _has_digit(text) else _MARK
         elif not set(text.strip()) <= _PASSED:
             if self._words and self._words[-1]:
                 self._places.setdefault(self._words[-1], []).append(len(self._words) - 1)
@@ -87,4 +91,8 @@ def _joins(letter: str) -> bool:
 
 def _word(text: str) -> str:
     word = text.strip()
-    return word if any(map(str.isalpha, word)) and not any(map(str.isdigit, word)) else _MARK
+    return word[:_LONGEST_WORD] if any(map(str.isalpha, word)) and not _has_digit(word) else _MARK
+
+
+def _has_digit(text: str) -> bool:
+    return any(map(str.isdigit, text))
