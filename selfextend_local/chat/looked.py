@@ -89,15 +89,18 @@ def _places(
     found: list[tuple[int, Document, Page | None]] = []
     ahead = iter(stops)
     for document in documents:
-        tokens = list(prompts.message("user", document_text(document)).tokens)
+        text = document_text(document)
+        tokens = list(prompts.message("user", text).tokens)
         start, end = next(((stop - len(tokens), stop) for stop in ahead if prompt[max(0, stop - len(tokens)) : stop] == tokens), (0, 0))
         if not end:
             continue
         ends = list(accumulate(len(llm.detokenize([token])) for token in prompt[start:end]))
-        text, at = document_text(document), 0
+        at = size = 0
         found.append((start, document, None))
         for page in document.pages if document.paged else ():
-            if page.text and (at := text.find(page_marker(page.label), at)) >= 0:
-                found.append((start + bisect_right(ends, len(text[:at].encode())), document, page))
+            if page.text and (place := text.find(page_marker(page.label), at)) >= 0:
+                size += len(text[at:place].encode())
+                found.append((start + bisect_right(ends, size), document, page))
+                at = place
         found.append((end, document, None))
     return found

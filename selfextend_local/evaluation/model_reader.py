@@ -21,6 +21,7 @@ from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_LOOKS
 
+from .items import common_prefix
 from .methods import Setup
 from .upstream_schedule import UpstreamSchedule
 
@@ -83,7 +84,7 @@ class ModelReader:
 
     def read(self, tokens: Sequence[int]) -> None:
         """See Reader. Raises Interrupted."""
-        shared = self._shared(tokens)
+        shared = common_prefix(self._known, tokens)
         if shared < len(tokens):
             self._rewind(shared)
             self._read(tokens)
@@ -97,7 +98,7 @@ class ModelReader:
         enough: Callable[[str], bool] | None = None,
     ) -> str:
         """See Reader. Raises Interrupted."""
-        self._rewind(min(self._shared(prompt), len(prompt) - 1))
+        self._rewind(min(common_prefix(self._known, prompt), len(prompt) - 1))
         token = int(np.argmax(self._read(prompt)[-1]))
         answer: list[int] = []
         while token not in stop_tokens:
@@ -113,7 +114,7 @@ class ModelReader:
 
     def nll(self, tokens: Sequence[int], start: int = 1) -> NDArray[np.float64]:
         """See Reader. Raises Interrupted."""
-        self._rewind(min(self._shared(tokens), start - 1))
+        self._rewind(min(common_prefix(self._known, tokens), start - 1))
         parts: list[NDArray[np.float64]] = []
 
         def collect(first: int, logits: NDArray[np.float32]) -> None:
@@ -125,12 +126,6 @@ class ModelReader:
 
         self._read(tokens, collect, start - 1)
         return np.concatenate(parts)
-
-    def _shared(self, tokens: Sequence[int]) -> int:
-        for index, (a, b) in enumerate(zip(self._known, tokens, strict=False)):
-            if a != b:
-                return index
-        return min(len(self._known), len(tokens))
 
     def _rewind(self, length: int) -> None:
         if length == len(self._known):

@@ -13,6 +13,8 @@ from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
 from selfextend_local.errors import ModelUnsupported
 from selfextend_local.generation.prompts import Prompts, Vocabulary
 
+from .items import common_prefix
+
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek
 
@@ -93,12 +95,12 @@ class Wording:
     def asked(self, text: str, question: str, cue: str) -> tuple[tuple[int, ...], int]:
         """The prompt that asks `question` about `text` in front of it, and the place of the question's first token."""
         tokens = self.prompt(f"{text}\n{question}", cue)
-        return tokens, _parting(tokens, self.prompt(f"{text}\n{_OTHER}"))
+        return tokens, common_prefix(tokens, self.prompt(f"{text}\n{_OTHER}"))
 
     def document(self, title: str, text: str, question: str, cue: str = "") -> tuple[tuple[int, ...], int]:
         """The chat's prompt for `question` about one document without pages, and the place of the question's first token."""
         tokens = self._about(title, text, question, cue)
-        return tokens, _parting(tokens, self._about(title, text, _OTHER, ""))
+        return tokens, common_prefix(tokens, self._about(title, text, _OTHER, ""))
 
     def _about(self, title: str, text: str, question: str, cue: str) -> tuple[int, ...]:
         user = f"Document: {title}\n\n{text}\n\n{question}"
@@ -109,11 +111,6 @@ class Wording:
 
     def _begun(self, cue: str) -> list[int]:
         return self._tokenizer.tokenize(cue) if cue else []
-
-
-def _parting(a: Sequence[int], b: Sequence[int]) -> int:
-    """The first place at which they differ."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def fitting(count: int, length: int, build: Callable[[int], Sequence[int]]) -> int:

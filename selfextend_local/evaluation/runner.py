@@ -8,13 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Protocol
 
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import GroupAttention
 
-from .items import Item, Reader
+from .items import Item, Reader, common_prefix
 from .methods import Method, Rotary, Setup
 from .prompting import Tokenizer
 from .results import Results, Row
@@ -138,8 +137,7 @@ def _shared(planned: Sequence[Cell]) -> dict[int, int]:
     """By id: so many tokens of each of these cells, in this order, are there since the one before read them."""
     found = {}
     for before, cell in zip([None, *planned], planned, strict=False):
-        texts = zip(before.item.begins, cell.item.begins, strict=False) if before and before.setup == cell.setup else ()
-        found[id(cell)] = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], texts))
+        found[id(cell)] = common_prefix(before.item.begins, cell.item.begins) if before and before.setup == cell.setup else 0
     return found
 
 

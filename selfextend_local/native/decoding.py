@@ -65,7 +65,6 @@ class Decoder:
         self._api = bindings()
         self._context = context
         self._decode = self._api.llama_decode
-        self._sample = self._api.llama_sampler_sample
         self._token, self._position = (ctypes.c_int32 * 1)(), (ctypes.c_int32 * 1)()
         self._one = self._api.llama_batch(n_tokens=1, token=self._token, pos=self._position)
         self._n_batch = int(self._api.llama_n_batch(context))
@@ -104,7 +103,7 @@ class Decoder:
 
     def draw(self, chain: Any, costs: Mapping[int, float]) -> int:
         """The next token, drawn by a sampler chain from the logits of the last one, less what some tokens cost."""
-        return _drawn(self._api, chain, self._context, -1, costs) if costs else int(self._sample(chain, self._context, -1))
+        return _drawn(self._api, chain, self._context, -1, costs)
 
 
 class Sequences:
