@@ -42,6 +42,7 @@ def build(folder: Path) -> Path:
     """The folder of the library."""
     pin = read_pin(FOLDER / "pin")
     tree, built, ggml = folder / f"tree-{pin.version}", folder / f"build-{pin.version}", folder / "ggml.cmake"
+    folder.mkdir(parents=True, exist_ok=True)
     ggml.write_text(GGML, encoding="utf-8")
     write_files(patched_files(fetch_sdist(pin), pin, read_series(FOLDER), own_sources(FOLDER / "src")), tree)
     failed = "the library did not build with sanitizers; read the compiler's words above."
