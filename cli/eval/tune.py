@@ -6,6 +6,7 @@ Knows flags, the table and the profile. How it is found out is in selfextend_loc
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -61,7 +62,7 @@ def command(
 
     Keys and facts are planted in a text and asked one by one, under plain, groups, recall and temperature, YaRN beside them. The
     automatic choice stays unless another is clearly ahead; what is kept for this model file is used by auto from then on. What is
-    promised is measured on fresh texts.
+    promised is measured on fresh texts. Forms that the time doesn't do for are named; the same command goes on with them.
 
     \b
     Examples:
@@ -165,9 +166,11 @@ def _keep(peek: ModelPeek, path: Path, tuning: Tuning, target: int) -> Path | No
 
 def _check(tuning: Tuning, model: Path | None, text: str | None, target: int, kv_type: str) -> str:
     """The command that asks of another text what was promised: as many keys and facts, or it would be another test."""
-    each = len(tuning.candidate.trials[0].said) // 2
+    from selfextend_local.evaluation.tasks.planted import FACTS, KEYS
+
+    parts = [part for part, _ in tuning.candidate.trials[0].said]
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in (("model", model), ("text", text)) if value is not None]
-    asked = f"--lengths {target} --kv-type {kv_type} --keys {each} --facts {each} --methods selfextend --seed 7"
+    asked = f"--lengths {target} --kv-type {kv_type} --keys {parts.count(KEYS)} --facts {parts.count(FACTS)} --methods selfextend --seed 7"
     return " ".join(("selfextend eval planted", *given, asked))
 
 
@@ -195,6 +198,8 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: 
             "check": check,
             "profile": str(kept) if kept else None,
             "tried": describe(tuning),
+            "untried": list(tuning.untried),
+            "untried_seconds": round(tuning.untried_seconds),
         }
         click.echo(json.dumps(found, ensure_ascii=False))
         return
@@ -207,6 +212,9 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: 
     if check:
         click.echo(f"Check it on a fresh text: {check}")
     click.echo(_length(tuning))
+    if tuning.untried:
+        names, minutes = "; ".join(tuning.untried), max(1, math.ceil(tuning.untried_seconds / 60))
+        click.echo(f"Not tried, for want of time: {names}. The same command goes on with them: about {minutes} minutes.")
     if kept:
         click.echo(f"Kept in {kept}: auto uses it for this model from now on.")
     else:

@@ -3,7 +3,10 @@
 Every form is asked the same keys and facts, planted in one text (`tasks.planted`): reading it gives its likelihood and its price too.
 The best of several always looks better than it is, so what is promised is not the score that it won by: it is measured again,
 on fresh texts, until the interval is narrow enough or the time is over. The automatic choice, which rests on many more texts
-(docs/results.md), is given up only for a setting that is ahead by more than the standard error of the difference.
+(docs/results.md), is given up only for a setting that is ahead by more than two standard errors of the difference.
+
+The time is planned by what texts took so far: one of the target length for each setting, one of each kind first, and one at least
+for the promise. What the time doesn't do for is named, and the same command goes on with it.
 
 Knows tasks, the runner and positions. It knows no terminal.
 """
@@ -30,8 +33,9 @@ from .runner import Readers, Subject, cells, run
 from .summary import Estimate
 from .texts import Text
 
-MOST_OF_A_KIND = 8
-"""Keys, and facts, in one text: of 24 each among 4,096 tokens SmolLM2 says 2 of 48, of 12 each among 2,048 11 of 24, of 4 each 5 of 8."""
+MOST_KEYS, MOST_FACTS = 4, 8
+"""Keys (RULER has four) and facts in one text. Of more keys SmolLM2 names one and the same for all: of 8 and 8 among 4,096 tokens it says
+13 of 48, of 4 and 8 31 of 72 (keys 11 of 24, facts 20 of 48; six texts)."""
 
 _BASE_ASKED = 48
 _BASE_SHARE = 0.15
@@ -43,13 +47,19 @@ _ROOM_OF_ONE = 160
 WIDTH = 0.05
 """A promise is measured until its 95 % interval is no wider than this to each side."""
 
-SEARCHED = 0.6
-"""Share of the time for the choice; the rest is for the promise."""
+SEARCHED, SEARCHED_AGAIN = 0.6, 0.85
+"""Share of the time for the choice; the rest is for the promise. Again: where the automatic choice was asked before."""
+
+AHEAD = 2.0
+"""Standard errors by which another setting must be ahead of the automatic choice. Of 16 asked, four more and none less are."""
+
+_LONGER = 1.3
+"""A token of a longer text than any yet may take so many times as long."""
 
 _FRESH = 1000
 """Seeds of the texts of the promise begin here, those of the choice at 0."""
 
-_MOST_ASKED = 192
+MOST_ASKED = 192
 """Keys and facts asked of each setting for the choice."""
 
 _LITTLE = 0.2
@@ -138,7 +148,8 @@ class Tuning:
     """What came of it. `automatic`: the built-in choice is kept. `promise`: the share of keys and facts that it says of fresh texts of
     the target length, `parts` those of each kind; `base`: the plain model's share at `base_length`. `effective`: the longest length
     at which `KEPT` of the base is kept, None if it wasn't found; `beyond`: and perhaps longer. `fraction`: of the window, with which
-    the automatic choice takes these groups.
+    the automatic choice takes these groups. `untried`: settings that the time didn't do for, and `untried_seconds` that one text of
+    each takes.
     """
 
     candidate: Candidate
@@ -152,6 +163,8 @@ class Tuning:
     beyond: bool
     candidates: tuple[Candidate, ...]
     reason: str
+    untried: tuple[str, ...] = ()
+    untried_seconds: float = 0.0
 
     @property
     def ga(self) -> GroupAttention:
@@ -168,10 +181,13 @@ class Tuning:
 
     @property
     def sentence(self) -> str:
-        """The promise."""
+        """The promise: a share where it is known well, else its interval."""
         p = self.promise
         parts = ", ".join(f"{part} {100 * e.mean:.0f} %" for part, e in self.parts.items())
-        return f"{100 * p.mean:.0f} % of keys and facts ({100 * p.low:.0f} to {100 * p.high:.0f}; {parts}; {p.count} asked in fresh texts)"
+        narrow = p.high - p.low <= 2 * WIDTH
+        share, spread = f"{100 * p.mean:.0f} %", f"{100 * p.low:.0f} to {100 * p.high:.0f}"
+        first, second = (share, spread) if narrow else (f"{spread} %", share)
+        return f"{first} of keys and facts ({second}; {parts}; {p.count} asked in fresh texts)"
 
 
 class _OutOfTime(Exception):
@@ -195,37 +211,50 @@ class _Probe:
     readers: Readers
     results: Results
     text: Text
-    each: int
+    keys: int
+    facts: int
     started: float
     budget: float
     report: Callable[[Trial], None]
     progress: Callable[[int, int], None]
     should_stop: Callable[[], bool]
-    speed: float = 0.0
+    took: dict[int, float] = field(default_factory=dict)
+    """By length: the most seconds that a text took. What is known already says nothing of today's pace."""
+
+    @property
+    def asked(self) -> int:
+        """Of one text."""
+        return self.keys + self.facts
 
     def left(self, share: float = 1.0) -> float:
         return self.started + share * self.budget - time.monotonic()
 
     def needs(self, length: int) -> float:
-        """Seconds of a text, as far as they are known."""
-        return length / self.speed if self.speed else 0.0
+        """Seconds of a text, by those of this length that were read, or else by the longest."""
+        if not self.took:
+            return 0.0
+        nearest = length if length in self.took else max(self.took)
+        return self.took[nearest] * length / nearest * (_LONGER if length > nearest else 1.0)
 
-    def trial(self, method: Method, length: int, seed: int, share: float | None = 1.0, *, likelihood: bool = False) -> Trial:
-        """One text. Raises _OutOfTime before one for which that share of the budget doesn't do (None: it has to be); what is known
-        costs nothing."""
-        task = Planted(self.text, self.each, self.each, seed=seed, likelihood=likelihood)
+    def trial(
+        self, method: Method, length: int, seed: int, share: float | None = 1.0, *, likelihood: bool = False, texts: int = 1
+    ) -> Trial:
+        """One text. Raises _OutOfTime before one for which that share of the budget doesn't do (None: it has to be), or all of it
+        for so many `texts`; what is known costs nothing."""
+        task = Planted(self.text, self.keys, self.facts, seed=seed, likelihood=likelihood)
         planned = cells(task, self.subject, [method], [length])
         new = [cell for cell in planned if self.results.get(cell.config) is None]
-        if new and share is not None and self.needs(length) > self.left(share):
-            raise _OutOfTime(self.needs(length))
+        needed = self.needs(length)
+        if new and share is not None and (needed > self.left(share) or texts * needed > self.left()):
+            raise _OutOfTime(texts * needed)
         since = time.monotonic()
         rows = run(
             planned, self.results, self.readers, should_stop=self.should_stop,
             progress=lambda done, total: self.progress(min(round(time.monotonic() - self.started), round(self.budget)), round(self.budget)),
         )  # fmt: skip
-        if len(new) == len(planned):
-            self.speed = length / max(1e-3, time.monotonic() - since)
         made = _trial(method, planned[0].setup, length, seed, rows)
+        if len(new) == len(planned):
+            self.took[length] = max(self.took.get(length, 0.0), time.monotonic() - since)
         if likelihood and task.repeats(self.subject.tokenizer, length):
             made = replace(made, blocks=())
         self.report(made)
@@ -262,30 +291,32 @@ def tune(
     """
     fresh = replace(subject, rotary=replace(subject.rotary, tuned=Settings(groups_only=subject.rotary.tuned.groups_only)))
     shortest = min(target, fresh.rotary.window // 2)
-    each = max(1, min(MOST_OF_A_KIND, shortest // _ROOM_OF_ONE))
-    probe = _Probe(fresh, readers, results, text, each, time.monotonic(), budget_seconds, report, progress, should_stop)
+    keys, facts = (max(1, min(most, shortest // _ROOM_OF_ONE)) for most in (MOST_KEYS, MOST_FACTS))
+    probe = _Probe(fresh, readers, results, text, keys, facts, time.monotonic(), budget_seconds, report, progress, should_stop)
     try:
         base = _base(probe, shortest)
-        found = _measured(probe, target, temperatures, memory)
+        found, untried = _measured(probe, target, temperatures, memory)
+        best, reason = _best([one for one in found if one.method.name == "selfextend"])
+        trials = _fresh(probe, best, target)
     except _OutOfTime as out:
         raise TuneError(
             f"{target:,} tokens are more than the time does for: a text of them takes {max(1, math.ceil(out.needed / 60))} minutes or "
             f"more. Take --budget-minutes {max(5, math.ceil(8 * out.needed / 60))}, or a smaller --target-tokens."
         ) from None
-    best, reason = _best([one for one in found if one.method.name == "selfextend"])
-    trials = _fresh(probe, best.method, target)
     promise, parts = _estimates(trials)
     effective, beyond = _effective(probe, best.method, target, promise, base, shortest)
     fraction = fraction_for(best.setup.group_attention, target, fresh.rotary)
     return Tuning(
-        best, best is found[0], fraction, promise, parts, base, shortest, effective, beyond, tuple(found), reason
+        best, best is found[0], fraction, promise, parts, base, shortest, effective, beyond, tuple(found), reason,
+        tuple(one.setting for one in untried), len(untried) * probe.needs(target),
     )  # fmt: skip
 
 
 def _base(probe: _Probe, length: int) -> Estimate:
-    """The plain model's share at a length that its window holds well: of one text, and of more while they take little of the time."""
+    """The plain model's share at a length that its window holds well: of one text, and of more while they take little of the time.
+    One of them is read, whatever is known: the time of all that follows is planned by it."""
     trials = [probe.trial(Method("plain"), length, 0)]
-    while 2 * probe.each * len(trials) < _BASE_ASKED:
+    while probe.asked * len(trials) < _BASE_ASKED or (not probe.took and probe.left() > 0):
         try:
             trials.append(probe.trial(Method("plain"), length, len(trials), _BASE_SHARE))
         except _OutOfTime:
@@ -300,19 +331,21 @@ def _estimates(trials: Sequence[Trial]) -> tuple[Estimate, dict[str, Estimate]]:
 
 
 def forms(target: int, rotary: Rotary) -> Iterator[Method]:
-    """What is tried at a target, the most likely winners first and the automatic choice before all; never one setting twice."""
+    """What is tried at a target: the automatic choice, one of each other kind, then their other sizes; never one setting twice."""
     window, sliding = rotary.window, rotary.sliding_window
     narrow, wide = (rounded_neighbours(window // part, window, sliding) for part in (32, 4))
     yield Method("selfextend")
     if target <= window:
         yield Method("plain")
-    elif not rotary.tuned.groups_only:
-        yield Method("selfextend", ga_mode="recall")
-        yield Method("selfextend", ga_mode="recall", ga_recall=window // 2)
     yield Method("selfextend", ga_mode="progressive")
+    recalls = target > window and not rotary.tuned.groups_only
+    if recalls:
+        yield Method("selfextend", ga_mode="recall")
+    yield Method("selfextend", ga_mode="two-level")
+    if recalls:
+        yield Method("selfextend", ga_mode="recall", ga_recall=window // 2)
     yield Method("selfextend", ga_w=narrow, ga_mode="progressive")
     yield Method("selfextend", ga_w=narrow, ga_fraction=_LITTLE, ga_mode="progressive")
-    yield Method("selfextend", ga_mode="two-level")
     yield Method("selfextend", ga_w=wide, ga_mode="progressive")
     yield Method("selfextend", ga_w=narrow, ga_mode="two-level")
 
@@ -338,32 +371,43 @@ def candidates(target: int, rotary: Rotary, methods: Iterator[Method], memory: C
 
 def _measured(
     probe: _Probe, target: int, temperatures: Sequence[float], memory: Callable[[Setup], int | None]
-) -> list[Candidate]:
-    """All candidates that the time does for, the automatic choice first, each on at least one text."""
+) -> tuple[list[Candidate], list[Candidate]]:
+    """All candidates that the time does for, the automatic choice first, each on at least one text; and those that it doesn't do for.
+
+    Where it does for one text alone, that is for the promise, and the automatic choice is what is left, without a text.
+    """
     rotary = probe.subject.rotary
+    beyond = target > rotary.window
     planned = candidates(target, rotary, forms(target, rotary), memory)
-    planned[0].trials.append(probe.trial(planned[0].method, target, 0, likelihood=True))
-    done = planned[:1]
+    if beyond:
+        planned += candidates(target, rotary, map(Method, COMPARED), memory)
+    done: list[Candidate] = []
+
+    share = 1.0
+
+    def ask(one: Candidate, seed: int) -> None:
+        one.trials.append(probe.trial(one.method, target, seed, share, likelihood=True, texts=2))
+
     try:
+        ask(planned[0], 0)
+        done.append(planned[0])
+        share = SEARCHED if target in probe.took else SEARCHED_AGAIN
         for one in planned[1:]:
-            one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
+            ask(one, 0)
             done.append(one)
-        if target > rotary.window:
-            leading = max(done, key=lambda one: one.share)
-            warmer = (replace(leading.method, ga_temperature=c) for c in temperatures if c)
-            for one in candidates(target, rotary, warmer, memory):
-                one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
+        if beyond:
+            leading = max((one for one in done if one.method.name == "selfextend"), key=lambda one: one.share)
+            warmer = candidates(target, rotary, (replace(leading.method, ga_temperature=c) for c in temperatures if c), memory)
+            planned += warmer
+            for one in warmer:
+                ask(one, 0)
                 done.append(one)
-            for name in COMPARED:
-                one = candidates(target, rotary, iter([Method(name)]), memory)[0]
-                one.trials.append(probe.trial(one.method, target, 0, SEARCHED, likelihood=True))
-                done.append(one)
-        for seed in range(1, _MOST_ASKED // (2 * probe.each)):
+        for seed in range(1, MOST_ASKED // probe.asked):
             for one in _contenders(done):
-                one.trials.append(probe.trial(one.method, target, seed, SEARCHED, likelihood=True))
+                ask(one, seed)
     except _OutOfTime:
         pass
-    return done
+    return done or planned[:1], [one for one in planned if not one.trials and one is not planned[0]]
 
 
 def _contenders(done: Sequence[Candidate]) -> list[Candidate]:
@@ -375,9 +419,11 @@ def _contenders(done: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _best(found: Sequence[Candidate]) -> tuple[Candidate, str]:
-    """The automatic choice (the first), unless another is ahead of it by more than a standard error, or as good and likelier."""
+    """The automatic choice (the first), unless another is clearly ahead of it, or as good and likelier."""
     automatic, *others = found
-    ahead = [(lead, one) for one in others for lead, error in [one.lead(automatic)] if lead > error]
+    if not others:
+        return automatic, "no other setting was tried"
+    ahead = [(lead, one) for one in others for lead, error in [one.lead(automatic)] if lead > AHEAD * error]
     if ahead:
         lead, one = max(ahead, key=lambda pair: pair[0])
         return one, f"says {100 * lead:.0f} points more of the keys and facts than the automatic choice, {automatic.setting}"
@@ -390,12 +436,16 @@ def _best(found: Sequence[Candidate]) -> tuple[Candidate, str]:
     if likelier:
         gain, one = max(likelier, key=lambda pair: pair[0])
         return one, f"says as much as the automatic choice, {automatic.setting}, and has {gain:.3f} nats a token less"
-    return automatic, "no other setting was ahead of the automatic choice by more than the standard error"
+    return automatic, "no other setting was ahead of the automatic choice by more than two standard errors"
 
 
-def _fresh(probe: _Probe, method: Method, target: int) -> list[Trial]:
-    """Texts that the choice never saw: one at least, more until the promise is narrow or the time is over."""
-    trials = [probe.trial(method, target, _FRESH, None)]
+def _fresh(probe: _Probe, chosen: Candidate, target: int) -> list[Trial]:
+    """Texts that the choice never saw: one at least, more until the promise is narrow or the time is over. Where there was no time
+    for a choice, they are the texts of the candidate. Raises _OutOfTime if there is none for one of them either."""
+    method, alone = chosen.method, not chosen.trials
+    trials = [probe.trial(method, target, _FRESH, 1.0 if alone else None, likelihood=alone)]
+    if alone:
+        chosen.trials += trials
     while (estimate := _estimates(trials)[0]).high - estimate.low > 2 * WIDTH:
         try:
             trials.append(probe.trial(method, target, _FRESH + len(trials)))
