@@ -1,11 +1,13 @@
 """Answers that go round in circles: fifty questions over three documents, asked as the chat asks, with and without a remedy.
 
     python docs/results/loops.py MODEL.gguf sherlock-holmes.txt pride-and-prejudice.pdf [--settings none,detector,ours:3,llama.cpp:2:1]
+        [--fresh]
 
 A setting: nothing; the detector alone; DRY of engine/repeats.py (its strength and the words that are allowed) with the detector; or
 llama.cpp's DRY (its multiplier and the tokens that are allowed), which the package doesn't take.
 The documents: the first story of *The Adventures of Sherlock Holmes* (Project Gutenberg 1661), the first pages of *Pride and
 Prejudice* (1342), and the chapter on format strings of the Python that runs this (PSF License). None is in this repository.
+With --fresh 21 others, on which nothing was chosen: the second story, the next pages, and the chapter on the debugger.
 One line of JSON for each setting: the share of answers in which a phrase of three or more words is said four times, the share
 that the detector ends, the mean f1, the share that names the right answer, the share of numbers of two digits or more that stand in
 the document, and tokens an answer.
@@ -93,19 +95,51 @@ PYTHON = (
     ("What is this chapter about?", "format strings"),
     ("How do you print a number as a percentage?", "with the type %"),
 )
+LEAGUE = (
+    ("Who visits Holmes about the League?", "Jabez Wilson"),
+    ("What is the colour of Mr. Wilson's hair?", "red"),
+    ("What was Mr. Wilson paid to copy?", "the Encyclopaedia Britannica"),
+    ("How much was Mr. Wilson paid a week?", "four pounds"),
+    ("Who is Mr. Wilson's assistant?", "Vincent Spaulding"),
+    ("What did the thieves want to steal?", "French gold"),
+    ("What is the assistant's real name?", "John Clay"),
+)
+NETHERFIELD = (
+    ("Who falls ill at Netherfield?", "Jane"),
+    ("How did Elizabeth get to Netherfield?", "she walked"),
+    ("Who is Elizabeth's friend?", "Charlotte Lucas"),
+    ("Where are the officers?", "Meryton"),
+    ("What does Darcy admire in Elizabeth?", "her eyes"),
+    ("What is Mr. Darcy's house called?", "Pemberley"),
+    ("Which sisters talk of officers?", "Catherine and Lydia"),
+)
+DEBUGGER = (
+    ("What is the module called?", "pdb"),
+    ("Which command sets a breakpoint?", "break"),
+    ("Which command shows the stack?", "where"),
+    ("Which command leaves the debugger?", "quit"),
+    ("Which command goes on with the program?", "continue"),
+    ("Which function enters the debugger after an exception?", "post_mortem"),
+    ("What is this chapter about?", "the Python debugger"),
+)
 
 
-def documents(sherlock: str, pride: str) -> Iterator[tuple[str, str, tuple[tuple[str, str], ...]]]:
-    pages = load_document(pride).pages[:PAGES]
+def documents(sherlock: str, pride: str, *, fresh: bool = False) -> Iterator[tuple[str, str, tuple[tuple[str, str], ...]]]:
+    pages = load_document(pride).pages
+    if fresh:
+        yield "The Red-Headed League", stories(Path(sherlock).read_text(encoding="utf-8"))[1], LEAGUE
+        yield "Pride and Prejudice, continued", "\n\n".join(page.text for page in pages[PAGES : 2 * PAGES]), NETHERFIELD
+        yield "The debugger", pydoc_data.topics.topics["debugger"], DEBUGGER
+        return
     yield "A Scandal in Bohemia", stories(Path(sherlock).read_text(encoding="utf-8"))[0], SHERLOCK
-    yield "Pride and Prejudice", "\n\n".join(page.text for page in pages), PRIDE
+    yield "Pride and Prejudice", "\n\n".join(page.text for page in pages[:PAGES]), PRIDE
     yield "Format strings", pydoc_data.topics.topics["formatstrings"], PYTHON
 
 
-def repeats_itself(answer: str) -> bool:
-    """Whether three words that follow each other are said four times; longer phrases hold such."""
+def repeats_itself(answer: str, times: int = 4) -> bool:
+    """Whether three words that follow each other are said so often; longer phrases hold such."""
     words = re.findall(r"\w+", answer.lower())
-    return max(Counter(zip(words, words[1:], words[2:], strict=False)).values(), default=0) >= 4
+    return max(Counter(zip(words, words[1:], words[2:], strict=False)).values(), default=0) >= times
 
 
 class Setting:
@@ -160,6 +194,7 @@ def main() -> None:
     parser.add_argument("pride")
     parser.add_argument("--settings", default="none,detector,ours:3")
     parser.add_argument("--max-tokens", type=int, default=512)
+    parser.add_argument("--fresh", action="store_true", help="ask the questions on which nothing was chosen")
     parser.add_argument("--questions", type=int, default=17, help="of each document, at most")
     parser.add_argument("--characters", type=int, default=10**6, help="of each document, at most")
     parser.add_argument("--threads", type=int)
@@ -174,7 +209,7 @@ def main() -> None:
         lines = [json.loads(line) for line in Path(args.answers).read_text(encoding="utf-8").splitlines()]
         known = {(line["question"], line["setting"]): line for line in lines}
     rows: dict[str, list[dict[str, float]]] = {setting.text: [] for setting in settings}
-    for title, text, asked in documents(args.sherlock, args.pride):
+    for title, text, asked in documents(args.sherlock, args.pride, fresh=args.fresh):
         there = set(numbers(text))
         for question, right in asked[: args.questions]:
             user = f"Document: {title}\n\n{text[: args.characters]}\n\n{question}"
@@ -193,7 +228,8 @@ def main() -> None:
                 answered = line["answer"]
                 found = numbers(answered)
                 rows[setting.text].append(
-                    {"said four times": repeats_itself(answered), "detector": line["ended"], "f1": best(f1, answered, [right]),
+                    {"said four times": repeats_itself(answered), "eight times": repeats_itself(answered, 8),
+                     "detector": line["ended"], "f1": best(f1, answered, [right]),
                      "right answer named": right.lower() in answered.lower(), "tokens": line["tokens"],
                      "numbers": len(found), "not in the document": sum(n not in there for n in found)}
                 )  # fmt: skip
