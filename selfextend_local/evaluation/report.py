@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .again import commands_of, flags_of
 from .effective import KEPT, MEAN, Effective, effective
 from .plots import draw
 from .results import Results, Row
@@ -22,8 +23,9 @@ from .verdict import AUTO, BY_HAND, knows_no_prose, standings, verdicts
 
 EXPLAINED = (
     f"The longest length at which a method keeps {100 * KEPT:.0f} % of its own score at the shortest one, in tokens; ≥: the longest",
-    "that was measured. Tasks that a model hardly does at all are left out of RULER's mean. Inside the window recall and scaled",
-    "positions are the plain model, whose rows count for them. n and w set by hand are in the tables below.",
+    "that was measured; made from the tables below, as the next two are. Tasks that a model hardly does at all are left out of",
+    "RULER's mean. Inside the window recall and scaled positions are the plain model, whose rows count for them. n and w set by",
+    "hand are in the tables below.",
 )
 _TEMPERATURE = re.compile(r" c=[\d.]+$")
 TASKS_OF_LENGTH = {"passkey": "", "facts": "", "babilong": MEAN, "ruler": MEAN}
@@ -34,6 +36,19 @@ SLIDING = {"Gemma 3 270m": 512}
 
 FREQUENCIES = {"selfextend-local ruler seed-0": 6.313, "selfextend-local ruler seed-1": 6.313, "Smollm2 135M 8k Lc100K Mix1 Ep2": 6.413}
 """Nats a token of the novel by the frequencies of its own tokens, by model: `docs/results/frequencies.py MODEL TEXT`."""
+
+FLAGS = """\
+## The flags of each row
+
+The command above a table asks all its lengths, and these flags one of its rows. `auto` is what the library of those days chose;
+its setting stands in the cell, and can be asked by hand. What is tuned was asked after `selfextend tune`. Questions about a novel,
+`qaN.jsonl`, are made by `python docs/results/sherlock_qa.py NOVEL.txt N >qaN.jsonl`, `qa0.jsonl` by `… NOVEL.txt 1 22000`. Some rows
+are older than a question: of their data sets, which rows name by a hash, `git show 299e517:docs/results/sherlock_qa.py` makes
+`qa1.jsonl`, `qa2.jsonl` and `qa4.jsonl`, and `git show 4a5d8b1:docs/results/sherlock_qa.py` `sherlock-qa.jsonl`. On a GPU
+`--gpu-layers -1` and `LLAMA_CPP_LIB_PATH` belong to it. Cells that weren't asked in all places say how many were asked; the earliest
+pass keys stood at the ends of the text, too, where `--depths` puts none now. Everything at once: `docs/results/campaign.py` and
+`docs/results/run_on_gpu.sh`.
+"""
 
 HEADER = """\
 # Results
@@ -55,6 +70,7 @@ def report(folder: Path) -> str:
         for task in (name for name in TASKS if any(group.task == name for group in of_model)):
             for name in dict.fromkeys(group.name for group in of_model if group.task == task):
                 parts.append(_task([group for group in of_model if group.name == name]))
+    parts.append(_flags(found))
     return "\n".join(part for part in parts if part)
 
 
@@ -163,12 +179,13 @@ def _promises(path: Path) -> str:
         return ""
     lines = ["## What tune promises, and what it does then", ""]
     lines += [
-        "`selfextend tune --target-tokens N --text NOVEL --budget-minutes M --json`, then its choice on texts of other seeds",
-        "(`selfextend eval planted --seed S`): keys and facts said, of 3 each a text where the window is 1,024, 95 % interval.",
-        "The promise is measured on texts that the choice never saw.",
+        "`selfextend tune --target-tokens N --text NOVEL --budget-minutes M --dry-run --json`, then its choice on texts of other",
+        "seeds (`selfextend eval planted --text NOVEL --lengths N --keys K --facts F --methods selfextend --seed S`, S from 7 on): keys",
+        "and facts said, 3 and 3 of each text where the window is 1,024, 4 and 8 where it is larger, 95 % interval. The promise is",
+        "measured on texts that the choice never saw. Where few were asked, what is promised is the interval.",
         "",
-        "| model, tokens | minutes | chosen | its score when chosen | promise | fresh texts | difference |",
-        "|---" * 7 + "|",
+        "| model, tokens | minutes | chosen | its score when chosen | promise | fresh texts | difference | in the interval |",
+        "|---" * 8 + "|",
     ]
     for made in json.loads(path.read_text(encoding="utf-8")):
         (low, high), asked = made["interval"], made["asked"]
@@ -177,7 +194,7 @@ def _promises(path: Path) -> str:
         fresh = f"{100 * made['fresh']:.0f} %, {made['fresh_asked']} asked"
         lines.append(
             f"| {made['model']}, {made['tokens']:,} | {made['minutes']:g} | {chosen} | {100 * made['won_by']:.0f} % | {promise} | "
-            f"{fresh} | {100 * (made['fresh'] - made['promise']):+.0f} |"
+            f"{fresh} | {100 * (made['fresh'] - made['promise']):+.1f} | {'yes' if low <= made['fresh'] <= high else '**no**'} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -190,7 +207,16 @@ def _task(held: Sequence[Group]) -> str:
     texts = sorted({row["config"]["text"] for group in held for row in group.rows if "text" in row["config"]})
     lines.append(f"Trained window {trained:,}. {'Text: ' + ', '.join(texts) + '. ' if texts else ''}Run on: {'; '.join(devices)}.")
     for kv_type in dict.fromkeys(group.kv_type for group in held):
-        lines += ["", f"{kv_type} KV cache:", "", *_table([group for group in held if group.kv_type == kv_type])]
+        of_type = [group for group in held if group.kv_type == kv_type]
+        asked = " and ".join(f"`{command}`" for command in commands_of([row for group in of_type for row in group.rows]))
+        lines += ["", f"{kv_type} KV cache, {asked}:", "", *_table(of_type)]
+    return "\n".join(lines) + "\n"
+
+
+def _flags(found: Sequence[Group]) -> str:
+    """How each row of the tables is asked."""
+    lines = [FLAGS, "| row | flags |", "|---|---|"]
+    lines += [f"| {method} | `{flags_of(method)}` |" for method in sorted({group.method for group in found})]
     return "\n".join(lines) + "\n"
 
 
