@@ -259,7 +259,8 @@ def test_a_time_that_does_for_one_text_is_spent_on_the_promise(machine: Any) -> 
 def test_the_same_command_goes_on_with_what_was_not_tried(machine: Any) -> None:
     first, _ = machine(0.02)
     again, made = machine(0.02)
-    assert len(again.candidates) > len(first.candidates) and len(again.untried) < len(first.untried)
+    # The promise has its texts: more of the time is for the choice.
+    assert len(again.candidates) > 2 * len(first.candidates) and len(again.untried) < len(first.untried)
     assert made.clock.now <= 300.0
     # What is known isn't read again.
     read = [setup for setup, n in made.texts if n > 2000]

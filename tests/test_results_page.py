@@ -79,8 +79,11 @@ def test_a_command_has_what_the_rows_were_asked_by() -> None:
     def row(**config: object) -> dict[str, object]:
         return {"config": {"task": "passkey", "file": "m.gguf", "kv_type": "q8_0", "method": "plain", "ga": None, "length": 512} | config}
 
-    rows = [row(depth=depth, repeat=repeat, seed=0) for depth in (0.25, 0.75) for repeat in (0, 1)] + [row(depth=0.25, repeat=0, seed=3)]
+    rows = [row(depth=depth, repeat=repeat, seed=0) for depth in (0.25, 0.75) for repeat in (0, 1)]
+    # Keys at other places were asked by a command of their own; three of four were, of one that was stopped.
+    rows += [row(depth=depth, repeat=0, seed=0, length=256) for depth in (0.125, 0.375, 0.625)] + [row(depth=0.5, repeat=0, seed=3)]
     assert commands_of(rows) == [
-        "selfextend eval passkey --model m.gguf --depths 2 --repeats 2 --kv-type q8_0 --lengths 512",
-        "selfextend eval passkey --model m.gguf --depths 1 --seed 3 --kv-type q8_0 --lengths 512",
+        "selfextend eval passkey --model m.gguf --repeats 2 --depths 2 --kv-type q8_0 --lengths 512",
+        "selfextend eval passkey --model m.gguf --depths 4 --kv-type q8_0 --lengths 256",
+        "selfextend eval passkey --model m.gguf --seed 3 --depths 1 --kv-type q8_0 --lengths 512",
     ]

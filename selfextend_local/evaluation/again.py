@@ -13,6 +13,7 @@ from typing import Any
 from .results import Row
 from .tasks.haystack import spread
 
+_MOST_PLACES = 65
 _TUNED, _QUIET = ", tuned", ", not announced"
 _RECALL = re.compile(r"recall(?: of (?P<recall>[\d,]+))?(?: w=(?P<w>\d+))?(?: c=(?P<c>[\d.]+))?$")
 _GROUPS = re.compile(
@@ -42,17 +43,43 @@ def flags_of(method: str) -> str:
 
 
 def commands_of(rows: Sequence[Row]) -> list[str]:
-    """What asks the rows of one task, part and cache type again, but for the flags of a method: one for each seed and data set."""
-    held: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    """What asks the rows of one task, part and cache type again, but for the flags of a method: one for each seed, data set, and
+    number of places for a pass key."""
+    cells: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         config = row["config"]
-        held.setdefault((config.get("seed", 0), config.get("data", "").split(" ")[0]), []).append(config)
-    return [_command(held[key]) for key in sorted(held)]
+        cells.setdefault(repr([config.get(name) for name in ("method", "ga", "length", "seed")]), []).append(config)
+    held: dict[tuple[int, str, int], list[dict[str, Any]]] = {}
+    for cell in cells.values():
+        places = _places({config["depth"] for config in cell}) if cell[0]["task"] == "passkey" else {}
+        for config in cell:
+            key = (config.get("seed", 0), config.get("data", "").split(" ")[0], places.get(config.get("depth", 0.0), 0))
+            held.setdefault(key, []).append(config)
+    return [_command(held[key], key[-1]) for key in sorted(held)]
 
 
-def _command(configs: Sequence[dict[str, Any]]) -> str:
+def _places(depths: set[float]) -> dict[float, int]:
+    """By place of a pass key: of how many evenly spread it is one. The first and the last once stood at the very ends."""
+    found: dict[float, int] = {}
+    while left := depths - set(found):
+        whole = [n for n in range(1, len(left) + 1) if left.issuperset(_spread(n))]
+        some = next((n for n in range(1, _MOST_PLACES) if left.issubset(_spread(n)) or left.issubset(_to_the_ends(n))), len(left))
+        found |= dict.fromkeys(_spread(max(whole)), max(whole)) if whole else dict.fromkeys(left, some)
+    return found
+
+
+def _spread(count: int) -> set[float]:
+    return {round(depth, 4) for depth in spread(count)}
+
+
+def _to_the_ends(count: int) -> set[float]:
+    return {round(i / max(1, count - 1), 4) for i in range(count)}
+
+
+def _command(configs: Sequence[dict[str, Any]], places: int) -> str:
     first = configs[0]
-    flags = ["--model", first["file"], *_flags_of_task(first["task"], configs), "--kv-type", first["kv_type"]]
+    at = ["--depths", str(places)] if places else []
+    flags = ["--model", first["file"], *_flags_of_task(first["task"], configs), *at, "--kv-type", first["kv_type"]]
     lengths = ",".join(map(str, sorted({config["length"] for config in configs})))
     return shlex.join(["selfextend", "eval", first["task"], *flags, "--lengths", lengths])
 
@@ -69,10 +96,6 @@ def _flags_of_task(task: str, configs: Sequence[dict[str, Any]]) -> Iterator[str
         yield from ("--tasks", part[0])
     if task == "copy":
         yield from ("--depths", str(len(values("depth"))))
-    if task == "passkey":
-        there = set(values("depth"))
-        whole = [n for n in range(1, len(there) + 1) if there.issuperset(round(depth, 4) for depth in spread(n))]
-        yield from ("--depths", str(max(whole, default=len(there))))
     if len(repeats := values("repeat")) > 1:
         yield from ("--repeats", str(len(repeats)))
     if samples := values("sample"):
