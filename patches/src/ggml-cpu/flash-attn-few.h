@@ -7,6 +7,9 @@
 // in their order. So a query has the same bits whatever is computed beside it and however the work is divided: by
 // chunks, whose sums are kept until all are there, or, where those would take too much memory, by key heads. A unit of work
 // takes as many key heads at a time as there are threads to spare: they lie side by side, so memory is read in order.
+//
+// Memory is what few queries wait for. While a tile is computed the next one is fetched, row by row: all at once would have
+// the first rows wait for the last.
 
 #include "flash-attn-tile.h"
 
@@ -54,6 +57,19 @@ void add_lanes(const GGML_F32_VEC (&x)[4], float * out) {
 #endif
 }
 
+// Fetches a row that is a tile away to the second-level cache; to the first it was slower (docs/benchmarks.md). What lies beyond
+// the end of a tensor isn't read.
+void prefetch_far(const char * row, size_t size) {
+#if defined(__GNUC__)
+    for (size_t at = 0; at < size; at += 64) {
+        __builtin_prefetch(row + at, 0, 2);
+    }
+#else
+    GGML_UNUSED(row);
+    GGML_UNUSED(size);
+#endif
+}
+
 // Keys or values as vectors, `step` values of a row at a time: of a tile that was unpacked to f32, or unpacked on their way
 // to few rows. Both are exact, so either has the same bits.
 struct tile_rows {
@@ -61,16 +77,27 @@ struct tile_rows {
     const float * data;
     int64_t       n;
 
+    void fetch(int64_t) const {}
+
     GGML_F32_VEC load(int64_t row, int64_t i) const { return GGML_F32_VEC_LOAD(data + row * n + i); }
 };
 
 #if defined(__AVX2__) && defined(__F16C__)
 #define UNPACKS_ON_THE_WAY
 
-struct f16_rows {
-    static constexpr int64_t step = GGML_F32_EPR;
+// Rows as they lie in memory, and those that are wanted after them.
+struct packed_rows {
     const char * data;
     size_t       stride;
+    const char * next;
+    size_t       next_stride;
+    size_t       size;
+
+    void fetch(int64_t row) const { prefetch_far(next + row * next_stride, size); }
+};
+
+struct f16_rows : packed_rows {
+    static constexpr int64_t step = GGML_F32_EPR;
 
     GGML_F32_VEC load(int64_t row, int64_t i) const {
         const ggml_fp16_t * from = (const ggml_fp16_t *) (data + row * stride) + i;
@@ -82,10 +109,8 @@ struct f16_rows {
     }
 };
 
-struct q8_0_rows {
+struct q8_0_rows : packed_rows {
     static constexpr int64_t step = QK8_0;
-    const char * data;
-    size_t       stride;
 
     GGML_F32_VEC load(int64_t row, int64_t i) const {
         const block_q8_0 * block = (const block_q8_0 *) (data + row * stride) + i / QK8_0;
@@ -102,6 +127,9 @@ struct q8_0_rows {
 // Scores of R rows [n] and four keys from `first` on.
 template <int R, typename Rows>
 void score(const float * rows, const Rows & keys, int64_t first, int64_t n, float * scores, int64_t stride) {
+    for (int j = 0; j < 4; ++j) {
+        keys.fetch(first + j);
+    }
     GGML_F32_VEC sums[R][4];
     for (int r = 0; r < R; ++r) {
         for (int j = 0; j < 4; ++j) {
@@ -139,6 +167,9 @@ void add_weighted(
             }
         }
         for (int64_t j = 0; j < n_keys; ++j) {
+            if (i == 0) {
+                values.fetch(j);
+            }
             GGML_F32_VEC weight[R];
             for (int r = 0; r < R; ++r) {
                 weight[r] = GGML_F32_VEC_SET1(weights[r * stride + j]);
@@ -263,6 +294,19 @@ template <typename F> void for_visible(const sight * seen, int64_t n, const F & 
     }
 }
 
+// Rows of keys or values of a head.
+struct place {
+    const char * data;
+    size_t       stride;
+    size_t       size;
+};
+
+// A tile of them from `row` on, or the last one.
+place place_of(const ggml_tensor * t, int64_t row, int64_t head, int64_t i3) {
+    row = std::max<int64_t>(0, std::min(row, t->ne[1] - TILE));
+    return { row_of(t, row, head, i3), t->nb[1], ggml_row_size(t->type, t->ne[0]) };
+}
+
 // A unit of work, and its place in the memory of a thread. Rows are key heads by queries by the heads that share a key head.
 struct few_unit {
     const few & p;
@@ -309,21 +353,29 @@ struct few_unit {
     int64_t head(int64_t row)  const { return (k_head + row / p.group / n) * p.group + row % p.group; }
     int64_t v_head(int64_t h)  const { return (k_head + h) / (p.k->ne[2] / p.v->ne[2]); }
 
-    // f(rows) with keys or values of a tile, [TILE][width].
+    place key_place(int64_t key, int64_t h)   const { return place_of(p.k, key, k_head + h, k3); }
+    place value_place(int64_t key, int64_t h) const { return place_of(p.v, key, v_head(h), v3); }
+
+    // f(rows) with keys or values of a tile, [TILE][width], while those at `next` are fetched.
     template <typename F>
-    void with_tile(const ggml_tensor * t, int64_t key, int64_t n_keys, int64_t head, int64_t t3, int64_t width, const F & f) {
+    void with_tile(
+            const ggml_tensor * t, int64_t key, int64_t n_keys, int64_t head, int64_t t3, int64_t width, const place & next, const F & f) {
 #if defined(UNPACKS_ON_THE_WAY)
         if (n * p.group <= 2 * AT_ONCE && n_keys == TILE && width == t->ne[0] && width % QK8_0 == 0) {
+            const packed_rows rows = { row_of(t, key, head, t3), t->nb[1], next.data, next.stride, next.size };
             if (t->type == GGML_TYPE_F16) {
-                f(f16_rows{ row_of(t, key, head, t3), t->nb[1] });
+                f(f16_rows{ rows });
                 return;
             }
             if (t->type == GGML_TYPE_Q8_0) {
-                f(q8_0_rows{ row_of(t, key, head, t3), t->nb[1] });
+                f(q8_0_rows{ rows });
                 return;
             }
         }
 #endif
+        for (int64_t j = 0; j < TILE; ++j) {
+            prefetch_far(next.data + j * next.stride, next.size);
+        }
         for (int64_t j = 0; j < n_keys; ++j) {
             unpack_row(t->type, row_of(t, key + j, head, t3), t->ne[0], tile + j * width);
             std::fill(tile + j * width + t->ne[0], tile + (j + 1) * width, 0.0f);
@@ -335,13 +387,6 @@ struct few_unit {
     // f(first row, count) for stretches of the rows of key head `h` that see some of tile t.
     template <typename F> void for_seeing(int64_t h, int64_t t, const F & f) const {
         for_visible(seen + t, n, [&](int64_t from, int64_t count) { for_rows((h * n + from) * p.group, count * p.group, f); });
-    }
-
-    void fetch(const ggml_tensor * t, int64_t key, int64_t head, int64_t t3) const {
-        const size_t size = ggml_row_size(t->type, t->ne[0]);
-        for (int64_t j = key; j < std::min(key + TILE, t->ne[1]); ++j) {
-            prefetch(row_of(t, j, head, t3), size);
-        }
     }
 
     bool sees(int64_t t) const {
@@ -361,7 +406,7 @@ struct few_unit {
         }
     }
 
-    void score_tile(int64_t key, int64_t n_keys, int64_t t) {
+    void score_tile(int64_t key, int64_t n_keys, int64_t t, int64_t n_tiles) {
         for (int64_t r = 0; r < n; ++r) {
             const sight s = look(p.mask, i3, first + r, 1, key, n_keys);
             seen[r * (CHUNK / TILE) + t] = s == sight::all && n_keys < TILE ? sight::some : s;
@@ -373,9 +418,8 @@ struct few_unit {
             return;
         }
         for (int64_t h = 0; h < n_heads; ++h) {
-            fetch(p.k, key + TILE, k_head + h, k3);
-            fetch(p.v, key + TILE, v_head(h), v3);
-            with_tile(p.k, key, n_keys, k_head + h, k3, p.n_k, [&](const auto & keys) {
+            const place next = t + 1 < n_tiles ? key_place(key + TILE, h) : value_place(key - t * TILE, h);
+            with_tile(p.k, key, n_keys, k_head + h, k3, p.n_k, next, [&](const auto & keys) {
                 for_seeing(h, t, [&](int64_t row, auto r) {
                     for (int64_t j = 0; j < TILE; j += 4) {
                         score<r()>(queries + row * p.n_k, keys, j, p.n_k, scores + row * CHUNK + t * TILE + j, CHUNK);
@@ -406,7 +450,7 @@ struct few_unit {
         const int64_t end     = std::min(start + CHUNK, p.k->ne[1]);
         const int64_t n_tiles = (end - start + TILE - 1) / TILE;
         for (int64_t t = 0; t < n_tiles; ++t) {
-            score_tile(start + t * TILE, std::min(TILE, end - start - t * TILE), t);
+            score_tile(start + t * TILE, std::min(TILE, end - start - t * TILE), t, n_tiles);
         }
         for (int64_t row = 0; row < n_rows(); ++row) {
             float * part = parts + row * p.part_floats();
@@ -425,7 +469,8 @@ struct few_unit {
             }
             const int64_t n_keys = std::min(TILE, end - start - t * TILE);
             for (int64_t h = 0; h < n_heads; ++h) {
-                with_tile(p.v, start + t * TILE, n_keys, v_head(h), v3, p.n_v, [&](const auto & values) {
+                const place next = t + 1 < n_tiles ? value_place(start + (t + 1) * TILE, h) : key_place(end, h);
+                with_tile(p.v, start + t * TILE, n_keys, v_head(h), v3, p.n_v, next, [&](const auto & values) {
                     for_seeing(h, t, [&](int64_t row, auto r) {
                         add_weighted<r()>(
                             scores + row * CHUNK + t * TILE, CHUNK, values, TILE, p.n_v, parts + row * p.part_floats(), p.part_floats());
