@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ Model = TypeVar("Model", bound=Llama)
 
 _DECODED = 32
 _STEPS = 8
+_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -403,6 +404,7 @@ def decode_by_flash_attention(bench: Bench) -> Iterator[Row]:
     for loop in loops.values():
         loop.llm.pin_group_attention(GroupAttention(4, 512, 512))
     same = bench.open_plain(loops["f16"].llm, flash_attn=False)
+    threads = same.n_threads
     tokens = list(random_tokens(same.n_vocab(), bench.tokens + 64))
     _, took = _in_turns({**loops, "none": Loop(same)}, tokens, bench.tokens, 1)
     for kv_type in loops:
@@ -410,8 +412,7 @@ def decode_by_flash_attention(bench: Bench) -> Iterator[Row]:
         name = f"decode time at {bench.tokens:,} tokens, {kv_type} cache, n=4, against n=1, f16, without flash attention"
         yield Row(name, took[kv_type] / took["none"], 0.95, False, detail)
     for kv_type in loops:
-        rounds = [[float(_elsewhere(bench, who, _DECODE.format(kv_type=kv_type))) for who in ("ours", "ggml's")] for _ in range(2)]
-        ours, theirs = (min(times) for times in zip(*rounds, strict=True))
+        ours, theirs = _least_in_turns(bench, ("ours", "ggml's"), _DECODE.format(kv_type=kv_type, threads=threads))
         detail = f"{1000 * ours:.1f} against {1000 * theirs:.1f} ms"
         yield Row(f"decode time at {bench.tokens:,} tokens, {kv_type} cache, against ggml's kernel", ours / theirs, 0.8, False, detail)
 
@@ -489,19 +490,59 @@ print(*(times[""] for times in speed._in_turns({"": loop}, tokens, bench.tokens,
 
 
 _DECODE = """
+import sys
 from llama_cpp import GGML_TYPE_F16, GGML_TYPE_Q8_0
 kind = GGML_TYPE_Q8_0 if "{kv_type}" == "q8_0" else GGML_TYPE_F16
 llm = speed.Llama(str(bench.model), n_ctx=bench.tokens + 512, n_batch=512, n_ubatch=512, flash_attn=True, type_k=kind, type_v=kind,
-                  n_threads=bench.threads, verbose=False)
+                  n_threads={threads}, verbose=False)
 tokens = list(speed.random_tokens(llm.n_vocab(), bench.tokens + 64))
-print(speed._in_turns({{"": speed.Loop(llm)}}, tokens, bench.tokens, 1)[1][""])
+loop = speed.Loop(llm)
+loop.seconds(tokens[: bench.tokens])
+print("ready", flush=True)
+for _ in sys.stdin:
+    loop.rewind(bench.tokens)
+    print(speed.median(loop.seconds([token]) for token in tokens[bench.tokens :]), flush=True)
 """
 
 
+def _least_in_turns(bench: Bench, whose: Sequence[str], program: str) -> list[float]:
+    """The least of what each one's process prints, which prints once it is ready and once for each line that it is sent."""
+    with ExitStack() as stack:
+        children: list[subprocess.Popen[str]] = []
+        for who in whose:
+            command, env = _command(bench, who, program)
+            child = subprocess.Popen(
+                command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+            children.append(stack.enter_context(child))
+            _said(children[-1])
+        took: list[list[float]] = [[] for _ in children]
+        pairs = list(zip(children, took, strict=True))
+        for turn in range(_TURNS):
+            for child, times in pairs[:: -1 if turn % 2 else 1]:
+                assert child.stdin
+                print(file=child.stdin, flush=True)
+                times.append(float(_said(child)))
+    return [min(times) for times in took]
+
+
+def _said(child: subprocess.Popen[str]) -> str:
+    assert child.stdout
+    if line := child.stdout.readline():
+        return line
+    raise subprocess.CalledProcessError(child.wait(), child.args)
+
+
 def _elsewhere(bench: Bench, who: str, program: str) -> str:
-    """What a program prints in a process of its own, with the stock library unless it is ours, or with ggml's kernels."""
+    """What a program prints in a process of its own."""
+    command, env = _command(bench, who, program)
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout
+
+
+def _command(bench: Bench, who: str, program: str) -> tuple[list[str], dict[str, str]]:
+    """A program in a process of its own, and its environment: with the stock library unless it is ours, or with ggml's kernels."""
     ours = who == "ours"
     names = f"from pathlib import *\nfrom selfextend_local.evaluation import speed\nBench = speed.Bench\nbench, ours = {bench!r}, {ours}\n"
     env = os.environ | ({"LLAMA_CPP_LIB_PATH": str(bench.plain_library)} if bench.plain_library and not ours else {})
     env |= {"GGML_CPU_OWN_KERNELS": "0"} if who == "ggml's" else {}
-    return subprocess.run([sys.executable, "-c", names + program], capture_output=True, text=True, check=True, env=env).stdout
+    return [sys.executable, "-c", names + program], env
