@@ -22,7 +22,7 @@ from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
 from selfextend_local.evaluation.tasks.facts import FORMS
 from selfextend_local.evaluation.texts import Text, random_words
-from selfextend_local.evaluation.tune import TuneError, Tuning, describe, interval, tune
+from selfextend_local.evaluation.tune import TuneError, Tuning, asked_for, describe, interval, tune
 from selfextend_local.positions import choose
 from selfextend_local.storage.identity import model_identity
 
@@ -289,7 +289,10 @@ def test_what_is_known_roughly_is_promised_as_an_interval(machine: Any) -> None:
     rough, _ = machine(0.02)
     assert rough.promise.count < 40 and re.match(r"\d+ to 100 % of keys and facts \(100 %; ", rough.sentence)
     assert f"{rough.promise.count} asked in fresh texts" in rough.sentence
+    # Some 35 of 35 are known within five points: a text for each six that are missing.
+    assert asked_for(rough.promise) == 35 and rough.narrow_seconds == pytest.approx(46 * -(-(35 - rough.promise.count) // 6), rel=0.1)
     well, _ = machine(0.0005)
+    assert well.narrow_seconds == 0
     assert well.sentence.startswith(f"100 % of keys and facts ({100 * well.promise.low:.0f} to 100; ")
 
 

@@ -191,6 +191,7 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: 
             "target_tokens": target,
             "promise": {"share": p.mean, "low": p.low, "high": p.high, "asked": p.count}
             | {part: estimate.mean for part, estimate in tuning.parts.items()},
+            "narrow_seconds": round(tuning.narrow_seconds),
             "base": {"share": base.mean, "tokens": tuning.base_length, "asked": base.count},
             "effective_tokens": tuning.effective,
             "at_least": tuning.beyond,
@@ -209,6 +210,8 @@ def _show(tuning: Tuning, target: int, kept: Path | None, as_json: bool, check: 
     who = "The automatic choice stays: " if tuning.automatic else "Chosen: "
     click.echo(f"{who}{tuning.setting}; {'' if tuning.automatic else 'it '}{tuning.reason}.")
     click.echo(f"Promise for texts of {target:,} tokens: {tuning.sentence}.")
+    if minutes := math.ceil(tuning.narrow_seconds / 60):
+        click.echo(f"Within 5 points it would be known after about {minutes} minutes more.")
     if check:
         click.echo(f"Check it on a fresh text: {check}")
     click.echo(_length(tuning))

@@ -149,7 +149,7 @@ class Tuning:
     the target length, `parts` those of each kind; `base`: the plain model's share at `base_length`. `effective`: the longest length
     at which `KEPT` of the base is kept, None if it wasn't found; `beyond`: and perhaps longer. `fraction`: of the window, with which
     the automatic choice takes these groups. `untried`: settings that the time didn't do for, and `untried_seconds` that one text of
-    each takes.
+    each takes; `narrow_seconds`: those of the fresh texts that would make the promise as narrow as `WIDTH`.
     """
 
     candidate: Candidate
@@ -165,6 +165,7 @@ class Tuning:
     reason: str
     untried: tuple[str, ...] = ()
     untried_seconds: float = 0.0
+    narrow_seconds: float = 0.0
 
     @property
     def ga(self) -> GroupAttention:
@@ -203,6 +204,11 @@ def interval(found: float, asked: int) -> Estimate:
     middle = (p + z * z / (2 * asked)) / (1 + z * z / asked)
     half = z / (1 + z * z / asked) * math.sqrt(p * (1 - p) / asked + z * z / (4 * asked**2))
     return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), asked)
+
+
+def asked_for(rough: Estimate) -> int:
+    """How many have to be asked until the interval of a share that is known roughly is no wider than WIDTH to each side."""
+    return next(n for n in range(rough.count, 10**6) if (one := interval(rough.mean * n, n)).high - one.low <= 2 * WIDTH)
 
 
 @dataclass
@@ -309,6 +315,7 @@ def tune(
     return Tuning(
         best, best is found[0], fraction, promise, parts, base, shortest, effective, beyond, tuple(found), reason,
         tuple(one.setting for one in untried), len(untried) * probe.needs(target),
+        max(0, math.ceil((asked_for(promise) - promise.count) / probe.asked)) * probe.needs(target),
     )  # fmt: skip
 
 
