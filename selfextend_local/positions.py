@@ -70,8 +70,8 @@ RECALL_LOOKS = 32
 RECALL_FIRST = 16_384
 """Far tokens of which all keys are compared; of more, the spans whose mean keys are best."""
 
-RECALL_KEEP = 16
-"""So many tokens of an answer share a choice."""
+RECALL_KEEP = 32
+"""So many tokens of an answer share a choice. As likely as with 8 to 64 (docs/benchmarks.md)."""
 
 RECALL_FROM_SMALL = 8
 """Trained windows from which on the automatic choice recalls where the window is smaller than RECALL_WINDOW.

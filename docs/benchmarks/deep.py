@@ -18,13 +18,14 @@ import llama_cpp as api
 from recall import Reader
 
 LONGEST = 131_072
+AS_AUTO = "recall:fetched=1024"
 CHEAP = "recall:w=64,r=512,sinks=32,fetched=256,looks=1,first=512"
 
 
 def main() -> None:
     model, text, state, *rest = sys.argv[1:]
     fills = rest == ["fill"]
-    reader = Reader(model, CHEAP if fills else "recall", LONGEST + 2048, 2, 0)
+    reader = Reader(model, CHEAP if fills else AS_AUTO, LONGEST + 2048, 2, 0)
     words = reader.tokens(Path(text).read_text(encoding="utf-8"))[: LONGEST + 2048]
     if fills:
         n = LONGEST - 1024

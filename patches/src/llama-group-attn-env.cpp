@@ -59,7 +59,7 @@ constexpr int32_t OF_LONG   = 1024; // at least
 constexpr int32_t SPAN      = 32;
 constexpr int32_t LOOKS     = 32;
 constexpr int32_t FIRST     = 16384;
-constexpr int32_t KEEP      = 16;
+constexpr int32_t KEEP      = 32;
 constexpr int32_t WINDOW    = 8192; // from which on recall begins with what the window doesn't hold
 constexpr int32_t FROM_SMALL = 8;   // windows of less
 

@@ -110,6 +110,9 @@ struct llama_kv_keys {
     bool fetches(int32_t il) const;
     bool fetches() const;
 
+    // of those layers, the most heads that share keys
+    int64_t n_gqa() const;
+
     // do the keys of a layer lie in the memory of the CPU?
     bool is_on_host(int32_t il) const;
 

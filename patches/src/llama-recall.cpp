@@ -87,6 +87,16 @@ bool llama_kv_keys::fetches() const {
     return std::any_of(kv.layers.begin(), kv.layers.end(), [&](const auto & layer) { return fetches(layer.il); });
 }
 
+int64_t llama_kv_keys::n_gqa() const {
+    int64_t res = 1;
+
+    for (const auto & layer : kv.layers) {
+        res = std::max<int64_t>(res, fetches(layer.il) ? kv.hparams.n_gqa(layer.il) : 1);
+    }
+
+    return res;
+}
+
 bool llama_kv_keys::is_on_host(int32_t il) const {
     return ggml_backend_buft_is_host(ggml_backend_buffer_get_type(kv.layers[kv.map_layer_ids.at(il)].k->buffer));
 }
@@ -300,7 +310,7 @@ public:
         near     = input(GGML_TYPE_F32, n_all(p) - n_far(p), 1);
         far      = input(GGML_TYPE_F32, shape.n_first > 0 ? n_spans : n_kv, 1);
 
-        far_looks = ggml_repeat_4d(ctx, far, far->ne[0], shape.n_looks, 1, 1);
+        far_looks = ggml_repeat_4d(ctx, far, far->ne[0], shape.n_looks*keys.n_gqa(), 1, 1);
 
         if (shape.n_new > 0) {
             fresh   = input(GGML_TYPE_I32, shape.n_new*p.n_span, 1);
@@ -416,7 +426,7 @@ public:
     ggml_tensor * to_look   = nullptr; // I32 [n_tokens]          turns a query to where it looks from
     ggml_tensor * looks     = nullptr; // F32 [n_tokens, n_looks] means
     ggml_tensor * far       = nullptr; // F32 [n_kv] or [n_spans] 0 where a far key or span lies, else -inf
-    ggml_tensor * far_looks = nullptr; // F32 [.., n_looks]       the same for each look
+    ggml_tensor * far_looks = nullptr; // F32 [.., n_looks*n_gqa] the same for each look of each head that shares keys
     ggml_tensor * far_span  = nullptr; // F32 [n_spans]           0 for far spans, else less than any share
     ggml_tensor * spans     = nullptr; // F32 [n_span, n_spans]   the cells of each span
     ggml_tensor * by_place  = nullptr; // I32 [n_kv]              the same in one row, null if ordered
@@ -566,9 +576,45 @@ static ggml_tensor * sum_planes(ggml_context * ctx, ggml_tensor * x) {
     return rest ? ggml_add(ctx, x, rest) : x;
 }
 
-// the keys or values of cells [n_embd, n_head, n_kv] that lie in these rows, as f32 [n_embd*n_head, n_rows]
+// the same bytes as rows of another type
+static ggml_tensor * seen_as(ggml_context * ctx, ggml_tensor * x, ggml_type type) {
+    ggml_tensor * res = ggml_view_2d(ctx, x, x->ne[0], x->ne[1], x->nb[1], 0);
+
+    res->ne[0] = x->ne[0]*ggml_type_size(x->type)/ggml_type_size(type);
+    res->nb[0] = ggml_type_size(type);
+    res->type  = type;
+
+    return res;
+}
+
+static ggml_tensor * as_rows(ggml_context * ctx, ggml_tensor * kv) {
+    return ggml_view_2d(ctx, kv, kv->ne[0]*kv->ne[1], kv->ne[2], kv->nb[2], 0);
+}
+
+// the keys or values of cells [n_embd, n_head, n_kv] that lie in these rows: F32 [n_embd*n_head, n_rows]
 static ggml_tensor * gather(ggml_context * ctx, ggml_tensor * kv, ggml_tensor * rows) {
-    return ggml_get_rows(ctx, ggml_view_2d(ctx, kv, kv->ne[0]*kv->ne[1], kv->ne[2], kv->nb[2], 0), rows);
+    return ggml_get_rows(ctx, as_rows(ctx, kv), rows);
+}
+
+// the same, of F16 as they are. ggml_get_rows makes F32 of F16, but moves I32: two values at a time
+static ggml_tensor * gather_many(ggml_context * ctx, ggml_tensor * kv, ggml_tensor * rows) {
+    if (kv->type != GGML_TYPE_F16 || kv->ne[0]*kv->ne[1] % 2 != 0) {
+        return gather(ctx, kv, rows);
+    }
+
+    return seen_as(ctx, ggml_get_rows(ctx, seen_as(ctx, as_rows(ctx, kv), GGML_TYPE_I32), rows), GGML_TYPE_F16);
+}
+
+// the mean of n rows at a time
+static ggml_tensor * mean_of(ggml_context * ctx, ggml_tensor * x, int n) {
+    return n > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_AVG, 1, n, 1, n, 0, 0) : x;
+}
+
+// the largest of n0 by n1 values, in one dimension after the other: where a backend has a thread for each outcome, there are more
+static ggml_tensor * max_of(ggml_context * ctx, ggml_tensor * x, int n0, int n1) {
+    x = ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, 1, n1, 1, n1, 0, 0);
+
+    return n0 > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, n0, 1, n0, 1, 0, 0) : x;
 }
 
 // the spans that the queries look at most, in the order of the text: I32 [n_chosen]. notes: receives them, and their shares
@@ -580,22 +626,29 @@ static ggml_tensor * choose(
 
     ggml_context * ctx = graph.ctx0;
 
+    // the heads that share keys are rows of one product
+    ggml_tensor * rows = ggml_reshape_3d(ctx, look, look->ne[0], look->ne[1]*look->ne[2]/k->ne[1], k->ne[1]);
+
     // how the looks share their attention among keys [n_embd_head, n_head_kv, n], summed over the heads: [n, n_looks]
     const auto share_of = [&](ggml_tensor * keys, ggml_tensor * mask) {
+        // nothing comes between what a CPU computes as one
+        ggml_build_forward_expand(graph.gf, rows);
+
         if (mask) {
-            // nothing comes between what a CPU computes as one
             ggml_build_forward_expand(graph.gf, mask);
         }
 
-        ggml_tensor * res = ggml_mul_mat(ctx, ggml_permute(ctx, keys, 0, 2, 1, 3), look);
+        ggml_tensor * res = ggml_mul_mat(ctx, ggml_permute(ctx, keys, 0, 2, 1, 3), rows);
         ggml_prec_set_acc(res, GGML_PREC_F32);
 
-        return sum_planes(ctx, ggml_soft_max_ext(ctx, res, mask, kq_scale, 0.0f));
+        res = ggml_soft_max_ext(ctx, res, mask, kq_scale, 0.0f);
+
+        return sum_planes(ctx, ggml_reshape_3d(ctx, res, res->ne[0], look->ne[1], look->ne[2]));
     };
 
     const int64_t n_spans = inp.far_span->ne[0];
 
-    const auto as_rows = [&](ggml_tensor * spans) { // I32 [n] as F32 [1, n]
+    const auto as_column = [&](ggml_tensor * spans) { // I32 [n] as F32 [1, n]
         return ggml_reshape_2d(ctx, ggml_cast(ctx, spans, GGML_TYPE_F32), 1, spans->ne[0]);
     };
 
@@ -608,25 +661,17 @@ static ggml_tensor * choose(
         ggml_tensor * keys = ggml_view_3d(ctx, means, k->ne[0], k->ne[1], n_spans, k->ne[0]*means->nb[0], means->nb[1], 0);
 
         ggml_tensor * share = share_of(keys, inp.far_looks);
-        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, 1, shape.n_looks, 1, shape.n_looks, 0, 0);
+        share = max_of(ctx, share, 1, shape.n_looks);
         share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
         graph.cb(share, "recall_first", il);
 
-        ggml_tensor * first = as_rows(ggml_top_k(ctx, share, shape.n_first));
+        ggml_tensor * first = as_column(ggml_top_k(ctx, share, shape.n_first));
 
         ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, ggml_cast(ctx, ggml_reshape_1d(ctx, first, shape.n_first), GGML_TYPE_I32));
         cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*shape.n_first), GGML_TYPE_I32);
 
-        keys = gather(ctx, k, cells);
-
-        // CPUs multiply f32 as fast
-        if (!inp.keys.is_on_host(il)) {
-            keys = ggml_cast(ctx, keys, GGML_TYPE_F16);
-        }
-
-        share = share_of(ggml_reshape_3d(ctx, keys, k->ne[0], k->ne[1], cells->ne[0]), nullptr);
-        share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, shape.n_looks, p.n_span, shape.n_looks, 0, 0);
-        share = ggml_reshape_1d(ctx, share, shape.n_first);
+        share = share_of(ggml_reshape_3d(ctx, gather_many(ctx, k, cells), k->ne[0], k->ne[1], cells->ne[0]), nullptr);
+        share = ggml_reshape_1d(ctx, max_of(ctx, share, p.n_span, shape.n_looks), shape.n_first);
         graph.cb(share, "recall_share", il);
 
         ggml_tensor * top = ggml_top_k(ctx, share, n_best);
@@ -638,7 +683,7 @@ static ggml_tensor * choose(
 
         // the best of each span
         if (shape.ordered) {
-            share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, p.n_span, shape.n_looks, p.n_span, shape.n_looks, 0, 0);
+            share = max_of(ctx, share, p.n_span, shape.n_looks);
         } else {
             share = ggml_get_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, share)), inp.by_place);
             share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, shape.n_looks, p.n_span, shape.n_looks, p.n_span, 0, 0);
@@ -649,7 +694,7 @@ static ggml_tensor * choose(
 
         ggml_tensor * top = ggml_top_k(ctx, share, n_best);
 
-        best  = as_rows(top);
+        best  = as_column(top);
         worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, n_spans), top);
     }
 
@@ -681,7 +726,7 @@ struct recalled {
     ggml_tensor * v;
 };
 
-// keys f32 [n_embd_k_gqa, n] that lie unrotated, turned to their places
+// keys [n_embd_k_gqa, n] that lie unrotated, turned to their places
 static ggml_tensor * placed(const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * rows, ggml_tensor * k, ggml_tensor * rot, int il) {
     ggml_tensor * res = ggml_reshape_3d(graph.ctx0, rows, k->ne[0], k->ne[1], rows->ne[1]);
 
@@ -702,18 +747,15 @@ static void fetch(
     const int64_t n_head = q->ne[1];
 
     if (inp.fresh) {
-        ggml_tensor * mean = ggml_reshape_3d(ctx, gather(ctx, k, inp.fresh), k->ne[0]*k->ne[1], p.n_span, shape.n_new);
-
-        mean = ggml_mean(ctx, ggml_cont(ctx, ggml_permute(ctx, mean, 1, 0, 2, 3)));
-        mean = ggml_reshape_2d(ctx, mean, k->ne[0]*k->ne[1], shape.n_new);
-
-        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.means, mean, inp.to_mean));
+        ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.means, mean_of(ctx, gather(ctx, k, inp.fresh), p.n_span), inp.to_mean));
     }
 
     // the queries look from one fixed distance, the mean of a few at a time: [n_embd_head, n_looks, n_head]
     ggml_tensor * look = inp.keys.turn(graph, q, inp.to_look, rot, il);
 
-    if (shape.stretch == 1) {
+    if (shape.n_tokens == shape.stretch*shape.n_looks) {
+        // stretches that are whole
+        look = mean_of(ctx, ggml_reshape_2d(ctx, look, q->ne[0]*n_head, shape.n_tokens), shape.stretch);
         look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
     } else {
         look = ggml_reshape_2d(ctx, look, look->ne[0]*n_head, look->ne[2]);
@@ -722,15 +764,15 @@ static void fetch(
         look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
     }
 
-    look = ggml_permute(ctx, look, 0, 2, 1, 3);
+    look = ggml_cont(ctx, ggml_permute(ctx, look, 0, 2, 1, 3));
 
     ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, all.means, all.notes, look, k, kq_scale, il));
 
     cells = ggml_concat(ctx, inp.sinks, ggml_reshape_1d(ctx, cells, p.n_fetched), 0);
     cells = ggml_cast(ctx, ggml_concat(ctx, cells, inp.near, 0), GGML_TYPE_I32);
 
-    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, placed(graph, inp, gather(ctx, k, cells), k, rot, il), all.k));
-    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, gather(ctx, v, cells), all.v));
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, placed(graph, inp, gather_many(ctx, k, cells), k, rot, il), all.k));
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, gather_many(ctx, v, cells), all.v));
 }
 
 // of the layers of this cache, null if this one is left alone

@@ -126,12 +126,17 @@ def test_tokens_that_are_decoded_one_by_one_share_a_choice(tiny_model: TinyModel
         assert_near(got, expected)
 
 
+def is_of_cache(node: Node) -> bool:
+    """Does it gather keys or values: one token's as f32, many as they are, two f16 in each i32?"""
+    return node.operation == "GET_ROWS" and ((node.type == "f32" and "f16" in node.sources) or node.type == "i32")
+
+
 def test_a_kept_choice_costs_no_gathering(tiny_model: TinyModel) -> None:
     """The nodes of a step that makes no choice: none reads more of the cache than its own token."""
     gathered: list[int] = []
 
     def on_node(node: Node) -> None:
-        if node.operation == "GET_ROWS" and node.type == "f32" and "f16" in node.sources:
+        if is_of_cache(node):
             gathered.append(node.n_values)
 
     with fetching(tiny_model("gqa"), replace(RECALL, keep=8), on_node=on_node) as engine:
@@ -142,7 +147,7 @@ def test_a_kept_choice_costs_no_gathering(tiny_model: TinyModel) -> None:
             engine.decode([token])
             largest.append(max(gathered))
     assert [size == min(largest) for size in largest] == [False, *[True] * 7, False, True]
-    assert max(largest) > 60 * min(largest)
+    assert max(largest) > 30 * min(largest)  # counted in i32
 
 
 @pytest.mark.slow
@@ -172,7 +177,7 @@ def test_attention_does_not_grow_with_the_text(tiny_model: TinyModel) -> None:
     sizes: Counter[int] = Counter()
 
     def on_node(node: Node) -> None:
-        if node.operation == "GET_ROWS" and node.type == "f32" and "f16" in node.sources:
+        if is_of_cache(node):
             sizes[node.n_values] += 1
 
     with fetching(tiny_model("gqa"), n_ctx=2048, on_node=on_node) as engine:

@@ -121,11 +121,13 @@ class CpuOps(Tensors):
         """The operations by which recall chooses: the largest share that a look gives to one of `side` keys. looks [heads, looks, n],
         k [key heads, keys, n], mask [looks, keys]. `sums`: which planes are added in the end, of those that there are by then.
         Returns [keys / side]."""
-        n_heads, n_looks, _ = looks.shape
-        n_keys = k.values.shape[1]
-        masked = ctypes.c_void_p() if mask is None else self._tensor(Packed.of(mask, "f32"))
-        scores = self._call("ggml_mul_mat", self._tensor(k), self._tensor(Packed.of(looks, "f32")))
-        whole = self._call("ggml_soft_max_ext", ctypes.c_void_p(scores), masked, ctypes.c_float(scale), ctypes.c_float(0.0))
+        n_heads, n_looks, n = looks.shape
+        n_key_heads, n_keys, _ = k.values.shape
+        rows = n_heads // n_key_heads * n_looks  # that share keys
+        masked = ctypes.c_void_p() if mask is None else self._tensor(Packed.of(np.tile(mask, (rows // n_looks, 1)), "f32"))
+        scores = self._call("ggml_mul_mat", self._tensor(k), self._tensor(Packed.of(looks.reshape(n_key_heads, rows, n), "f32")))
+        weights = self._call("ggml_soft_max_ext", ctypes.c_void_p(scores), masked, ctypes.c_float(scale), ctypes.c_float(0.0))
+        whole = self._call("ggml_reshape_3d", ctypes.c_void_p(weights), *map(ctypes.c_int64, (n_keys, n_looks, n_heads)))
         row = 4 * n_keys
 
         def planes(of: int, first: int, n: int) -> int:
@@ -137,9 +139,12 @@ class CpuOps(Tensors):
             return self._call("ggml_add", ctypes.c_void_p(a), ctypes.c_void_p(b))
 
         summed = sums(whole, n_heads, planes, added)
-        sizes = map(ctypes.c_int, (0, side, n_looks, side, n_looks))
-        found = self._call("ggml_pool_2d", ctypes.c_void_p(summed), *sizes, ctypes.c_float(0.0), ctypes.c_float(0.0))
-        return self._computed(found, (n_keys // side,))
+        found = self._largest(summed, 1, n_looks)
+        return self._computed(self._largest(found, side, 1) if side > 1 else found, (n_keys // side,))
+
+    def _largest(self, of: int, n0: int, n1: int) -> int:
+        sizes = map(ctypes.c_int, (0, n0, n1, n0, n1))
+        return self._call("ggml_pool_2d", ctypes.c_void_p(of), *sizes, ctypes.c_float(0.0), ctypes.c_float(0.0))
 
     def _tensor(self, packed: Packed) -> ctypes.c_void_p:
         block, size = gguf.GGML_QUANT_SIZES[packed.kind]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 OPERATIONS = (
     "RESHAPE", "VIEW", "GET_ROWS", "MUL_MAT", "ROPE", "SET_ROWS", "CONCAT", "MUL",
-    "ADD", "CONT", "CPY", "SOFT_MAX", "POOL_2D", "TOP_K", "ARGSORT", "MEAN",
+    "ADD", "CONT", "CPY", "SOFT_MAX", "POOL_2D", "TOP_K", "ARGSORT",
 )  # fmt: skip
 """Operations whose cases are cut out; the compiled function refuses all others."""
 

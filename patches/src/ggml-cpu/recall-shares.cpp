@@ -27,19 +27,28 @@ bool count_planes(const ggml_tensor * t, const ggml_tensor * root, int64_t plane
     }
     if (t->op == GGML_OP_VIEW) {
         const ggml_tensor * of = t->src[0];
-        return of == t->view_src && t->nb[1] == of->nb[1] && t->nb[2] == of->nb[2] && t->view_offs % of->nb[2] == 0
+        return t->view_src == (of->view_src ? of->view_src : of) && of->view_offs == 0
+            && t->nb[1] == of->nb[1] && t->nb[2] == of->nb[2] && t->view_offs % of->nb[2] == 0
             && count_planes(of, root, plane + t->view_offs / of->nb[2], counts);
     }
     return t->op == GGML_OP_ADD && t->type == GGML_TYPE_F32 && ggml_are_same_shape(t->src[0], t->src[1])
         && count_planes(t->src[0], root, plane, counts) && count_planes(t->src[1], root, plane, counts);
 }
 
+// Is it the largest of each n1 by n0 values?
+bool pools(const ggml_tensor * t, int64_t n1, int64_t n0) {
+    const int32_t * p = (const int32_t *) t->op_params; // kind, kernel, stride, padding
+    return p[0] == GGML_OP_POOL_MAX && p[1] == n0 && p[3] == n0 && p[2] == n1 && p[4] == n1 && p[5] == 0 && p[6] == 0
+        && t->type == GGML_TYPE_F32 && t->src[0]->ne[1] == n1;
+}
+
 struct shares {
-    const ggml_tensor * scores = nullptr; // MUL_MAT [n_keys, n_looks, n_heads]
+    const ggml_tensor * scores = nullptr; // MUL_MAT [n_keys, n_rows, key heads]
     const ggml_tensor * weights;          // SOFT_MAX
-    const ggml_tensor * pool = nullptr;   // POOL_2D [n_keys / n_side, 1]
+    const ggml_tensor * planes = nullptr; // RESHAPE [n_keys, n_looks, n_heads]
+    const ggml_tensor * pool = nullptr;   // POOL_2D over the looks, and over n_side keys if there is a second one
     const ggml_tensor * keys;
-    const ggml_tensor * looks;
+    const ggml_tensor * looks;            // [dk, n_rows, key heads]
     const ggml_tensor * mask;
 
     int     n_nodes; // behind the first one
@@ -69,16 +78,14 @@ struct shares {
         memcpy(&max_bias, (const float *) weights->op_params + 1, sizeof(float));
 
         n_keys  = first->ne[0];
-        n_looks = first->ne[1];
-        n_heads = first->ne[2];
-        n_rows  = n_heads / keys->ne[2] * n_looks;
+        n_rows  = first->ne[1];
         padded  = (n_rows + UNIT - 1) / UNIT * UNIT;
         n_tiles = (n_keys + KEYS - 1) / KEYS;
 
         const bool fits = unpacks(keys) && looks->type == GGML_TYPE_F32 && looks->nb[0] == sizeof(float)
-            && keys->ne[0] <= MAX_HEAD && n_rows >= MANY && first->ne[3] == 1 && ggml_is_contiguous(first) && weights->src[0] == first
-            && max_bias == 0.0f && !weights->src[2] && weights->view_src == nullptr
-            && (!mask || (mask->type == GGML_TYPE_F32 && mask->ne[1] == n_looks && mask->ne[2] == 1));
+            && keys->ne[0] <= MAX_HEAD && keys->ne[2] == first->ne[2] && n_rows >= MANY && first->ne[3] == 1 && ggml_is_contiguous(first)
+            && weights->src[0] == first && max_bias == 0.0f && !weights->src[2] && weights->view_src == nullptr
+            && (!mask || (mask->type == GGML_TYPE_F32 && mask->ne[2] == 1));
 
         if (!fits) {
             return;
@@ -93,30 +100,48 @@ struct shares {
             ids.push_back(i);
             ops.push_back(node->op);
 
-            if (node->op == GGML_OP_POOL_2D) {
-                pool = node;
+            if (node->op == GGML_OP_RESHAPE && !planes) {
+                planes = node;
+            } else if (node->op == GGML_OP_POOL_2D) {
+                if (pools(node, planes ? planes->ne[1] : 0, 1)) {
+                    pool = node;
+                }
                 break;
-            }
-            if (i > node_n + 1 && node->op != GGML_OP_VIEW && node->op != GGML_OP_ADD) {
-                return;
+            } else if (i > node_n + 1 && node->op != GGML_OP_VIEW && node->op != GGML_OP_ADD) {
+                break;
             }
         }
 
-        if (ops.back() != GGML_OP_POOL_2D) {
+        if (!pool || planes->src[0] != weights || planes->ne[3] != 1 || pool->src[0]->ne[0] != n_keys || pool->src[0]->ne[2] != 1) {
             return;
         }
 
-        const int32_t * p = (const int32_t *) pool->op_params; // kind, kernel, stride, padding
-        n_side = p[1];
+        n_looks = planes->ne[1];
+        n_heads = planes->ne[2];
 
         std::vector<int> counts(n_heads);
 
-        if (p[0] != GGML_OP_POOL_MAX || p[3] != n_side || p[2] != n_looks || p[4] != n_looks || p[5] != 0 || p[6] != 0
-            || n_side < 1 || KEYS % n_side != 0 || n_keys % n_side != 0 || pool->type != GGML_TYPE_F32
-            || pool->src[0]->ne[0] != n_keys || pool->src[0]->ne[1] != n_looks || pool->src[0]->ne[2] != 1
-            || !count_planes(pool->src[0], weights, 0, counts)
-            || std::any_of(counts.begin(), counts.end(), [](int n) { return n != 1; })
-            || !ggml_can_fuse_subgraph_ext(cgraph, ids.data(), ids.size(), ops.data(), &ids.back(), 1)) {
+        if (!count_planes(pool->src[0], planes, 0, counts) || std::any_of(counts.begin(), counts.end(), [](int n) { return n != 1; })) {
+            return;
+        }
+
+        const int           next   = ids.back() + 1;
+        const ggml_tensor * second = next < cgraph->n_nodes ? cgraph->nodes[next] : nullptr;
+
+        n_side = 1;
+
+        if (second && second->op == GGML_OP_POOL_2D && second->src[0] == pool) {
+            const int64_t side = ((const int32_t *) second->op_params)[1];
+
+            if (side > 0 && KEYS % side == 0 && n_keys % side == 0 && pools(second, 1, side)) {
+                pool   = second;
+                n_side = side;
+                ids.push_back(next);
+                ops.push_back(GGML_OP_POOL_2D);
+            }
+        }
+
+        if (!ggml_can_fuse_subgraph_ext(cgraph, ids.data(), ids.size(), ops.data(), &ids.back(), 1)) {
             return;
         }
 
@@ -216,7 +241,7 @@ void compute(const ggml_compute_params * params, const shares & s) {
         for (int64_t r = 0; r < s.padded; ++r) {
             float * to = looks + (h * s.padded + r) * dk;
             if (r < s.n_rows) {
-                memcpy(to, row_of(s.looks, r % s.n_looks, h * (s.n_rows / s.n_looks) + r / s.n_looks, 0), dk * sizeof(float));
+                memcpy(to, row_of(s.looks, r, h, 0), dk * sizeof(float));
                 ggml_vec_scale_f32(dk, to, s.scale);
             } else {
                 std::fill(to, to + dk, 0.0f);
@@ -242,7 +267,7 @@ void compute(const ggml_compute_params * params, const shares & s) {
                 const int64_t row = h * s.n_rows + r;
                 float * x = tile + r * KEYS;
                 if (s.mask) {
-                    ggml_vec_add_f32(n, x, x, (const float *) ((const char *) s.mask->data + (r % s.n_looks) * s.mask->nb[1]) + key);
+                    ggml_vec_add_f32(n, x, x, (const float *) ((const char *) s.mask->data + r * s.mask->nb[1]) + key);
                 }
                 std::fill(x + n, x + KEYS, HIDDEN);
                 const float maximum = max_of(x, KEYS);

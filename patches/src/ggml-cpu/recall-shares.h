@@ -1,8 +1,8 @@
 #pragma once
 
 // How queries share their attention among keys, summed over the heads, and the largest share that one of a few queries gives to
-// one of a few keys side by side: MUL_MAT, SOFT_MAX, ADDs of the heads' planes and POOL_2D as one. Apart, those write and read all
-// scores several times, and ggml's product adds up the lanes of a vector for each score.
+// one of a few keys side by side: MUL_MAT, SOFT_MAX, ADDs of the heads' planes, POOL_2D over queries and POOL_2D over keys as one.
+// Apart, those write and read all scores several times, and ggml's product adds up the lanes of a vector for each score.
 //
 // A tile of keys has the same bits on whichever thread it is computed, so the outcome doesn't depend on their number.
 //
