@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from support.scripted import Scripted, ScriptedReaders, Words, subject
 
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.engine.plan import Memory, Settings, group_attention_for, make_plan
 from selfextend_local.engine.tuned import Profile, load_profile, profile_path, save_profile, with_profile
 from selfextend_local.errors import Interrupted, ModelError
-from selfextend_local.evaluation.items import common_prefix
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
 from selfextend_local.evaluation.tasks.facts import FORMS

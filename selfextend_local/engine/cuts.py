@@ -13,7 +13,19 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
+import numpy as np
+import numpy.typing as npt
+
 from selfextend_local.positions import RECALL_LOOKS, GroupAttention
+
+Tokens = Sequence[int] | npt.NDArray[np.int32]
+
+
+def common_prefix(a: Tokens, b: Tokens) -> int:
+    """How many tokens at the start of two texts are the same."""
+    length = min(len(a), len(b))
+    differs = np.flatnonzero(np.asarray(a[:length], np.int32) != np.asarray(b[:length], np.int32))
+    return int(differs[0]) if differs.size else length
 
 
 def micro_batch(ga: GroupAttention, start: int, pending: int, size: int) -> int:

@@ -32,7 +32,7 @@ from selfextend_local.errors import (
 from selfextend_local.positions import MICRO_BATCH, PLAIN, GroupAttention
 from selfextend_local.storage.folders import make_private
 
-from .cuts import kept, micro_batch, next_stop
+from .cuts import common_prefix, kept, micro_batch, next_stop
 from .grammar import ToolGrammars, grammar_of, schema_of
 from .grouping import Grouping
 from .machine import kv_place
@@ -773,9 +773,7 @@ class SelfExtendLlama(Llama):
             self.reset()  # type: ignore[no-untyped-call]
 
     def _common_prefix(self, tokens: list[int]) -> int:
-        length = min(int(self.n_tokens), len(tokens))
-        differs = np.flatnonzero(self.input_ids[:length] != np.asarray(tokens[:length], dtype=np.intc))
-        return int(differs[0]) if len(differs) else length
+        return common_prefix(self.input_ids[: self.n_tokens], tokens)
 
     def _must_replay(self, reused: int, n_tokens: int) -> bool:
         complete = reused == n_tokens == self.n_tokens

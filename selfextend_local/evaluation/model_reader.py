@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfextend_local import native
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_LOOKS
 
-from .items import common_prefix
 from .methods import Setup
 from .upstream_schedule import UpstreamSchedule
 

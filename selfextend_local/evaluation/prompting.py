@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from selfextend_local.chat.prompt import SYSTEM_DOCUMENT
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.errors import ModelUnsupported
 from selfextend_local.generation.prompts import Prompts, Vocabulary
-
-from .items import common_prefix
 
 if TYPE_CHECKING:
     from selfextend_local.engine.peek import ModelPeek

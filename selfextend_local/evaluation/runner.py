@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.errors import Interrupted
 from selfextend_local.positions import GroupAttention
 
-from .items import Item, Reader, common_prefix
+from .items import Item, Reader
 from .methods import Method, Rotary, Setup
 from .prompting import Tokenizer
 from .results import Results, Row

@@ -22,13 +22,13 @@ from selfextend_local.chat.fit import CONVERSATION_RESERVE
 from selfextend_local.chat.looked import LookedAt, Looking
 from selfextend_local.chat.prompt import first_question, system_prompt
 from selfextend_local.chat.reading import PromptReader
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.errors import Interrupted, SessionError
 from selfextend_local.generation.chat_template import Role
 from selfextend_local.generation.prompts import Message, ModelVocabulary, Prompts, TokenMemo
 from selfextend_local.generation.sampling import Sampling
 from selfextend_local.generation.stream import Writing, stream
 from selfextend_local.generation.thinking import Part, parts
-from selfextend_local.sessions.state_file import common_prefix
 from selfextend_local.sessions.states import RESTORE_GAIN
 
 from .refusals import TOO_LONG, Refused
@@ -274,7 +274,7 @@ class ServedModel:
             self._reader.forget()
         if llm.group_attention == llm.group_attention_for(prompt.expect):
             return
-        common = common_prefix(llm.cached_tokens(), np.asarray(prompt.tokens, np.int32))
+        common = common_prefix(llm.cached_tokens(), prompt.tokens)
         if common < RESTORE_GAIN or not llm.takes_group_attention(llm.group_attention, prompt.expect):
             self._reader.flush()
             llm.reset()  # type: ignore[no-untyped-call]

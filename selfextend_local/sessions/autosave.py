@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .state_file import StateInfo, Tokens, common_prefix
+from selfextend_local.engine.cuts import common_prefix
+
+from .state_file import StateInfo, Tokens
 from .states import StateCache
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from selfextend_local.engine.cuts import as_runs, from_runs
+from selfextend_local.engine.cuts import as_runs, common_prefix, from_runs
 from selfextend_local.positions import GroupAttention
 from selfextend_local.storage.plain_json import loads
 
@@ -100,13 +100,6 @@ class Entry:
     def common_prefix(self, tokens: Tokens) -> int:
         """How many tokens at the start are the same."""
         return common_prefix(self.tokens, tokens)
-
-
-def common_prefix(a: Tokens, b: Tokens) -> int:
-    """How many tokens at the start of two texts are the same."""
-    length = min(len(a), len(b))
-    different = np.flatnonzero(a[:length] != b[:length])
-    return int(different[0]) if different.size else length
 
 
 def entry_id(identity: Identity, ga: GroupAttention, tokens: Tokens) -> str:

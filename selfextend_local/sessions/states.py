@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from selfextend_local.engine.cuts import common_prefix
 from selfextend_local.errors import GroupAttentionError, ModelError, SessionError
 from selfextend_local.storage.disk import free_bytes, replacing, sweep
 from selfextend_local.storage.folders import is_ours, make_private, state_folder
@@ -31,7 +32,6 @@ from .state_file import (
     Foreign,
     StateInfo,
     Tokens,
-    common_prefix,
     entry_id,
     read_entry,
     verify_state,
