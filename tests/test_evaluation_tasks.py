@@ -300,7 +300,24 @@ def test_keys_and_facts_share_one_text_and_each_is_asked_once() -> None:
         number = next(n for n in re.findall(r"\d+", text) if item.grade(f" {n}.")["said"])
         assert item.grade(f"{number}0")["said"] == item.grade("none")["said"] == 0.0
         assert not item.enough(f" {number}") and item.enough(f" {number}.")
+        # Another number is wrong at its first wrong digit; of words the number may follow.
+        assert not item.enough(number[:2]) and item.enough(f"{number[:2]}{'8' if number[2] == '7' else '7'}") and not item.enough("about")
     assert passage.start == int(0.75 * len(passage.tokens))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("keys", "facts"), [(4, 20), (120, 120)])
+def test_whatever_is_planted_has_a_name_and_a_number_of_its_own(keys: int, facts: int) -> None:
+    words = Words(chat=True)
+    items = Planted(STORY, keys, facts).items(words, 60 * (keys + facts))
+    document, *asked = (words.text(part) for part in (items[0].prompt[: items[0].question_at], *(i.prompt[i.question_at :] for i in items)))  # type: ignore[attr-defined]
+    assert len(set(asked)) == keys + facts
+    numbers = [n for n in re.findall(r"\d+", document) if any(item.grade(n)["said"] for item in items)]  # type: ignore[attr-defined]
+    assert len(set(numbers)) == len(numbers) == keys + facts
+    told = [sum(item.grade(n)["said"] for item in items) for n in numbers]  # type: ignore[attr-defined]
+    assert told == [1.0] * len(numbers)
+    names = [re.search(r"number for (\S+) mentioned|([A-Z]\w+ [A-Z]\w+)", question)[0] for question in asked]  # type: ignore[index]
+    assert len(set(names)) == keys + facts
 
 
 def test_texts_of_two_seeds_have_other_keys_and_begin_elsewhere() -> None:

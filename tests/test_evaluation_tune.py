@@ -20,7 +20,7 @@ from selfextend_local.engine.tuned import Profile, load_profile, profile_path, s
 from selfextend_local.errors import Interrupted, ModelError
 from selfextend_local.evaluation.methods import Setup
 from selfextend_local.evaluation.results import Results
-from selfextend_local.evaluation.tasks.facts import FORMS
+from selfextend_local.evaluation.tasks.planted import FORMS
 from selfextend_local.evaluation.texts import Text, random_words
 from selfextend_local.evaluation.tune import TuneError, Tuning, asked_for, describe, interval, tune
 from selfextend_local.positions import choose
@@ -189,6 +189,8 @@ def test_what_the_plain_model_does_takes_little_of_the_time_on_a_slow_machine(tm
 class Machine(Scripted):
     """A reader that takes `seconds_a_token` of a clock for what it didn't read just before."""
 
+    pace = staticmethod(lambda setup: 1.0)
+
     def __init__(self, words: Words, clock: SimpleNamespace, seconds_a_token: float, say: Callable[[str, Setup, int], str]) -> None:
         super().__init__(words, say)
         self.clock, self.seconds_a_token, self.known = clock, seconds_a_token, (Setup(), [0])
@@ -199,7 +201,7 @@ class Machine(Scripted):
         shared = common_prefix(before, tokens) if setup == self.setup else 0
         if shared < 0.9 * len(tokens):
             self.texts.append((self.setup, len(tokens)))
-        self.clock.now += self.seconds_a_token * (len(tokens) - shared)
+        self.clock.now += self.pace(self.setup) * self.seconds_a_token * (len(tokens) - shared)
         self.known = (self.setup, list(tokens))
 
     def nll(self, tokens: Sequence[int], start: int = 1) -> Any:
@@ -234,6 +236,23 @@ def test_the_time_holds_on_fast_and_slow_machines_and_all_of_it_is_planned(secon
     assert bool(found.untried) == (seconds_a_token > 0.001)
     # A text of each that is left, as long as those before took.
     assert found.untried_seconds == pytest.approx(len(found.untried) * TARGET * seconds_a_token, rel=0.5)
+
+
+@pytest.mark.slow
+def test_the_texts_of_the_promise_are_planned_by_what_the_chosen_setting_takes(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "pace", staticmethod(lambda setup: 4.0 if setup.group_attention.recall else 1.0))
+    found, made = machine(0.01, say=lambda prompt, setup, n: planted_number(prompt) if int(planted_number(prompt)) % 2 else "nothing")
+    assert found.automatic and not found.ga.recall and any(one.setup.group_attention.recall for one in found.candidates)
+    assert found.narrow_seconds > 0 and made.clock.now <= 300.0
+    # A text of recall wouldn't fit what is left, and not one of groups either.
+    assert 300.0 - made.clock.now < 1.5 * TARGET * 0.01
+
+
+@pytest.mark.slow
+def test_what_can_not_be_kept_comes_last(machine: Any) -> None:
+    found, _ = machine(0.007)
+    assert not [one for one in found.candidates if one.method.name != "selfextend"] or not set(found.untried) - {"plain", "yarn"}
+    assert found.untried and set(found.untried) <= {"plain", "yarn"}
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ class Wording:
 
     def __init__(self, tokenizer: Tokenizer, *, chat: bool = False) -> None:
         self._tokenizer, self.chat = tokenizer, chat
+        # Many questions are asked about one document: where they begin is found by one other prompt.
+        self._other: tuple[tuple[str, str], tuple[int, ...]] = ("", ""), ()
         if chat and self._prompts.warning:
             raise ModelUnsupported("This model has no chat template: take --format plain.")
 
@@ -98,10 +100,13 @@ class Wording:
 
     def document(self, title: str, text: str, question: str, cue: str = "") -> tuple[tuple[int, ...], int]:
         """The chat's prompt for `question` about one document without pages, and the place of the question's first token."""
-        tokens = self._about(title, text, question, cue)
-        return tokens, common_prefix(tokens, self._about(title, text, _OTHER, ""))
+        tokens = self.about(title, text, question, cue)
+        if self._other[0] != (title, text):
+            self._other = (title, text), self.about(title, text, _OTHER)
+        return tokens, common_prefix(tokens, self._other[1])
 
-    def _about(self, title: str, text: str, question: str, cue: str) -> tuple[int, ...]:
+    def about(self, title: str, text: str, question: str, cue: str = "") -> tuple[int, ...]:
+        """The tokens of that prompt alone."""
         user = f"Document: {title}\n\n{text}\n\n{question}"
         if not self.chat:
             return self.prompt(user, cue)

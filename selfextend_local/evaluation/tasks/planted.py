@@ -17,16 +17,26 @@ from selfextend_local.evaluation.prompting import Tokenizer, Wording, fitting
 
 from ..items import Item, Passage, Question, TaskError
 from ..texts import Text
-from .facts import FORMS, PEOPLE
+from .facts import FORMS as FIRST_FORMS
+from .facts import PEOPLE, Form
 from .haystack import Haystack, planted, spread
 from .perplexity import summarise
 
 KEYS, FACTS = "keys", "facts"
+FORMS = (
+    *FIRST_FORMS,
+    Form("{} had {n} books in the library.", "How many books did {} have in the library?", "The number of books of {} is", 4),
+    Form("In the race {} wore the number {n}.", "Which number did {} wear in the race?", "In the race {} wore the number", 5),
+    Form("The letters to {} lie in box {n}.", "In which box do the letters to {} lie?", "The letters to {} lie in box", 6),
+    Form("The ship of {} was insured for {n} guilders.", "For how much was the ship of {} insured?", "The ship of {} was insured for", 5),
+    Form("The orchard of {} gave {n} baskets.", "How many baskets did the orchard of {} give?", "The orchard of {} gave", 4),
+)  # fmt: skip
+"""Those of `facts` and as many more: of many facts of one form a small model names one and the same for all."""
 _MEASURED_FROM = 3 / 4
 """The likelihood is that of the last quarter of the text: of what lies far behind the window."""
 _ADJECTIVES = ("amber", "brisk", "candid", "dusty", "eager", "fabled", "gentle", "hollow", "idle", "jolly", "keen", "lunar")
 _NOUNS = ("anchor", "barrel", "cobbler", "dagger", "elbow", "feather", "gallery", "harvest", "island", "jacket", "kettle", "lantern")
-_NUMBER_ENDS = re.compile(r"\d\D")
+_KEY_DIGITS = 7
 _SAMPLED = 200
 
 
@@ -41,8 +51,8 @@ class _Planting:
 
 @dataclass(frozen=True)
 class Planted:
-    """So many `keys` and `facts`, in a drawn order in the middles of equal parts of one text. `likelihood`: the first item is the
-    last quarter's likelihood. A text that is too short is repeated; see `repeats`."""
+    """So many `keys` and `facts`, each of a name and a number of its own, in a drawn order in the middles of equal parts of one text.
+    `likelihood`: the first item is the last quarter's likelihood. A text that is too short is repeated; see `repeats`."""
 
     text: Text
     keys: int = 24
@@ -64,23 +74,26 @@ class Planted:
         start = rng.randrange(len(sentences))
         told, depths = [one.told for one in held], spread(len(held))
 
-        def prompt(lines: int, one: _Planting) -> tuple[tuple[int, ...], int]:
-            prose = _cycled(sentences, start, lines)
-            return wording.document(self.text.name, planted(prose, told, depths), one.question, one.cue)
+        def document(lines: int) -> str:
+            return planted(_cycled(sentences, start, lines), told, depths)
+
+        def tokens_of(lines: int) -> tuple[int, ...]:
+            return wording.about(self.text.name, document(lines), longest.question, longest.cue)
 
         room = max(len(wording.tokens(f" {one.number}")) for one in held) + 2
         longest = max(held, key=lambda one: len(one.question) + len(one.cue))
-        lines = fitting(_most(wording, sentences, length), length - room, lambda n: prompt(n, longest)[0])
+        lines = fitting(_most(wording, sentences, length), length - room, tokens_of)
         if lines < len(held):
             raise TaskError(f"{len(held)} keys and facts don't fit {length:,} tokens of prose. Take longer --lengths or fewer of them.")
-        made = [prompt(lines, one) for one in held]
+        text = document(lines)
+        made = [wording.document(self.text.name, text, one.question, one.cue) for one in held]
         shared = made[0][0][: min(at for _, at in made)]
         labels = {"format": wording.form}
         passage = Passage({"part": "likelihood", **labels}, shared, summarise, int(_MEASURED_FROM * len(shared)))
         questions = [
             Question(
                 {"part": one.part, "depth": round(depth, 4), **labels}, tokens, room, lambda answer, one=one: _grade(one, answer),  # type: ignore[misc]
-                wording.stop_tokens, "\n", at, lambda text: _NUMBER_ENDS.search(text) is not None,
+                wording.stop_tokens, "\n", at, lambda text, one=one: _decided(one, text),  # type: ignore[misc]
             )
             for one, depth, (tokens, at) in zip(held, depths, made, strict=True)
         ]  # fmt: skip
@@ -91,17 +104,22 @@ class Planted:
         return len(Wording(tokenizer).text(self.text.content)) < length
 
     def _plantings(self, rng: random.Random) -> list[_Planting]:
-        found = []
+        found: list[_Planting] = []
+
+        def number(digits: int) -> str:
+            told = {one.number for one in found}
+            return next(n for n in iter(lambda: str(rng.randrange(10 ** (digits - 1), 10**digits)), "") if n not in told)
+
         for name in rng.sample([f"{first}-{last}" for first, last in product(_ADJECTIVES, _NOUNS)], self.keys):
             cue = f"The special magic number for {name} mentioned in the provided text is"
-            number = str(rng.randrange(1_000_000, 10_000_000))
-            told = f"One of the special magic numbers for {name} is: {number}."
+            n = number(_KEY_DIGITS)
+            told = f"One of the special magic numbers for {name} is: {n}."
             question = f"What is the special magic number for {name} mentioned in the provided text?"
-            found.append(_Planting(KEYS, told, question, cue, number))
+            found.append(_Planting(KEYS, told, question, cue, n))
         for i, who in enumerate(rng.sample(PEOPLE, self.facts)):
             form = FORMS[i % len(FORMS)]
-            number = str(rng.randrange(10 ** (form.digits - 1), 10**form.digits))
-            found.append(_Planting(FACTS, form.told.format(who, n=number), form.question.format(who), form.cue.format(who), number))
+            n = number(form.digits)
+            found.append(_Planting(FACTS, form.told.format(who, n=n), form.question.format(who), form.cue.format(who), n))
         rng.shuffle(found)
         return found
 
@@ -114,6 +132,12 @@ def _most(wording: Wording, sentences: Sequence[str], length: int) -> int:
     """Sentences that are surely more than `length` tokens hold, but not so many that counting them takes long."""
     some = sentences[:_SAMPLED]
     return 2 * length * len(some) // max(1, len(wording.tokens(" ".join(some)))) + 1
+
+
+def _decided(one: _Planting, answer: str) -> bool:
+    """Whether no more of the answer can change its grade: the number has ended, or is another one already."""
+    said = re.search(r"\d+", answer)
+    return said is not None and (said.end() < len(answer) or not one.number.startswith(said.group()))
 
 
 def _grade(one: _Planting, answer: str) -> dict[str, float]:
