@@ -65,7 +65,11 @@ RECALL_SPAN = 32
 """Tokens that recall fetches as one."""
 
 RECALL_LOOKS = 32
-"""A micro-batch looks for far spans with so many means of neighbouring queries; in one of fewer tokens each query looks for itself."""
+"""At most so many queries of a micro-batch look for far spans, evenly apart; in one of fewer tokens each query does.
+
+Sixteen queries that look as their mean want nothing in particular: one of them finds more of what the text needs
+(docs/benchmarks.md).
+"""
 
 RECALL_FIRST = 16_384
 """Far tokens of which all keys are compared; of more, the spans whose mean keys are best."""

@@ -25,6 +25,7 @@ import llama_cpp as api
 import numpy as np
 
 NUMBERS = 24
+LOOKS = 32
 WORDINGS = (
     ("The code of the vault in {place} is {number}.", "What is the code of the vault in {place}?", "The code of the vault in {place} is"),
     (
@@ -220,7 +221,9 @@ def facts(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
     for number, question, beginning in planted:
         asked = reader.tokens(f"\n\n{question}<|im_end|>\n<|im_start|>assistant\n{beginning}")
         answer = reader.tokens(f" {number}")
-        first = reader.read(asked, len(text))
+        if asked[:-LOOKS]:  # the end of a prompt looks for itself, as the package reads it
+            reader.read(asked[:-LOOKS], len(text))
+        first = reader.read(asked[-LOOKS:], len(text) + len(asked[:-LOOKS]))
         rest = reader.read(answer, len(text) + len(asked), "all")
         loss = losses(np.vstack([first[None], rest[:-1]]), answer)
         said = all(row.argmax() == token for row, token in zip([first, *rest[:-1]], answer, strict=True))

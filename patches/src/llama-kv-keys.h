@@ -113,10 +113,7 @@ struct llama_kv_keys {
     // of those layers, the most heads that share keys
     int64_t n_gqa() const;
 
-    // do the keys of a layer lie in the memory of the CPU?
-    bool is_on_host(int32_t il) const;
-
-    // do keys of a quantised type lie elsewhere?
+    // do keys of a quantised type lie elsewhere than in the memory of the CPU?
     bool is_quantized_on_device() const;
 
     // room for what a scheme with recall holds besides, none without

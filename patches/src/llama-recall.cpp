@@ -97,13 +97,9 @@ int64_t llama_kv_keys::n_gqa() const {
     return res;
 }
 
-bool llama_kv_keys::is_on_host(int32_t il) const {
-    return ggml_backend_buft_is_host(ggml_backend_buffer_get_type(kv.layers[kv.map_layer_ids.at(il)].k->buffer));
-}
-
 bool llama_kv_keys::is_quantized_on_device() const {
     return std::any_of(kv.layers.begin(), kv.layers.end(), [&](const auto & layer) {
-        return ggml_is_quantized(layer.k->type) && !is_on_host(layer.il);
+        return ggml_is_quantized(layer.k->type) && !ggml_backend_buft_is_host(ggml_backend_buffer_get_type(layer.k->buffer));
     });
 }
 
@@ -209,7 +205,7 @@ struct recall_shape {
     llama_pos border = 0;
 
     int64_t n_tokens = 0;
-    int64_t stretch  = 1; // queries that look with their mean lie in one stretch of the text, whatever the micro-batches are
+    int64_t stretch  = 1; // the last query of each stretch of the text looks, whatever the micro-batches are
     int64_t n_looks  = 0;
     int64_t n_known  = 0; // spans whose mean key is there
     int64_t n_new    = 0; // spans whose mean key is computed. the last one again and again, so that graphs are used again
@@ -301,8 +297,8 @@ public:
 
         const int64_t n_spans = n_kv/p.n_span;
 
-        to_look  = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
-        looks    = input(GGML_TYPE_F32, shape.n_tokens, shape.n_looks);
+        looks    = input(GGML_TYPE_I32, shape.n_looks, 1);
+        to_look  = input(GGML_TYPE_I32, shape.n_looks*n_dims, 1);
         far_span = input(GGML_TYPE_F32, n_spans, 1);
         spans    = input(GGML_TYPE_F32, p.n_span, n_spans);
         sinks    = input(GGML_TYPE_F32, p.n_sinks, 1);
@@ -423,8 +419,8 @@ public:
     ggml_tensor * slots = nullptr; // I64 [n_tokens]           where they go
 
     // where one is made
-    ggml_tensor * to_look   = nullptr; // I32 [n_tokens]          turns a query to where it looks from
-    ggml_tensor * looks     = nullptr; // F32 [n_tokens, n_looks] means
+    ggml_tensor * looks     = nullptr; // I32 [n_looks]           the queries that look
+    ggml_tensor * to_look   = nullptr; // I32 [n_looks]           turns them to where they look from
     ggml_tensor * far       = nullptr; // F32 [n_kv] or [n_spans] 0 where a far key or span lies, else -inf
     ggml_tensor * far_looks = nullptr; // F32 [.., n_looks*n_gqa] the same for each look of each head that shares keys
     ggml_tensor * far_span  = nullptr; // F32 [n_spans]           0 for far spans, else less than any share
@@ -472,26 +468,19 @@ private:
             cells.resize(end);
         }
 
-        std::vector<llama_pos> shifts(n_tokens);
+        std::vector<llama_pos> shifts;
         std::vector<int32_t>   ints;
-        std::vector<float>     floats(n_tokens*shape.n_looks, 0.0f);
+        std::vector<float>     floats;
 
         for (int64_t i = 0; i < n_tokens; ++i) {
-            shifts[i] = p.w - ubatch.rot()[i];
-        }
-
-        set_shift(to_look, shifts);
-
-        for (int64_t i = 0, first = 0; i <= n_tokens; ++i) {
-            if (i == n_tokens || ubatch.pos[i]/shape.stretch != ubatch.pos[first]/shape.stretch) {
-                const int64_t row = ubatch.pos[first]/shape.stretch - ubatch.pos[0]/shape.stretch;
-
-                std::fill(floats.begin() + row*n_tokens + first, floats.begin() + row*n_tokens + i, 1.0f/(i - first));
-                first = i;
+            if (i + 1 == n_tokens || ubatch.pos[i + 1]/shape.stretch != ubatch.pos[i]/shape.stretch) {
+                ints.push_back(i);
+                shifts.push_back(p.w - ubatch.rot()[i]);
             }
         }
 
-        set(looks, floats.data());
+        set(looks, ints.data());
+        set_shift(to_look, shifts);
 
         floats.assign(far->ne[0], -INFINITY);
 
@@ -610,11 +599,16 @@ static ggml_tensor * mean_of(ggml_context * ctx, ggml_tensor * x, int n) {
     return n > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_AVG, 1, n, 1, n, 0, 0) : x;
 }
 
-// the largest of n0 by n1 values, in one dimension after the other: where a backend has a thread for each outcome, there are more
-static ggml_tensor * max_of(ggml_context * ctx, ggml_tensor * x, int n0, int n1) {
-    x = ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, 1, n1, 1, n1, 0, 0);
+// Maxima are taken in one dimension after the other: where a backend has a thread for each outcome, there are more.
 
-    return n0 > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, n0, 1, n0, 1, 0, 0) : x;
+// the largest of each column: [n, 1]
+static ggml_tensor * max_of_rows(ggml_context * ctx, ggml_tensor * x) {
+    return ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, 1, x->ne[1], 1, x->ne[1], 0, 0);
+}
+
+// the largest of n neighbours in a row: [ne0/n, ne1]
+static ggml_tensor * max_of_neighbours(ggml_context * ctx, ggml_tensor * x, int n) {
+    return n > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, n, 1, n, 1, 0, 0) : x;
 }
 
 // the spans that the queries look at most, in the order of the text: I32 [n_chosen]. notes: receives them, and their shares
@@ -661,7 +655,7 @@ static ggml_tensor * choose(
         ggml_tensor * keys = ggml_view_3d(ctx, means, k->ne[0], k->ne[1], n_spans, k->ne[0]*means->nb[0], means->nb[1], 0);
 
         ggml_tensor * share = share_of(keys, inp.far_looks);
-        share = max_of(ctx, share, 1, shape.n_looks);
+        share = max_of_rows(ctx, share);
         share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
         graph.cb(share, "recall_first", il);
 
@@ -671,7 +665,7 @@ static ggml_tensor * choose(
         cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*shape.n_first), GGML_TYPE_I32);
 
         share = share_of(ggml_reshape_3d(ctx, gather_many(ctx, k, cells), k->ne[0], k->ne[1], cells->ne[0]), nullptr);
-        share = ggml_reshape_1d(ctx, max_of(ctx, share, p.n_span, shape.n_looks), shape.n_first);
+        share = ggml_reshape_1d(ctx, max_of_neighbours(ctx, max_of_rows(ctx, share), p.n_span), shape.n_first);
         graph.cb(share, "recall_share", il);
 
         ggml_tensor * top = ggml_top_k(ctx, share, n_best);
@@ -679,16 +673,15 @@ static ggml_tensor * choose(
         best  = ggml_get_rows(ctx, first, top);
         worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, shape.n_first), top);
     } else {
-        ggml_tensor * share = share_of(k, inp.far_looks);
+        ggml_tensor * share = max_of_rows(ctx, share_of(k, inp.far_looks));
 
-        // the best of each span
-        if (shape.ordered) {
-            share = max_of(ctx, share, p.n_span, shape.n_looks);
-        } else {
-            share = ggml_get_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, share)), inp.by_place);
-            share = ggml_pool_2d(ctx, share, GGML_OP_POOL_MAX, shape.n_looks, p.n_span, shape.n_looks, p.n_span, 0, 0);
+        if (!shape.ordered) {
+            share = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, share->ne[0]), inp.by_place);
+            share = ggml_reshape_2d(ctx, share, share->ne[1], 1);
         }
 
+        // the best of each span
+        share = max_of_neighbours(ctx, share, p.n_span);
         share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
         graph.cb(share, "recall_share", il);
 
@@ -750,20 +743,14 @@ static void fetch(
         ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.means, mean_of(ctx, gather(ctx, k, inp.fresh), p.n_span), inp.to_mean));
     }
 
-    // the queries look from one fixed distance, the mean of a few at a time: [n_embd_head, n_looks, n_head]
-    ggml_tensor * look = inp.keys.turn(graph, q, inp.to_look, rot, il);
+    // some queries look for all, from one fixed distance: [n_embd_head, n_looks, n_head]
+    ggml_tensor * look = q;
 
-    if (shape.n_tokens == shape.stretch*shape.n_looks) {
-        // stretches that are whole
-        look = mean_of(ctx, ggml_reshape_2d(ctx, look, q->ne[0]*n_head, shape.n_tokens), shape.stretch);
-        look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
-    } else {
-        look = ggml_reshape_2d(ctx, look, look->ne[0]*n_head, look->ne[2]);
-        look = ggml_cont(ctx, ggml_transpose(ctx, look));
-        look = ggml_mul_mat(ctx, look, inp.looks);
-        look = ggml_reshape_3d(ctx, look, q->ne[0], n_head, shape.n_looks);
+    if (shape.n_looks < shape.n_tokens) {
+        look = ggml_reshape_3d(ctx, gather(ctx, q, inp.looks), q->ne[0], n_head, shape.n_looks);
     }
 
+    look = inp.keys.turn(graph, look, inp.to_look, rot, il);
     look = ggml_cont(ctx, ggml_permute(ctx, look, 0, 2, 1, 3));
 
     ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, all.means, all.notes, look, k, kq_scale, il));

@@ -20,7 +20,7 @@ extern "C" {
         int32_t n_sinks;   // the first tokens of the text, always attended to
         int32_t n_fetched; // far tokens attended to besides. 0: off
         int32_t n_span;    // length of what is fetched as one. r, n_sinks, n_fetched and n_first are multiples of it
-        int32_t n_looks;   // the queries of a larger micro-batch look for spans with so many means of neighbours
+        int32_t n_looks;   // at most so many queries of a micro-batch look for spans, evenly apart
         int32_t n_first;   // far tokens of which all keys are compared. of more, the spans with the best mean keys. 0: of all
         int32_t n_keep;    // so many tokens that are decoded one by one share a choice
     };

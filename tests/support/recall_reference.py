@@ -17,8 +17,8 @@ from .reference import Array, Reference, plain_distance
 
 @dataclass(frozen=True)
 class Recall:
-    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `looks`: means of
-    queries in a micro-batch, at most; `keep`: tokens decoded one by one that share a choice."""
+    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `looks`: queries
+    of a micro-batch that look, at most; `keep`: tokens decoded one by one that share a choice."""
 
     w: int
     r: int
@@ -30,7 +30,7 @@ class Recall:
     keep: int = 1
 
     def stretch(self, n_tokens: int) -> int:
-        """So many neighbouring queries look with their mean: a power of two."""
+        """Of so many neighbouring queries the last one looks: a power of two."""
         return 1 << max(0, -(-n_tokens // self.looks) - 1).bit_length()
 
     def border(self, i: int) -> int:
@@ -87,7 +87,7 @@ class RecallReference(Reference):
         """Positions of the far tokens that these queries look at most."""
         recall = self._recall
         stretches = (first + np.arange(len(q))) // recall.stretch(len(q))
-        looks = np.stack([q[stretches == one].mean(axis=0) for one in np.unique(stretches)])
+        looks = q[np.append(stretches[1:] != stretches[:-1], True)]
         spans = np.arange(recall.sinks, border).reshape(-1, recall.span)
         margin = np.inf
         if recall.first and len(spans) > recall.first // recall.span:
