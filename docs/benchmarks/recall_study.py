@@ -51,6 +51,10 @@ class Form:
     layers: int = 1  # layers that share a choice
     plain_until: int = 0  # nothing is left out of a shorter text
     groups: int = 0  # no recall: progressive groups, as the package chooses them for so many tokens
+    string: int = 0  # no recall: STRING (arXiv:2410.18745), distances from here on begin again ...
+    string_w: int = 128  # ... here
+    yarn: float = 0.0  # no recall: YaRN (arXiv:2309.00071) of a text so many windows long, as llama.cpp computes it
+    yarn_temperature: int = 1
 
     @classmethod
     def of(cls, text: str) -> Form:
@@ -81,6 +85,7 @@ class Reader:
         self.weights = {t.name[:-7]: torch.tensor(gguf.dequantize(t.data, t.tensor_type), device=DEVICE) for t in file.tensors}
         self.d = self.weights["blk.0.attn_k"].shape[0] // self.n_kv
         self.form, self.n = form, 0
+        self.turns, self.magnitude = self._frequencies()
         shape = (self.n_layer, n_ctx, self.n_kv, self.d)
         self.k, self.v = torch.zeros(shape, device=DEVICE), torch.zeros(shape, device=DEVICE)
         self.ends = torch.zeros(n_ctx, dtype=torch.bool, device=DEVICE)  # does a sentence end there?
@@ -124,12 +129,22 @@ class Reader:
             x = x + (F.silu(h @ w[p + "ffn_gate"].T) * (h @ w[p + "ffn_up"].T)) @ w[p + "ffn_down"].T
         return F.rms_norm(x, x.shape[-1:], w["output_norm"], self.eps)
 
+    def _frequencies(self) -> tuple[torch.Tensor, float]:
+        """Radians a position of each pair of dimensions, and what queries and keys are multiplied by."""
+        exponents, s = torch.arange(0, self.d, 2, device=DEVICE) / self.d, self.form.yarn
+        usual = self.base**-exponents
+        if not s:
+            return usual, 1.0
+        first, last = (math.log(self.window / (2 * math.pi * turns), self.base) * self.d / 2 for turns in (32, 1))
+        first, last = max(0, math.floor(first)), min(self.d // 2 - 1, math.ceil(last))
+        kept = 1 - ((torch.arange(self.d // 2, device=DEVICE) - first) / max(0.001, last - first)).clamp(0, 1)
+        return usual / s * (1 - kept) + usual * kept, 1 + 0.1 * math.log(s) if self.form.yarn_temperature else 1.0
+
     def _rope(self, x: torch.Tensor, at: torch.Tensor | int) -> torch.Tensor:
         """x [tokens, heads, d] at positions."""
-        at = torch.as_tensor(at, device=DEVICE, dtype=torch.float32).expand(len(x))
-        turn = at[:, None, None] * self.base ** (-torch.arange(0, self.d, 2, device=DEVICE) / self.d)
+        turn = torch.as_tensor(at, device=DEVICE, dtype=torch.float32).expand(len(x))[:, None, None] * self.turns
         even, odd = x[..., 0::2], x[..., 1::2]
-        return torch.stack((even * turn.cos() - odd * turn.sin(), even * turn.sin() + odd * turn.cos()), -1).flatten(-2)
+        return self.magnitude * torch.stack((even * turn.cos() - odd * turn.sin(), even * turn.sin() + odd * turn.cos()), -1).flatten(-2)
 
     def _scores(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """q [n, heads, d], k [keys, key heads, d]: [key heads, heads of each, n, keys]"""
@@ -137,7 +152,10 @@ class Reader:
         return (rows.flatten(1, 2) @ k.permute(1, 2, 0) / math.sqrt(self.d)).view(*rows.shape[:3], len(k))
 
     def _attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        shares = (self._scores(q, k) + mask).softmax(-1)
+        return self._mixed(self._scores(q, k) + mask, v)
+
+    def _mixed(self, scores: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        shares = scores.softmax(-1)
         return (shares.flatten(1, 2) @ v.permute(1, 0, 2)).view(*shares.shape[:3], self.d).permute(2, 0, 1, 3)
 
     def _attend(self, il: int, q: torch.Tensor, first: int, a: int) -> torch.Tensor:
@@ -151,7 +169,11 @@ class Reader:
             borders = ga.borders(first)
             at = torch.tensor([ga.rotation(j, borders) for j in range(b)], device=DEVICE)
             return self._attention(self._rope(q, at[a:]), self._rope(self.k[il, :b], at), self.v[il, :b], seen)
-        if border <= form.sinks + form.fetched or b <= form.plain_until:
+        if form.string:
+            k = self._rope(self.k[il, :b], keys)
+            near, far = (self._scores(self._rope(q, at), k) for at in (queries, queries - form.string + form.string_w))
+            return self._mixed(torch.where(queries[:, None] - keys < form.string, near, far) + seen, self.v[il, :b])
+        if form.yarn or border <= form.sinks + form.fetched or b <= form.plain_until:
             return self._attention(self._rope(q, queries), self._rope(self.k[il, :b], keys), self.v[il, :b], seen)
         far = slice(form.sinks, border)
         chosen = self._chosen(il, q, a, b, border)  # [key heads, fetched]
