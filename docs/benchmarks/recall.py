@@ -93,7 +93,7 @@ class Reader:
             return
         self.current, n_tokens = name, self.n_tokens
         if name.startswith("recall"):
-            figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": 32, "first": 16384, "keep": 32}
+            figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": LOOKS, "first": 16384, "keep": 32}
             for part in filter(None, name.partition(":")[2].split(",")):
                 key, _, value = part.partition("=")
                 figures[key] = int(value)

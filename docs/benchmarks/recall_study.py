@@ -113,7 +113,7 @@ class Reader:
     def _micro_batch(self, tokens: list[int]) -> torch.Tensor:
         w, a, b = self.weights, self.n, self.n + len(tokens)
         x = w["token_embd"][torch.as_tensor(tokens, device=DEVICE)]
-        self.n = b
+        self.n, self.at = b, self._places(a, b)
         if self.form.sentences:
             self.ends[a:b] = torch.as_tensor([any(c in self.text([token]) for c in ".!?\n") for token in tokens], device=DEVICE)
         for il in range(self.n_layer):
@@ -128,6 +128,14 @@ class Reader:
             h = F.rms_norm(x, x.shape[-1:], w[p + "ffn_norm"], self.eps)
             x = x + (F.silu(h @ w[p + "ffn_gate"].T) * (h @ w[p + "ffn_up"].T)) @ w[p + "ffn_down"].T
         return F.rms_norm(x, x.shape[-1:], w["output_norm"], self.eps)
+
+    def _places(self, first: int, end: int) -> torch.Tensor:
+        """The position of each token up to `end` for a micro-batch that begins at `first`."""
+        if not self.form.groups:
+            return torch.arange(end, device=DEVICE)
+        ga = choose(self.form.groups, self.window, progressive=True)
+        borders = ga.borders(first)
+        return torch.tensor([ga.rotation(j, borders) for j in range(end)], device=DEVICE)
 
     def _frequencies(self) -> tuple[torch.Tensor, float]:
         """Radians a position of each pair of dimensions, and what queries and keys are multiplied by."""
@@ -164,17 +172,12 @@ class Reader:
         queries, keys = torch.arange(a, b, device=DEVICE), torch.arange(b, device=DEVICE)
         seen = torch.where(keys[None] <= queries[:, None], 0.0, -math.inf)
         border = max(0, (first - form.w) // form.r * form.r)
-        if form.groups:
-            ga = choose(form.groups, self.window, progressive=True)
-            borders = ga.borders(first)
-            at = torch.tensor([ga.rotation(j, borders) for j in range(b)], device=DEVICE)
-            return self._attention(self._rope(q, at[a:]), self._rope(self.k[il, :b], at), self.v[il, :b], seen)
         if form.string:
             k = self._rope(self.k[il, :b], keys)
             near, far = (self._scores(self._rope(q, at), k) for at in (queries, queries - form.string + form.string_w))
             return self._mixed(torch.where(queries[:, None] - keys < form.string, near, far) + seen, self.v[il, :b])
-        if form.yarn or border <= form.sinks + form.fetched or b <= form.plain_until:
-            return self._attention(self._rope(q, queries), self._rope(self.k[il, :b], keys), self.v[il, :b], seen)
+        if form.groups or form.yarn or border <= form.sinks + form.fetched or b <= form.plain_until:
+            return self._attention(self._rope(q, self.at[a:b]), self._rope(self.k[il, :b], self.at[:b]), self.v[il, :b], seen)
         far = slice(form.sinks, border)
         chosen = self._chosen(il, q, a, b, border)  # [key heads, fetched]
         k, v, weight = (self._far_with_coarse if form.coarse else self._far)(self.k[il, far], self.v[il, far], chosen)
@@ -203,7 +206,7 @@ class Reader:
     def _shares(self, il: int, q: torch.Tensor, a: int, border: int) -> torch.Tensor:
         """The largest share that a look gives to each far token, summed over heads: of all, or of those of each key head."""
         form, stretch = self.form, 1
-        while -(-len(q) // stretch) > max(form.looks, 32 if len(q) <= 32 else 0):
+        while -(-len(q) // stretch) > max(form.looks, recall.LOOKS if len(q) <= recall.LOOKS else 0):
             stretch *= 2
         last = torch.arange(stretch - 1, len(q) + stretch - 1, stretch, device=DEVICE).clamp(max=len(q) - 1)
         looks = q[last]

@@ -248,27 +248,32 @@ class _Probe:
     """The last task."""
     repeats: dict[int, bool] = field(default_factory=dict)
     """By length: whether the text is shorter."""
-    took: dict[int, float] = field(default_factory=dict)
-    """By length: the most seconds that a text took. What is known already says nothing of today's pace."""
-    own: dict[tuple[int, str], float] = field(default_factory=dict)
-    """By length and setup: the same. Recall reads a text in half the time that groups take."""
+    took: dict[tuple[int, str], float] = field(default_factory=dict)
+    """By length and setup: the most seconds that a text took. What is known already says nothing of today's pace. Recall reads a text
+    in half the time that groups take."""
 
     @property
     def asked(self) -> int:
         """Of one text."""
         return self.keys + self.facts
 
+    @property
+    def lengths(self) -> set[int]:
+        """Of the texts that were read."""
+        return {length for length, _ in self.took}
+
     def left(self, share: float = 1.0) -> float:
         return self.started + share * self.budget - time.monotonic()
 
     def needs(self, length: int, setup: Setup | None = None) -> float:
         """Seconds of a text: by those of this length that were read under `setup`, or else under any, or else by the longest."""
-        if (own := self.own.get((length, repr(setup)))) is not None:
+        if (own := self.took.get((length, repr(setup)))) is not None:
             return own
         if not self.took:
             return 0.0
-        nearest = length if length in self.took else max(self.took)
-        return self.took[nearest] * length / nearest * (_LONGER if length > nearest else 1.0)
+        nearest = length if length in self.lengths else max(self.lengths)
+        seconds = max(took for (read, _), took in self.took.items() if read == nearest)
+        return seconds * length / nearest * (_LONGER if length > nearest else 1.0)
 
     def trial(
         self, method: Method, length: int, seed: int, share: float | None = 1.0, *, likelihood: bool = False, texts: int = 1
@@ -288,9 +293,8 @@ class _Probe:
         )  # fmt: skip
         made = _trial(method, planned[0].setup, length, seed, rows)
         if len(new) == len(planned):
-            seconds, mine = time.monotonic() - since, (length, repr(planned[0].setup))
-            self.took[length] = max(self.took.get(length, 0.0), seconds)
-            self.own[mine] = max(self.own.get(mine, 0.0), seconds)
+            read = length, repr(planned[0].setup)
+            self.took[read] = max(self.took.get(read, 0.0), time.monotonic() - since)
         if likelihood and self._repeats(length):
             made = replace(made, blocks=())
         self.report(made)
@@ -438,7 +442,7 @@ def _measured(
     try:
         ask(planned[0], 0)
         done.append(planned[0])
-        share = SEARCHED if target in probe.took else SEARCHED_AGAIN
+        share = SEARCHED if target in probe.lengths else SEARCHED_AGAIN
         for one in planned[1:]:
             ask(one, 0)
             done.append(one)
