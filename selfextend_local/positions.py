@@ -64,12 +64,15 @@ RECALL_SINKS = 64
 RECALL_SPAN = 32
 """Tokens that recall fetches as one."""
 
-RECALL_LOOKS = 32
-"""At most so many queries of a micro-batch look for far spans, evenly apart; in one of fewer tokens each query does.
+RECALL_LOOKS = 16
+"""So many queries of a micro-batch look for far spans, one of each stretch of the text.
 
-Sixteen queries that look as their mean want nothing in particular: one of them finds more of what the text needs
-(docs/benchmarks.md).
+Queries that look as their mean want nothing in particular: one of them finds more of what the text needs, that of the rarest token
+most (docs/benchmarks.md).
 """
+
+RECALL_EACH = 2 * RECALL_LOOKS
+"""In a micro-batch of at most so many tokens each query looks: a prompt's end is one, so that the question finds what it asks for."""
 
 RECALL_FIRST = 16_384
 """Far tokens of which all keys are compared; of more, the spans whose mean keys are best."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from selfextend_local.engine.cuts import as_runs, from_runs, kept, micro_batch, next_stop
-from selfextend_local.positions import RECALL_LOOKS, GroupAttention
+from selfextend_local.positions import RECALL_EACH, GroupAttention
 
 RECALL = GroupAttention(1, 1024, 512, recall=2048)
 SIZE = 512
@@ -27,8 +27,8 @@ def read(stops: list[int], start: int = 0, end: int | None = None) -> list[tuple
 def test_micro_batches_end_on_the_grid_and_where_parts_end() -> None:
     batches = read([3000, 5000])
     ends = {end for _, end in batches}
-    assert {3000 - RECALL_LOOKS, 3000, 5000 - RECALL_LOOKS, 5000} <= ends
-    assert {end for end in ends if end % SIZE} == {3000 - RECALL_LOOKS, 3000, 5000 - RECALL_LOOKS, 5000}
+    assert {3000 - RECALL_EACH, 3000, 5000 - RECALL_EACH, 5000} <= ends
+    assert {end for end in ends if end % SIZE} == {3000 - RECALL_EACH, 3000, 5000 - RECALL_EACH, 5000}
     assert all(end - start <= SIZE for start, end in batches)
 
 

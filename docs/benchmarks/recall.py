@@ -25,7 +25,8 @@ import llama_cpp as api
 import numpy as np
 
 NUMBERS = 24
-LOOKS = 32
+LOOKS = 16
+END = 2 * LOOKS  # tokens of a prompt that look for themselves
 WORDINGS = (
     ("The code of the vault in {place} is {number}.", "What is the code of the vault in {place}?", "The code of the vault in {place} is"),
     (
@@ -221,9 +222,9 @@ def facts(reader: Reader, words: list[int], n: int) -> dict[str, Any]:
     for number, question, beginning in planted:
         asked = reader.tokens(f"\n\n{question}<|im_end|>\n<|im_start|>assistant\n{beginning}")
         answer = reader.tokens(f" {number}")
-        if asked[:-LOOKS]:  # the end of a prompt looks for itself, as the package reads it
-            reader.read(asked[:-LOOKS], len(text))
-        first = reader.read(asked[-LOOKS:], len(text) + len(asked[:-LOOKS]))
+        if asked[:-END]:  # the end of a prompt looks for itself, as the package reads it
+            reader.read(asked[:-END], len(text))
+        first = reader.read(asked[-END:], len(text) + len(asked[:-END]))
         rest = reader.read(answer, len(text) + len(asked), "all")
         loss = losses(np.vstack([first[None], rest[:-1]]), answer)
         said = all(row.argmax() == token for row, token in zip([first, *rest[:-1]], answer, strict=True))

@@ -48,6 +48,17 @@ class Form:
     coarse: int = 0  # what isn't fetched is seen as the mean key and value of so many tokens
     coarse_weight: float = 1.0  # that counts as this power of their number
     near: int = 0  # shares are of near text too
+    at: int = 0  # the distance from which is looked, w if 0
+    rare: int = 0  # of each stretch looks: 1 the token with the highest number, 2 the one that came least before, 3 (1) of those that
+    # came before, 4 (1) each token once, 5 (1) at the end of words; 6: (1) of all queries, not of each stretch
+    stagger: int = 0  # each layer asks other queries of the stretches
+    longest: int = 0  # the longest queries look
+    sharp: float = 1.0  # scores are multiplied by it
+    power: float = 1.0  # shares are raised to it before heads are summed
+    value: int = 0  # shares are multiplied by the length of the values
+    norm: float = 0.0  # looks are summed as powers, 0: the largest counts
+    mass: float = 0.0  # spans count by their best token and so much of their sum
+    decay: float = 0.0  # what the micro-batch before looked at still counts so much
     layers: int = 1  # layers that share a choice
     plain_until: int = 0  # nothing is left out of a shorter text
     groups: int = 0  # no recall: progressive groups, as the package chooses them for so many tokens
@@ -90,6 +101,9 @@ class Reader:
         self.k, self.v = torch.zeros(shape, device=DEVICE), torch.zeros(shape, device=DEVICE)
         self.ends = torch.zeros(n_ctx, dtype=torch.bool, device=DEVICE)  # does a sentence end there?
         self.choices: dict[int, tuple[tuple[int, int], torch.Tensor]] = {}
+        self.before: dict[int, torch.Tensor] = {}
+        self.looking: tuple[tuple[int, int], torch.Tensor] = ((-1, -1), self.k)
+        self.ids = torch.zeros(n_ctx, dtype=torch.long, device=DEVICE)
 
     tokens, text, say = recall.Reader.tokens, recall.Reader.text, recall.Reader.say
 
@@ -99,6 +113,7 @@ class Reader:
     def forget(self, first: int = 0) -> None:
         self.n = min(self.n, first)
         self.choices.clear()
+        self.before.clear()
 
     def read(self, tokens: list[int], first: int, logits: str = "last") -> np.ndarray:
         assert first == self.n
@@ -114,14 +129,13 @@ class Reader:
         w, a, b = self.weights, self.n, self.n + len(tokens)
         x = w["token_embd"][torch.as_tensor(tokens, device=DEVICE)]
         self.n, self.at = b, self._places(a, b)
+        self.ids[a:b] = torch.as_tensor(tokens, device=DEVICE)
         if self.form.sentences:
             self.ends[a:b] = torch.as_tensor([any(c in self.text([token]) for c in ".!?\n") for token in tokens], device=DEVICE)
         for il in range(self.n_layer):
             p = f"blk.{il}."
             h = F.rms_norm(x, x.shape[-1:], w[p + "attn_norm"], self.eps)
-            q, self.k[il, a:b], self.v[il, a:b] = (
-                (h @ w[p + name].T).view(b - a, -1, self.d) for name in ("attn_q", "attn_k", "attn_v")
-            )
+            q, self.k[il, a:b], self.v[il, a:b] = ((h @ w[p + name].T).view(b - a, -1, self.d) for name in ("attn_q", "attn_k", "attn_v"))
             chunk = self.form.chunk
             o = torch.cat([self._attend(il, q[i : i + chunk], a, a + i) for i in range(0, b - a, chunk)])
             x = x + o.reshape(b - a, -1) @ w[p + "attn_output"].T
@@ -198,7 +212,8 @@ class Reader:
             if form.sentences:
                 chosen = torch.stack([self._best_sentences(one, border) for one in shares])
             else:
-                best = shares.view(len(shares), -1, form.span).amax(-1).topk(form.fetched // form.span).indices.sort().values
+                spans = shares.view(len(shares), -1, form.span)
+                best = (spans.amax(-1) + form.mass * spans.sum(-1)).topk(form.fetched // form.span).indices.sort().values
                 chosen = (best[..., None] * form.span + torch.arange(form.span, device=DEVICE)).flatten(1)
         self.choices[il] = (a, b), chosen
         return chosen.expand(self.n_kv, -1)
@@ -206,16 +221,20 @@ class Reader:
     def _shares(self, il: int, q: torch.Tensor, a: int, border: int) -> torch.Tensor:
         """The largest share that a look gives to each far token, summed over heads: of all, or of those of each key head."""
         form, stretch = self.form, 1
-        while -(-len(q) // stretch) > max(form.looks, recall.LOOKS if len(q) <= recall.LOOKS else 0):
+        while -(-len(q) // stretch) > max(form.looks, recall.END if len(q) <= recall.END else 0):
             stretch *= 2
         last = torch.arange(stretch - 1, len(q) + stretch - 1, stretch, device=DEVICE).clamp(max=len(q) - 1)
+        if stretch > 1:
+            if il == 0 or form.stagger or form.longest or self.looking[0] != (a, len(q)):
+                self.looking = (a, len(q)), self._looking(il, q, a, stretch, last)
+            last = self.looking[1]
         looks = q[last]
         if form.means and stretch > 1:
             parts = q.split(stretch)
             looks = torch.stack([part.mean(0) for part in parts])
             if form.means == 2:
                 looks = looks * torch.stack([part.norm(dim=-1).mean(0) for part in parts])[..., None] / looks.norm(dim=-1)[..., None]
-        scores = self._scores(self._rope(looks, form.w), self.k[il, form.sinks : border])
+        scores = form.sharp * self._scores(self._rope(looks, form.at or form.w), self.k[il, form.sinks : border])
         if form.near:
             at = torch.arange(border, a + len(q), device=DEVICE)
             beside = self._scores(self._rope(looks, a + last), self._rope(self.k[il, at], at))
@@ -224,8 +243,47 @@ class Reader:
             shares = (scores - torch.cat([scores, beside, sinks], -1).logsumexp(-1, keepdim=True)).exp()
         else:
             shares = scores.softmax(-1)
-        shares = shares.sum(1)
-        return (shares if form.per_head else shares.sum(0, keepdim=True)).amax(1)
+        if form.value:
+            shares = shares * self.v[il, form.sinks : border].norm(dim=-1).T[:, None, None]
+        shares = shares.pow(form.power).sum(1)
+        shares = shares if form.per_head else shares.sum(0, keepdim=True)
+        shares = shares.pow(form.norm).sum(1) if form.norm else shares.amax(1)
+        if form.decay:
+            before = self.before.get(il)
+            self.before[il] = shares
+            if before is not None and before.shape[1] <= shares.shape[1]:
+                shares = torch.maximum(shares, form.decay * F.pad(before, (0, shares.shape[1] - before.shape[1])))
+        return shares
+
+    def _looking(self, il: int, q: torch.Tensor, a: int, stretch: int, last: torch.Tensor) -> torch.Tensor:
+        """Which of the queries from position a on look; last: those at the ends of stretches."""
+        form, n = self.form, len(q)
+        if form.stagger:
+            return (last - (il * 5) % stretch).clamp(min=0)
+        if form.longest:
+            return q.square().sum((1, 2)).topk(len(last)).indices.sort().values
+        if not form.rare:
+            return last
+        ids = self.ids[a : a + n]
+        worth, seen = ids.float(), self.ids[:a].bincount(minlength=len(self.weights["token_embd"]))[ids].float()
+        if form.rare == 2:
+            worth = -torch.where(seen == 0, torch.full_like(seen, 50.0), seen)
+        elif form.rare == 3:
+            worth = worth - 1e6 * (seen == 0)
+        elif form.rare == 4:
+            taken: set[int] = set()
+            for part in (range(i, min(i + stretch, n)) for i in range(0, n, stretch)):
+                fresh = [i for i in part if int(ids[i]) not in taken] or part
+                best = max(fresh, key=lambda i: (int(ids[i]), i))
+                taken.add(int(ids[best]))
+                worth[best] += 1e6
+        elif form.rare == 5:
+            follows = [*ids.tolist()[1:], *self.tokens(" ")]
+            worth = worth + 1e6 * torch.tensor([self.text([token])[:1].isspace() for token in follows], device=DEVICE)
+        elif form.rare == 6:
+            return worth.topk(len(last)).indices.sort().values
+        padded = F.pad(worth, (0, len(last) * stretch - n), value=-math.inf).view(-1, stretch)
+        return stretch - 1 - padded.flip(1).argmax(1) + torch.arange(len(last), device=DEVICE) * stretch  # of several the last one
 
     def _best_sentences(self, shares: torch.Tensor, border: int) -> torch.Tensor:
         """The tokens of the best sentences, of one more a part, so that they are as many as ever."""

@@ -205,7 +205,7 @@ struct recall_shape {
     llama_pos border = 0;
 
     int64_t n_tokens = 0;
-    int64_t stretch  = 1; // the last query of each stretch of the text looks, whatever the micro-batches are
+    int64_t stretch  = 1; // of each stretch of the text the query of the rarest token looks, whatever the micro-batches are
     int64_t n_looks  = 0;
     int64_t n_known  = 0; // spans whose mean key is there
     int64_t n_new    = 0; // spans whose mean key is computed. the last one again and again, so that graphs are used again
@@ -242,7 +242,7 @@ struct recall_shape {
 
         ordered = keys.in_order(seq_id, last + 1);
 
-        while ((n_tokens + stretch - 1)/stretch > p.n_looks) {
+        while (n_tokens > 2*p.n_looks && (n_tokens + stretch - 1)/stretch > p.n_looks) {
             stretch *= 2;
         }
 
@@ -472,10 +472,19 @@ private:
         std::vector<int32_t>   ints;
         std::vector<float>     floats;
 
+        // Numbers grow as tokens become rarer, since vocabularies list merges in the order of their frequency.
+        const auto number = [&](int64_t i) { return ubatch.token ? ubatch.token[i] : 0; };
+
+        int64_t look = 0;
+
         for (int64_t i = 0; i < n_tokens; ++i) {
+            if (number(i) >= number(look)) {
+                look = i;
+            }
             if (i + 1 == n_tokens || ubatch.pos[i + 1]/shape.stretch != ubatch.pos[i]/shape.stretch) {
-                ints.push_back(i);
-                shifts.push_back(p.w - ubatch.rot()[i]);
+                ints.push_back(look);
+                shifts.push_back(p.w - ubatch.rot()[look]);
+                look = i + 1;
             }
         }
 

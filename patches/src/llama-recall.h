@@ -20,7 +20,8 @@ extern "C" {
         int32_t n_sinks;   // the first tokens of the text, always attended to
         int32_t n_fetched; // far tokens attended to besides. 0: off
         int32_t n_span;    // length of what is fetched as one. r, n_sinks, n_fetched and n_first are multiples of it
-        int32_t n_looks;   // at most so many queries of a micro-batch look for spans, evenly apart
+        int32_t n_looks;   // so many queries of a micro-batch look for spans, of equal stretches those of the rarest tokens. at most
+                           // twice as many look each
         int32_t n_first;   // far tokens of which all keys are compared. of more, the spans with the best mean keys. 0: of all
         int32_t n_keep;    // so many tokens that are decoded one by one share a choice
     };

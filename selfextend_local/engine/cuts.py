@@ -16,7 +16,7 @@ from itertools import takewhile
 import numpy as np
 import numpy.typing as npt
 
-from selfextend_local.positions import RECALL_LOOKS, GroupAttention
+from selfextend_local.positions import RECALL_EACH, GroupAttention
 
 Tokens = Sequence[int] | npt.NDArray[np.int32]
 
@@ -32,8 +32,8 @@ def micro_batch(ga: GroupAttention, start: int, pending: int, size: int) -> int:
     """Tokens of the next micro-batch of a part that has `pending` more at position `start`; at most `size`."""
     if ga.enabled:
         size = ga.batch(start, size)
-    if ga.recall and pending > RECALL_LOOKS:
-        size = min(size, pending - RECALL_LOOKS)
+    if ga.recall and pending > RECALL_EACH:
+        size = min(size, pending - RECALL_EACH)
     return min(size, pending)
 
 

@@ -18,7 +18,7 @@ from .reference import Array, Reference, plain_distance
 @dataclass(frozen=True)
 class Recall:
     """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `looks`: queries
-    of a micro-batch that look, at most; `keep`: tokens decoded one by one that share a choice."""
+    of a micro-batch that look, at most, if it has more than twice as many; `keep`: tokens decoded one by one that share a choice."""
 
     w: int
     r: int
@@ -30,7 +30,9 @@ class Recall:
     keep: int = 1
 
     def stretch(self, n_tokens: int) -> int:
-        """Of so many neighbouring queries the last one looks: a power of two."""
+        """Of so many neighbouring queries one looks: a power of two."""
+        if n_tokens <= 2 * self.looks:
+            return 1
         return 1 << max(0, -(-n_tokens // self.looks) - 1).bit_length()
 
     def border(self, i: int) -> int:
@@ -56,6 +58,10 @@ class RecallReference(Reference):
         stops |= {i for i in range(1, n_tokens) if self._recall.border(i) != self._recall.border(i - 1)}
         edges = [0, *sorted(stops)]
         return list(zip(edges, edges[1:], strict=False))
+
+    def logits(self, tokens: Sequence[int], distance: Array | None = None, removed: Array | None = None) -> Array:
+        self._tokens = tokens
+        return super().logits(tokens, distance, removed)
 
     def _attention(self, q: Array, k: Array, v: Array, distance: Array, block: str, *, is_swa: bool = False) -> Array:
         n_tokens, n_head = q.shape[:2]
@@ -86,8 +92,10 @@ class RecallReference(Reference):
     def _fetched(self, q: Array, k: Array, first: int, border: int) -> Array:
         """Positions of the far tokens that these queries look at most."""
         recall = self._recall
-        stretches = (first + np.arange(len(q))) // recall.stretch(len(q))
-        looks = q[np.append(stretches[1:] != stretches[:-1], True)]
+        stretch = recall.stretch(len(q))
+        # of each stretch of the text the query of the token with the highest number, of several the last one
+        rarest = {at // stretch: at for at in sorted(range(first, first + len(q)), key=lambda at: (self._tokens[at], at))}
+        looks = q[[at - first for at in sorted(rarest.values())]]
         spans = np.arange(recall.sinks, border).reshape(-1, recall.span)
         margin = np.inf
         if recall.first and len(spans) > recall.first // recall.span:
