@@ -1,5 +1,7 @@
 """A whole book read by the product: seconds, milliseconds a token by depth, and those of a decoded token at the end and at 4,096.
 
+By depth: the median of the micro-batches up to SPAN tokens before and behind it, so that a moment of other work doesn't count.
+
     python docs/benchmarks/novel.py BOOK.pdf [--model MODEL.gguf] [--threads N]
 
 Prints one JSON object.
@@ -9,7 +11,9 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -53,9 +57,8 @@ def main(book: str, model: Path | None, threads: int | None) -> None:
         ms = {}
         for depth in DEPTHS:
             if depth <= marks[-1][0]:
-                first = max(m for m in marks if m[0] <= depth - SPAN)
-                last = max(m for m in marks if m[0] <= depth)
-                ms[depth] = 1e3 * (last[1] - first[1]) / (last[0] - first[0])
+                steps = [(a, b) for a, b in pairwise(marks) if depth - SPAN <= a[0] and b[0] <= depth + SPAN]
+                ms[depth] = 1e3 * median((b[1] - a[1]) / (b[0] - a[0]) for a, b in steps)
         n_tokens, ga = int(llm.n_tokens), llm.group_attention
         decode = {n_tokens: decode_ms(llm)}
         llm.pin_group_attention(ga)
