@@ -116,6 +116,11 @@ def _set_group_attention() -> Any:
     return function
 
 
+def recall_figures(ga: GroupAttention) -> list[int]:
+    """The fields of struct llama_recall_params, in their order."""
+    return [ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_LOOKS, max(RECALL_FIRST, ga.recall), RECALL_KEEP]
+
+
 def set_group_attention(context: Any, ga: GroupAttention) -> None:
     """Read keys at a distance of w or more in groups of n from the next decode on. n = 1 turns it off.
 
@@ -126,8 +131,7 @@ def set_group_attention(context: Any, ga: GroupAttention) -> None:
             library.require_patched()
         return
     if ga.recall:
-        figures = _Recall(ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_LOOKS, max(RECALL_FIRST, ga.recall), RECALL_KEEP)
-        status = Status(_set_recall()(context, ctypes.byref(figures)))
+        status = Status(_set_recall()(context, ctypes.byref(_Recall(*recall_figures(ga)))))
     else:
         levels = [_Level(level.n, level.w, level.r) for level in ga.levels]
         status = Status(_set_group_attention()(context, (_Level * len(levels))(*levels), len(levels)))

@@ -18,6 +18,7 @@ from support.tiny_models import TRAINED_WINDOW, TinyModel
 
 from selfextend_local import positions
 from selfextend_local.engine import plan
+from selfextend_local.native.context import recall_figures
 
 pytestmark = [pytest.mark.native, pytest.mark.process]
 
@@ -93,9 +94,12 @@ def test_a_refusal_is_a_warning(tiny_model: TinyModel, kind: str, settings: dict
 
 
 LONG = """
-import json, sys
+import ctypes, sys
 from llama_cpp import Llama, llama_cpp
 llama = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), n_batch=512, n_ubatch=512, verbose=True, flash_attn=True)
+get = llama_cpp._lib.llama_get_recall
+get.argtypes, get.restype = [ctypes.c_void_p], type("Recall", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int32) for n in "abcdefgh"]})
+print([getattr(get(llama.ctx), name) for name in "abcdefgh"])
 """
 
 
@@ -115,12 +119,13 @@ def test_the_automatic_choice_recalls_where_the_package_does(fixture_model: Path
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_GROUP_ATTN")}
     environment |= {f"LLAMA_GROUP_ATTN_{name}": value for name, value in settings.items()}
     command = [sys.executable, "-c", LONG, str(fixture_model), str(n_ctx)]
-    log = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
-    assert said in log
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert said in done.stderr
     if settings == {"N": "auto"}:
         chosen = plan.group_attention_for(plan.Settings(), n_ctx, 512)
         grouped = f"group attention n = {chosen.n}, w = {chosen.w}, progressive"
         assert said == (f"recall of {chosen.recall}, w = {chosen.w}" if chosen.recall else grouped)
+        assert json.loads(done.stdout.splitlines()[-1]) == (recall_figures(chosen) if chosen.recall else [0] * 8)
 
 
 def test_a_call_wins(tiny_model: TinyModel) -> None:
