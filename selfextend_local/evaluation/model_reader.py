@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfextend_local import native
-from selfextend_local.engine.cuts import common_prefix
+from selfextend_local.engine.cuts import common_prefix, micro_batch
 from selfextend_local.engine.llama import SelfExtendLlama
 from selfextend_local.engine.plan import Settings
 from selfextend_local.errors import Interrupted
-from selfextend_local.positions import MICRO_BATCH, PLAIN, RECALL_EACH
+from selfextend_local.positions import MICRO_BATCH, PLAIN
 
 from .methods import Setup
 from .upstream_schedule import UpstreamSchedule
@@ -148,9 +148,10 @@ class ModelReader:
         logits = np.empty((0, 0), dtype=np.float32)
         while (at := len(self._known)) < len(tokens):
             ga = PLAIN if self._schedule else self._setup.group_attention
-            end = min(len(tokens), at + ga.batch(at, self._batch))
-            if ga.recall and collect is None and len(tokens) - at > RECALL_EACH:
-                end = min(end, len(tokens) - RECALL_EACH)  # as SelfExtendLlama: the end of a prompt looks for itself
+            if ga.recall and collect is None:  # as SelfExtendLlama: the end of a prompt looks for itself
+                end = at + micro_batch(ga, at, len(tokens) - at, self._batch)
+            else:
+                end = min(len(tokens), at + ga.batch(at, self._batch))
             every = collect is not None and end > collect_from
             logits = self._decode(tokens[at:end], self._schedule(at) if self._schedule else at, every)
             self._known += tokens[at:end]
