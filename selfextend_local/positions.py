@@ -42,8 +42,14 @@ LARGEST_STEP = 2048
 """Tokens between two steps of the boundary, at most. A step moves w + r keys, so few large steps cost less than many small ones."""
 
 
+LARGEST_NEIGHBOURS = 4096
+"""The largest neighbour window that nobody asked for."""
+
 RECALL_WINDOW = 8192
 """The smallest trained window with which the automatic choice recalls as soon as a text is longer than it."""
+
+RECALL_NEAR = 640
+"""Near tokens of each 8,192 of such a window, of a long text. With steps of RECALL_STEP they are as likely as 1,024, and find more keys."""
 
 RECALLED = 2048
 """Far tokens that recall fetches unless told otherwise; fewer if half of the trained window can't hold them."""
@@ -56,7 +62,10 @@ Measured with SmolLM2 (docs/benchmarks.md, docs/results.md): of 24 pass keys amo
 """
 
 RECALL_LONG = 3
-"""Trained windows of text up to which recall fetches RECALLED tokens."""
+"""Trained windows of text up to which recall fetches RECALLED tokens, with the near window and the steps of groups.
+
+There smaller steps gain likelihood and lose facts (docs/benchmarks.md).
+"""
 
 RECALL_SINKS = 64
 """The first tokens of a text, which recall always attends to."""
@@ -64,15 +73,21 @@ RECALL_SINKS = 64
 RECALL_SPAN = 32
 """Tokens that recall fetches as one."""
 
-RECALL_LOOKS = 16
-"""So many queries of a micro-batch look for far spans, one of each stretch of the text.
+RECALL_STEP = 64
+"""Tokens of a long text that choose together what is fetched: fewer with a small trained window, more with a long neighbour window.
+
+Fetching for 64 tokens instead of 512 is worth more likelihood than twice as many near ones (docs/benchmarks.md).
+"""
+
+RECALL_STRETCH = 16
+"""Of so many neighbouring queries one looks for far spans.
 
 Queries that look as their mean want nothing in particular: one of them finds more of what the text needs, that of the rarest token
 most (docs/benchmarks.md).
 """
 
-RECALL_EACH = 2 * RECALL_LOOKS
-"""In a micro-batch of at most so many tokens each query looks: a prompt's end is one, so that the question finds what it asks for."""
+RECALL_EACH = 32
+"""If at most so many tokens are read together each query looks: a prompt's end is read so, so that the question finds what it asks for."""
 
 RECALL_FIRST = 16_384
 """Far tokens of which all keys are compared; of more, the spans whose mean keys are best."""
@@ -111,7 +126,7 @@ class GroupAttention:
     progressive: the farther the key, the larger its group: 4, 16, 64, … up to n, over stretches that take w/2 rotations each, the nearest
     3w/4.
 
-    recall: instead of groups, so many far tokens are fetched for each micro-batch, at consecutive positions before the near ones
+    recall: instead of groups, so many far tokens are fetched for each r tokens, at consecutive positions before the near ones
     (`patches/src/llama-recall.h`); n is 1, and nothing is left out of a text of RECALL_SINKS + recall + w tokens.
 
     Raises GroupAttentionError if n or w is below 1, r is not a multiple of the nearest groups' size, n of the progressive form
@@ -166,7 +181,8 @@ class GroupAttention:
     def batch(self, start: int, size: int) -> int:
         """Tokens of a batch that begins at position `start`, at most `size`: it ends where steps will be, so that the library
         doesn't cut the batches smaller."""
-        return size - (start - (self.w if self.enabled else 0)) % size
+        step = self.w % self.r if self.recall else self.w if self.enabled else 0
+        return size - (start - step) % size
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -276,11 +292,11 @@ def step_for(n: int, window: int, progressive: bool = False) -> int:
 
 
 def default_neighbours(window: int, sliding_window: int = 0) -> int:
-    """The neighbour window w for a trained window: an eighth of it, 4,096 at most, a multiple of the step.
+    """The neighbour window w for a trained window: an eighth of it, LARGEST_NEIGHBOURS at most, a multiple of the step.
 
     Models with sliding-window layers keep at least that window exact, so that their local layers see no group.
     """
-    return rounded_neighbours(min(window // 8, 4096), window, sliding_window)
+    return rounded_neighbours(min(window // 8, LARGEST_NEIGHBOURS), window, sliding_window)
 
 
 def rounded_neighbours(w: int, window: int, sliding_window: int = 0) -> int:
@@ -305,13 +321,33 @@ def fixed(n: int, w: int | None, window: int, sliding_window: int = 0, progressi
     return ga
 
 
+def recall_neighbours(window: int, sliding_window: int = 0) -> int:
+    """The neighbour window w with which recall reads a long text; where the trained one is small it was measured with that of groups."""
+    if window < RECALL_WINDOW:
+        return default_neighbours(window, sliding_window)
+    return max(min(window * RECALL_NEAR // RECALL_WINDOW, LARGEST_NEIGHBOURS), sliding_window)
+
+
+def recall_step(w: int, window: int) -> int:
+    """How many tokens of a long text choose together what recall fetches: a power of two, for a neighbour window and a trained one."""
+    step = max(RECALL_SPAN, min(RECALL_STEP, default_step(window)))
+    while step * 32 <= w:
+        step *= 2
+    return step
+
+
 def fetching(recall: int | None, w: int | None, window: int, sliding_window: int = 0, n_tokens: int = 0) -> GroupAttention:
     """Recall of so many tokens of a text of `n_tokens`; None: as many as RECALLED and RECALLED_LONG say, and as half of the trained
-    window holds. Raises GroupAttentionError if the trained window can't hold what is attended to."""
-    step = max(default_step(window), RECALL_SPAN)
-    w = default_neighbours(window, sliding_window) if w is None else w
+    window holds. Of a long text fewer tokens are near, and choose together.
+
+    Raises GroupAttentionError if the trained window can't hold what is attended to.
+    """
+    is_long = n_tokens > RECALL_LONG * window
+    if w is None:
+        w = recall_neighbours(window, sliding_window) if is_long else default_neighbours(window, sliding_window)
+    step = recall_step(w, window) if is_long else max(default_step(window), RECALL_SPAN)
     if recall is None:
-        most = RECALLED if n_tokens <= RECALL_LONG * window else max(RECALLED_LONG, min(RECALLED, window // 8))
+        most = max(RECALLED_LONG, min(RECALLED, window // 8)) if is_long else RECALLED
         recall = max(RECALL_SPAN, min(most, window // 2 - RECALL_SINKS - w - step) // RECALL_SPAN * RECALL_SPAN)
     ga = GroupAttention(1, w, step, recall=recall)
     needed = RECALL_SINKS + ga.recall + ga.w + ga.r

@@ -10,7 +10,7 @@ import pytest
 from selfextend_local.engine.cuts import as_runs, from_runs, kept, micro_batch, next_stop
 from selfextend_local.positions import RECALL_EACH, GroupAttention
 
-RECALL = GroupAttention(1, 1024, 512, recall=2048)
+RECALL = GroupAttention(1, 640, 64, recall=2048)
 SIZE = 512
 
 

@@ -164,8 +164,8 @@ def test_recall_leaves_nothing_out_while_the_trained_window_holds_the_text() -> 
         (8192, 8192, 0, "n=2, w=1024, progressive"),
         (8193, 8192, 0, "recall of 2,048, w=1024"),
         (24_576, 8192, 0, "recall of 2,048, w=1024"),
-        (24_577, 8192, 0, "recall of 1,024, w=1024"),
-        (100_000, 32_768, 0, "recall of 2,048, w=4096"),
+        (24_577, 8192, 0, "recall of 1,024, w=640"),
+        (100_000, 32_768, 0, "recall of 2,048, w=2560"),
         (8192, 1024, 0, "n=64, w=128, progressive"),
         (8193, 1024, 0, "recall of 256, w=128"),
         (65_536, 32_768, 512, "n=16, w=4096, progressive"),
@@ -208,7 +208,7 @@ def test_a_growing_text_goes_from_plain_to_groups_to_recall() -> None:
     while growth := next_growth(Settings(), seen[-1], length, 4 * WINDOW, WINDOW):
         length, ga = growth
         seen.append(ga)
-    forms = ["n=1", "n=2, w=1024, progressive", "recall of 2,048, w=1024", "recall of 1,024, w=1024"]
+    forms = ["n=1", "n=2, w=1024, progressive", "recall of 2,048, w=1024", "recall of 1,024, w=640"]
     assert [ga.label for ga in seen] == forms
     assert length == 3 * WINDOW + 1
 

@@ -167,6 +167,17 @@ def test_recall_that_nobody_sized_fits_half_of_the_window(window: int, fetched: 
     assert RECALL_SINKS + ga.recall + ga.w + ga.r <= window // 2
 
 
+@pytest.mark.parametrize(
+    ("window", "w", "r", "fetched"),
+    [(131_072, 4096, 256, 2048), (32_768, 2560, 128, 2048), (8192, 640, 64, 1024), (1024, 128, 64, 256), (512, 64, 32, 96)],
+)
+def test_recall_of_a_long_text_has_fewer_near_tokens_and_smaller_steps(window: int, w: int, r: int, fetched: int) -> None:
+    ga = fetching(None, None, window, n_tokens=3 * window + 1)
+    assert (ga.w, ga.r, ga.recall) == (w, r, fetched)
+    shorter = fetching(None, None, window, n_tokens=3 * window)
+    assert (shorter.w, shorter.r) == (default_neighbours(window), max(32, default_step(window)))
+
+
 @pytest.mark.parametrize("settings", [Settings(ga_n=4, ga_mode="recall"), Settings(ga_mode="two-level", ga_recall=64)])
 def test_recall_takes_no_groups(settings: Settings) -> None:
     with pytest.raises(GroupAttentionError):

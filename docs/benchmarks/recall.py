@@ -4,7 +4,7 @@
 
 TASK: nll, keys, facts, depth. Prints one JSON object a line. Schemes: plain, auto (progressive groups as the package chooses them),
 small (w=256, n=64 progressive), yarn, recall (w=1024, 2,048 fetched), and recall with other figures as
-"recall:w=512,fetched=1024,looks=16". What follows a > holds from the question on: "recall:fetched=4096>fetched=1024" reads with 4,096
+"recall:w=512,fetched=1024,stretch=8". What follows a > holds from the question on: "recall:fetched=4096>fetched=1024" reads with 4,096
 and answers with 1,024.
 """
 
@@ -25,8 +25,7 @@ import llama_cpp as api
 import numpy as np
 
 NUMBERS = 24
-LOOKS = 16
-END = 2 * LOOKS  # tokens of a prompt that look for themselves
+END = 32  # tokens of a prompt that look for themselves
 WORDINGS = (
     ("The code of the vault in {place} is {number}.", "What is the code of the vault in {place}?", "The code of the vault in {place} is"),
     (
@@ -94,11 +93,11 @@ class Reader:
             return
         self.current, n_tokens = name, self.n_tokens
         if name.startswith("recall"):
-            figures = {"w": 1024, "r": 512, "sinks": 64, "fetched": 2048, "span": 32, "looks": LOOKS, "first": 16384, "keep": 32}
+            figures = {"w": 1024, "r": 64, "sinks": 64, "fetched": 2048, "span": 32, "stretch": 16, "each": END, "first": 16384, "keep": 32}
             for part in filter(None, name.partition(":")[2].split(",")):
                 key, _, value = part.partition("=")
                 figures[key] = int(value)
-            status = self.lib.llama_set_recall(ctypes.c_void_p(self.ctx), (ctypes.c_int32 * 8)(*figures.values()))
+            status = self.lib.llama_set_recall(ctypes.c_void_p(self.ctx), (ctypes.c_int32 * 9)(*figures.values()))
         elif name in ("auto", "small"):
             from selfextend_local.positions import GroupAttention, choose
 

@@ -54,25 +54,45 @@ int32_t default_neighbours(int32_t window, int32_t n_swa) {
 // of recall, in tokens
 constexpr int32_t SINKS     = 64;
 constexpr int32_t FETCHED   = 2048;
-constexpr int32_t LONG      = 3;    // windows from which on less is fetched
+constexpr int32_t LONG      = 3;    // windows. of a longer text fewer tokens are fetched, are near, and choose together
 constexpr int32_t OF_LONG   = 1024; // at least
 constexpr int32_t SPAN      = 32;
-constexpr int32_t LOOKS     = 16;
+constexpr int32_t NEAR      = 640;  // of each WINDOW of such windows
+constexpr int32_t STEP      = 64;
+constexpr int32_t STRETCH   = 16;
+constexpr int32_t EACH      = 32;
 constexpr int32_t FIRST     = 16384;
 constexpr int32_t KEEP      = 32;
 constexpr int32_t WINDOW    = 8192; // from which on recall begins with what the window doesn't hold
 constexpr int32_t FROM_SMALL = 8;   // windows of less
 
-llama_recall_params recall(int32_t n_fetched, int32_t w, int32_t window, int32_t n_tokens) {
-    const int32_t r = std::max(default_step(window), SPAN);
+int32_t recall_step(int32_t w, int32_t window) {
+    int32_t step = std::max(SPAN, std::min(STEP, default_step(window)));
+
+    while (step*32 <= w) {
+        step *= 2;
+    }
+
+    return step;
+}
+
+// w = 0: the default
+llama_recall_params recall(int32_t n_fetched, int32_t w, int32_t window, int32_t n_swa, int32_t n_tokens) {
+    const bool is_long = n_tokens > (int64_t) LONG*window;
+
+    if (w == 0) {
+        w = is_long && window >= WINDOW ? std::max(std::min<int32_t>((int64_t) window*NEAR/WINDOW, 4096), n_swa) : default_neighbours(window, n_swa);
+    }
+
+    const int32_t r = is_long ? recall_step(w, window) : std::max(default_step(window), SPAN);
 
     if (n_fetched == 0) {
-        const int32_t most = n_tokens <= (int64_t) LONG*window ? FETCHED : std::max(OF_LONG, std::min(FETCHED, window/8));
+        const int32_t most = is_long ? std::max(OF_LONG, std::min(FETCHED, window/8)) : FETCHED;
 
         n_fetched = std::max(SPAN, std::min(most, window/2 - SINKS - w - r)/SPAN*SPAN);
     }
 
-    return { w, r, SINKS, n_fetched, SPAN, LOOKS, FIRST, KEEP };
+    return { w, r, SINKS, n_fetched, SPAN, STRETCH, EACH, std::max(FIRST, n_fetched), KEEP };
 }
 
 bool fits(const llama_recall_params & p, int32_t window) {
@@ -237,7 +257,7 @@ void llama_group_attn_calls::from_environment(llama_context & ctx) {
         problem = "recall takes no groups: leave LLAMA_GROUP_ATTN_N out";
     }
 
-    const auto fetching = recall(n_fetched, w, window, ctx.n_ctx_seq());
+    const auto fetching = recall(n_fetched, w_text ? w : 0, window, hparams.n_swa, ctx.n_ctx_seq());
 
     // as the package chooses: where nothing else is said
     const bool chosen = mode == "auto" && automatic && !w_text && recalls(ctx.n_ctx_seq(), fetching, window, hparams.n_swa);
@@ -250,7 +270,7 @@ void llama_group_attn_calls::from_environment(llama_context & ctx) {
         fetches = status == LLAMA_GROUP_ATTN_OK;
 
         if (fetches) {
-            LLAMA_LOG_INFO("%s: recall of %d, w = %d\n", __func__, fetching.n_fetched, w);
+            LLAMA_LOG_INFO("%s: recall of %d, w = %d\n", __func__, fetching.n_fetched, fetching.w);
         } else if (!chosen) {
             problem = llama_group_attn_reason(status);
         }

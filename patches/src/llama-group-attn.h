@@ -20,6 +20,7 @@ struct llama_group_attn_level {
 
 #ifdef __cplusplus
 
+#include <algorithm>
 #include <array>
 #include <unordered_map>
 #include <vector>
@@ -66,6 +67,18 @@ struct llama_group_attn {
         return res;
     }
 
+    // Where a micro-batch that recalls has to end, if it begins at position i and n_left tokens are left. It holds whole steps, on a
+    // grid of as many as there is room for, or a part of one.
+    llama_pos recall_end(llama_pos i, int64_t n_ubatch, int64_t n_left) const {
+        const int64_t r    = levels[0].r;
+        const int64_t room = n_ubatch/r*r;
+        const int64_t at   = i - levels[0].w % r;
+
+        const int64_t n_steps = at % r == 0 && room > 0 ? std::min(room - at % room, n_left)/r : 0;
+
+        return i + (n_steps > 0 ? n_steps*r : r - at % r);
+    }
+
     // the position that the key at position j is rotated for while the borders are b
     llama_pos rotation(llama_pos j, const borders & b) const {
         llama_pos first = 0;      // of the present level
@@ -88,22 +101,23 @@ struct llama_group_attn {
         return rotation(i, borders_at(i));
     }
 
-    // the same of many, empty if they are the positions
+    // the same of the tokens of a micro-batch, empty if they are the positions. recall: all have the border of the first one
     std::vector<llama_pos> rotations(const std::vector<llama_pos> & pos) const {
         std::vector<llama_pos> res;
 
         for (size_t i = 0; enabled() && i < pos.size(); ++i) {
-            res.push_back(rotation(pos[i]));
+            res.push_back(rotation(pos[i], borders_at(pos[recall.n_fetched > 0 ? 0 : i])));
         }
 
         return res;
     }
 };
 
-// says where a micro-batch has to end: a sequence may not cross a step of its borders inside of it
+// says where a micro-batch has to end: a sequence may not cross a step of its borders inside of it, unless it recalls
 class llama_group_attn_cut {
 public:
-    explicit llama_group_attn_cut(const llama_group_attn & ga) : ga(ga) {}
+    // n_left: tokens that no micro-batch has yet
+    llama_group_attn_cut(const llama_group_attn & ga, int64_t n_ubatch, int64_t n_left) : ga(ga), n_ubatch(n_ubatch), n_left(n_left) {}
 
     // may the token at position pos of sequence seq_id join the micro-batch?
     bool admit(llama_seq_id seq_id, llama_pos pos) {
@@ -113,11 +127,20 @@ public:
 
         const auto b = ga.borders_at(pos);
 
-        return borders.emplace(seq_id, b).first->second == b;
+        if (end == 0 && borders.empty() && ga.recall.n_fetched > 0 && b[0] > 0) {
+            end = ga.recall_end(pos, n_ubatch, n_left);
+        }
+
+        return end > 0 ? pos < end : borders.emplace(seq_id, b).first->second == b;
     }
 
 private:
     const llama_group_attn ga;
+
+    const int64_t n_ubatch;
+    const int64_t n_left;
+
+    llama_pos end = 0; // of a micro-batch that recalls
 
     // sequence -> borders of its tokens in this micro-batch
     std::unordered_map<llama_seq_id, llama_group_attn::borders> borders;

@@ -123,7 +123,7 @@ static int64_t n_chosen(const llama_recall_params & p) {
 }
 
 static auto as_tuple(const llama_recall_params & p) {
-    return std::tie(p.w, p.r, p.n_sinks, p.n_fetched, p.n_span, p.n_looks, p.n_first, p.n_keep);
+    return std::tie(p.w, p.r, p.n_sinks, p.n_fetched, p.n_span, p.n_stretch, p.n_each, p.n_first, p.n_keep);
 }
 
 void llama_recall_memory::breakdown(std::map<ggml_backend_buffer_type_t, size_t> & sizes) const {
@@ -205,11 +205,13 @@ struct recall_shape {
     llama_pos border = 0;
 
     int64_t n_tokens = 0;
-    int64_t stretch  = 1; // of each stretch of the text the query of the rarest token looks, whatever the micro-batches are
-    int64_t n_looks  = 0;
+    int64_t n_parts  = 1; // whole steps of the border, or a part of one. each makes a choice of its own
+    int64_t stretch  = 1; // of each stretch of a step one query looks, whatever the micro-batches are
+    int64_t n_looks  = 0; // of a part
     int64_t n_known  = 0; // spans whose mean key is there
     int64_t n_new    = 0; // spans whose mean key is computed. the last one again and again, so that graphs are used again
     int64_t n_first  = 0; // spans of which all keys are compared. 0: all
+    int64_t n_late   = 0; // besides: those that are far for later parts alone
 
     recall_shape() = default;
 
@@ -230,6 +232,7 @@ struct recall_shape {
         const llama_pos    last   = ubatch.pos[ubatch.n_tokens - 1];
 
         n_tokens = ubatch.n_tokens;
+        n_parts  = std::max<int64_t>(1, n_tokens/p.r);
 
         // nothing before the end has changed if the last key is the same: a rollback removes the end of a text
         const bool sure = memory->last != 0 && keys.get_id(seq_id, memory->end - 1) == memory->last;
@@ -242,16 +245,19 @@ struct recall_shape {
 
         ordered = keys.in_order(seq_id, last + 1);
 
-        while (n_tokens > 2*p.n_looks && (n_tokens + stretch - 1)/stretch > p.n_looks) {
-            stretch *= 2;
-        }
+        const int64_t n_each = n_tokens/n_parts;
 
-        n_looks = last/stretch - first/stretch + 1;
+        stretch = n_each > p.n_each ? p.n_stretch : 1;
+
+        const int64_t at = (first - p.w) % p.r;
+
+        n_looks = (at + n_each - 1)/stretch - at/stretch + 1;
 
         const int64_t n_spans = border/p.n_span;
 
         if (p.n_first > 0 && n_spans - p.n_sinks/p.n_span > p.n_first/p.n_span) {
             n_first = p.n_first/p.n_span;
+            n_late  = (n_parts - 1)*p.r/p.n_span;
             n_known = std::min<int64_t>(n_spans, sure ? memory->spans.size() : memory->n_sure);
 
             while (n_known > 0 && keys.get_id(seq_id, n_known*p.n_span - 1) != memory->spans[n_known - 1]) {
@@ -263,6 +269,9 @@ struct recall_shape {
             n_new = (n_spans - n_known + n_step - 1)/n_step*n_step;
         }
     }
+
+    // of the last part
+    llama_pos last_border(const llama_recall_params & p) const { return border + (n_parts - 1)*p.r; }
 
     // the means that are known change no graph
     auto graph() const { return std::tie(active, keeps, ordered, border, n_tokens, n_looks, n_new, n_first); }
@@ -285,8 +294,10 @@ public:
         // a shift of n vectors
         const int64_t n_dims = keys.in_all_dimensions({ 0 }).size();
 
-        mask   = input(GGML_TYPE_F16, n_all(p), shape.n_tokens);
+        mask   = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_all(p), shape.n_tokens/shape.n_parts, 1, shape.n_parts);
         unturn = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
+
+        ggml_set_input(mask);
 
         if (shape.keeps) {
             own      = input(GGML_TYPE_I32, shape.n_tokens, 1);
@@ -296,17 +307,47 @@ public:
         }
 
         const int64_t n_spans = n_kv/p.n_span;
+        const int64_t n_parts = shape.n_parts;
+        const int64_t n_looks = shape.n_looks*n_parts;
 
-        looks    = input(GGML_TYPE_I32, shape.n_looks, 1);
-        to_look  = input(GGML_TYPE_I32, shape.n_looks*n_dims, 1);
-        far_span = input(GGML_TYPE_F32, n_spans, 1);
+        looks    = input(GGML_TYPE_I32, n_looks, 1);
+        to_look  = input(GGML_TYPE_I32, n_looks*n_dims, 1);
         spans    = input(GGML_TYPE_F32, p.n_span, n_spans);
-        sinks    = input(GGML_TYPE_F32, p.n_sinks, 1);
+        sinks    = input(GGML_TYPE_F32, n_parts, p.n_sinks);
         to_place = input(GGML_TYPE_I32, n_all(p)*n_dims, 1);
-        near     = input(GGML_TYPE_F32, n_all(p) - n_far(p), 1);
-        far      = input(GGML_TYPE_F32, shape.n_first > 0 ? n_spans : n_kv, 1);
+        near     = input(GGML_TYPE_F32, n_parts, n_all(p) - n_far(p));
 
-        far_looks = ggml_repeat_4d(ctx, far, far->ne[0], shape.n_looks*keys.n_gqa(), 1, 1);
+        if (n_parts > 1) {
+            to_part = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
+        }
+
+        // the same for each look of each head that shares keys
+        const auto for_looks = [&](ggml_tensor * t) {
+            ggml_tensor * res = ggml_reshape_3d(ctx, t, t->ne[0], 1, t->ne[1]);
+
+            res = ggml_repeat_4d(ctx, res, t->ne[0], n_looks/t->ne[1], t->ne[1], 1);
+            res = ggml_reshape_2d(ctx, res, t->ne[0], n_looks);
+
+            return ggml_repeat_4d(ctx, res, t->ne[0], n_looks*keys.n_gqa(), 1, 1);
+        };
+
+        if (shape.n_first == 0) {
+            far      = input(GGML_TYPE_F32, n_kv,    n_parts);
+            far_span = input(GGML_TYPE_F32, n_spans, n_parts);
+        } else {
+            far_mean      = input(GGML_TYPE_F32, n_spans, 1);
+            far_mean_span = input(GGML_TYPE_F32, n_spans, 1);
+
+            far_mean_looks = for_looks(far_mean);
+
+            if (shape.n_late > 0) {
+                far      = input(GGML_TYPE_F32, (shape.n_first + shape.n_late)*p.n_span, n_parts);
+                far_span = input(GGML_TYPE_F32,  shape.n_first + shape.n_late,           n_parts);
+                late     = input(GGML_TYPE_F32, 1, shape.n_late);
+            }
+        }
+
+        far_looks = far ? for_looks(far) : nullptr;
 
         if (shape.n_new > 0) {
             fresh   = input(GGML_TYPE_I32, shape.n_new*p.n_span, 1);
@@ -394,7 +435,7 @@ public:
 
         memory.last   = keys.get_id(seq_id, end - 1);
         memory.end    = end;
-        memory.border = border;
+        memory.border = shape.last_border(p);
     }
 
     bool can_reuse(const llm_graph_params & params) override {
@@ -410,26 +451,33 @@ public:
 
     recall_shape shape;
 
-    ggml_tensor * mask     = nullptr; // F16 [n_all, n_tokens]
-    ggml_tensor * unturn   = nullptr; // I32 [n_tokens]        turns a new key to position 0
-    ggml_tensor * to_place = nullptr; // I32 [n_all]           turns what is gathered to consecutive positions
+    ggml_tensor * mask     = nullptr; // F16 [n_all, n_tokens of a part, 1, n_parts]
+    ggml_tensor * unturn   = nullptr; // I32 [n_tokens]         turns a new key to position 0
+    ggml_tensor * to_place = nullptr; // I32 [n_all]            turns what is gathered to consecutive positions
+    ggml_tensor * to_part  = nullptr; // I32 [n_tokens]         turns queries to the border of their part, null if there is one
 
     // where a choice is kept, to_place is of these
     ggml_tensor * own   = nullptr; // I32 [n_tokens]           the cells of the new keys
     ggml_tensor * slots = nullptr; // I64 [n_tokens]           where they go
 
     // where one is made
-    ggml_tensor * looks     = nullptr; // I32 [n_looks]           the queries that look
-    ggml_tensor * to_look   = nullptr; // I32 [n_looks]           turns them to where they look from
-    ggml_tensor * far       = nullptr; // F32 [n_kv] or [n_spans] 0 where a far key or span lies, else -inf
-    ggml_tensor * far_looks = nullptr; // F32 [.., n_looks*n_gqa] the same for each look of each head that shares keys
-    ggml_tensor * far_span  = nullptr; // F32 [n_spans]           0 for far spans, else less than any share
-    ggml_tensor * spans     = nullptr; // F32 [n_span, n_spans]   the cells of each span
-    ggml_tensor * by_place  = nullptr; // I32 [n_kv]              the same in one row, null if ordered
-    ggml_tensor * fresh     = nullptr; // I32 [n_span*n_new]      the cells of spans whose mean key is computed
-    ggml_tensor * to_mean   = nullptr; // I64 [n_new]             where it goes
-    ggml_tensor * sinks     = nullptr; // F32 [n_sinks]           their cells
-    ggml_tensor * near      = nullptr; // F32 [n_all - n_far]     their cells, the first one's where there are fewer
+    ggml_tensor * looks     = nullptr; // I32 [n_looks*n_parts]  the queries that look
+    ggml_tensor * to_look   = nullptr; // I32 [n_looks*n_parts]  turns them to where they look from
+    ggml_tensor * far       = nullptr; // F32 [.., n_parts]      0 for keys that are far, else -inf. null if all that are compared are
+    ggml_tensor * far_looks = nullptr; // F32 [.., rows]         the same for each look of each head that shares keys
+    ggml_tensor * far_span  = nullptr; // F32 [.., n_parts]      0 for spans of these keys that are far, else less than any share
+    ggml_tensor * spans     = nullptr; // F32 [n_span, n_spans]  the cells of each span
+    ggml_tensor * by_place  = nullptr; // I32 [n_kv]             the same in one row, null if ordered
+    ggml_tensor * fresh     = nullptr; // I32 [n_span*n_new]     the cells of spans whose mean key is computed
+    ggml_tensor * to_mean   = nullptr; // I64 [n_new]            where it goes
+    ggml_tensor * sinks     = nullptr; // F32 [n_parts, n_sinks] their cells
+    ggml_tensor * near      = nullptr; // F32 [n_parts, n_all - n_far] their cells, the first one's where there are fewer
+
+    // of the first stage, which all parts share. null without
+    ggml_tensor * far_mean       = nullptr; // F32 [n_spans]       0 for spans that are far for all parts, else -inf
+    ggml_tensor * far_mean_looks = nullptr; // F32 [n_spans, rows]
+    ggml_tensor * far_mean_span  = nullptr; // F32 [n_spans]       0 for them, else less than any share
+    ggml_tensor * late           = nullptr; // F32 [1, n_late]     spans that are far for later parts alone, null if there is one part
 
 private:
     void set_shift(ggml_tensor * t, const std::vector<llama_pos> & shifts) const {
@@ -445,7 +493,9 @@ private:
         std::vector<ggml_fp16_t> masks(n_all(p)*shape.n_tokens, visible);
 
         for (int64_t i = 0; i < shape.n_tokens; ++i) {
-            std::fill(masks.begin() + i*n_all(p) + n_far(p) + ubatch.pos[i] - shape.border + 1, masks.begin() + (i + 1)*n_all(p), hidden);
+            const llama_pos border = shape.border + i*shape.n_parts/shape.n_tokens*p.r;
+
+            std::fill(masks.begin() + i*n_all(p) + n_far(p) + ubatch.pos[i] - border + 1, masks.begin() + (i + 1)*n_all(p), hidden);
         }
 
         set(mask, masks.data());
@@ -458,8 +508,11 @@ private:
         const llama_pos    border = shape.border;
 
         const int64_t n_tokens = shape.n_tokens;
-        const int64_t n_spans  = far_span->ne[0];
+        const int64_t n_parts  = shape.n_parts;
+        const int64_t n_each   = n_tokens/n_parts;
+        const int64_t n_spans  = spans->ne[1];
         const int64_t n_kv     = n_spans*p.n_span;
+        const int64_t n_sinks  = p.n_sinks/p.n_span; // spans
 
         std::vector<float> cells; // of positions
 
@@ -475,13 +528,16 @@ private:
         // Numbers grow as tokens become rarer, since vocabularies list merges in the order of their frequency.
         const auto number = [&](int64_t i) { return ubatch.token ? ubatch.token[i] : 0; };
 
+        // of a step
+        const auto stretch = [&](int64_t i) { return (ubatch.pos[i] - p.w) % p.r/shape.stretch; };
+
         int64_t look = 0;
 
         for (int64_t i = 0; i < n_tokens; ++i) {
             if (number(i) >= number(look)) {
                 look = i;
             }
-            if (i + 1 == n_tokens || ubatch.pos[i + 1]/shape.stretch != ubatch.pos[i]/shape.stretch) {
+            if ((i + 1) % n_each == 0 || stretch(i + 1) != stretch(i)) {
                 ints.push_back(look);
                 shifts.push_back(p.w - ubatch.rot()[look]);
                 look = i + 1;
@@ -491,25 +547,63 @@ private:
         set(looks, ints.data());
         set_shift(to_look, shifts);
 
-        floats.assign(far->ne[0], -INFINITY);
+        const auto border_of = [&](int64_t part) { return border + part*p.r; };
+
+        // 0 for the spans first .. last - 1 of n
+        const auto only = [&](int64_t n, int64_t first, int64_t last, float other) {
+            floats.insert(floats.end(), n, other);
+            std::fill(floats.end() - n + first, floats.end() - n + last, 0.0f);
+        };
+
+        constexpr float least = -1.0f; // no share is as small
 
         if (shape.n_first > 0) {
-            std::fill(floats.begin() + p.n_sinks/p.n_span, floats.begin() + border/p.n_span, 0.0f);
-        } else {
-            for (llama_pos j = p.n_sinks; j < border; ++j) {
-                floats[cells[j]] = 0.0f;
+            floats.clear();
+            only(n_spans, n_sinks, border/p.n_span, -INFINITY);
+            set(far_mean, floats.data());
+
+            floats.clear();
+            only(n_spans, n_sinks, border/p.n_span, least);
+            set(far_mean_span, floats.data());
+
+            floats.clear();
+            for (int64_t i = 0; i < shape.n_late; ++i) {
+                floats.push_back(border/p.n_span + i);
             }
+            set(late, floats.data());
+
+            if (late) {
+                const int64_t n = shape.n_first + shape.n_late;
+
+                floats.clear();
+                for (int64_t part = 0; part < n_parts; ++part) {
+                    only(n, 0, shape.n_first + part*p.r/p.n_span, least);
+                }
+                set(far_span, floats.data());
+
+                floats.clear();
+                for (int64_t part = 0; part < n_parts; ++part) {
+                    only(n*p.n_span, 0, shape.n_first*p.n_span + part*p.r, -INFINITY);
+                }
+                set(far, floats.data());
+            }
+        } else {
+            floats.clear();
+            for (int64_t part = 0; part < n_parts; ++part) {
+                only(n_spans, n_sinks, border_of(part)/p.n_span, least);
+            }
+            set(far_span, floats.data());
+
+            floats.assign(n_kv*n_parts, -INFINITY);
+            for (int64_t part = 0; part < n_parts; ++part) {
+                for (llama_pos j = p.n_sinks; j < border_of(part); ++j) {
+                    floats[part*n_kv + (int64_t) cells[j]] = 0.0f;
+                }
+            }
+            set(far, floats.data());
         }
 
-        set(far, floats.data());
-
-        floats.assign(n_spans, -1.0f); // no share is as small
-
-        std::fill(floats.begin() + p.n_sinks/p.n_span, floats.begin() + border/p.n_span, 0.0f);
-
-        set(far_span, floats.data());
-
-        floats.assign(cells.begin(), cells.begin() + border);
+        floats.assign(cells.begin(), cells.begin() + shape.last_border(p));
         floats.resize(n_kv, 0.0f);
 
         set(spans, floats.data());
@@ -533,8 +627,6 @@ private:
             set(to_mean, places.data());
         }
 
-        set(sinks, cells.data());
-
         shifts.resize(n_all(p));
 
         for (int64_t j = 0; j < n_all(p); ++j) {
@@ -543,9 +635,27 @@ private:
 
         set_shift(to_place, shifts);
 
-        floats.assign(cells.begin() + border, cells.end());
-        floats.resize(near->ne[0], floats[0]);
+        if (to_part) {
+            shifts.clear();
+            for (int64_t i = 0; i < n_tokens; ++i) {
+                shifts.push_back(-i/n_each*p.r);
+            }
+            set_shift(to_part, shifts);
+        }
 
+        floats.clear();
+        for (int64_t j = 0; j < p.n_sinks; ++j) {
+            floats.insert(floats.end(), n_parts, cells[j]);
+        }
+        set(sinks, floats.data());
+
+        floats.clear();
+        for (int64_t j = 0; j < near->ne[1]; ++j) {
+            for (int64_t part = 0; part < n_parts; ++part) {
+                const llama_pos pos = border_of(part) + j;
+                floats.push_back(cells[pos < end - (n_parts - 1 - part)*n_each ? pos : border_of(part)]);
+            }
+        }
         set(near, floats.data());
     }
 };
@@ -610,9 +720,9 @@ static ggml_tensor * mean_of(ggml_context * ctx, ggml_tensor * x, int n) {
 
 // Maxima are taken in one dimension after the other: where a backend has a thread for each outcome, there are more.
 
-// the largest of each column: [n, 1]
-static ggml_tensor * max_of_rows(ggml_context * ctx, ggml_tensor * x) {
-    return ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, 1, x->ne[1], 1, x->ne[1], 0, 0);
+// the largest of n rows at a time: [ne0, ne1/n]
+static ggml_tensor * max_of_rows(ggml_context * ctx, ggml_tensor * x, int n) {
+    return ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, 1, n, 1, n, 0, 0);
 }
 
 // the largest of n neighbours in a row: [ne0/n, ne1]
@@ -620,7 +730,8 @@ static ggml_tensor * max_of_neighbours(ggml_context * ctx, ggml_tensor * x, int 
     return n > 1 ? ggml_pool_2d(ctx, x, GGML_OP_POOL_MAX, n, 1, n, 1, 0, 0) : x;
 }
 
-// the spans that the queries look at most, in the order of the text: I32 [n_chosen]. notes: receives them, and their shares
+// the spans that the queries of each part look at most, in the order of the text: I32 [n_chosen, n_parts]. notes: receives those of
+// the last part, and their shares
 static ggml_tensor * choose(
         const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * means,
         ggml_tensor * notes, ggml_tensor * look, ggml_tensor * k, float kq_scale, int il) {
@@ -649,7 +760,12 @@ static ggml_tensor * choose(
         return sum_planes(ctx, ggml_reshape_3d(ctx, res, res->ne[0], look->ne[1], look->ne[2]));
     };
 
-    const int64_t n_spans = inp.far_span->ne[0];
+    const int64_t n_spans = inp.spans->ne[1];
+    const int64_t n_parts = shape.n_parts;
+
+    const auto last_part = [&](ggml_tensor * t) { // of [n, n_parts]: [n]
+        return ggml_view_1d(ctx, t, t->ne[0], (n_parts - 1)*t->nb[1]);
+    };
 
     const auto as_column = [&](ggml_tensor * spans) { // I32 [n] as F32 [1, n]
         return ggml_reshape_2d(ctx, ggml_cast(ctx, spans, GGML_TYPE_F32), 1, spans->ne[0]);
@@ -657,58 +773,67 @@ static ggml_tensor * choose(
 
     const int64_t n_best = n_chosen(p);
 
-    ggml_tensor * best;  // F32 [1, n_best], in any order
-    ggml_tensor * worth; // the same of their shares
+    ggml_tensor * ids = nullptr; // F32 [1, n]: the spans that are compared, null if all are
+    ggml_tensor * share;
 
     if (shape.n_first > 0) {
         ggml_tensor * keys = ggml_view_3d(ctx, means, k->ne[0], k->ne[1], n_spans, k->ne[0]*means->nb[0], means->nb[1], 0);
 
-        ggml_tensor * share = share_of(keys, inp.far_looks);
-        share = max_of_rows(ctx, share);
-        share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
+        share = share_of(keys, inp.far_mean_looks);
+        share = max_of_rows(ctx, share, share->ne[1]);
+        share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_mean_span);
         graph.cb(share, "recall_first", il);
 
-        ggml_tensor * first = as_column(ggml_top_k(ctx, share, shape.n_first));
+        ids = as_column(ggml_top_k(ctx, share, shape.n_first));
 
-        ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, ggml_cast(ctx, ggml_reshape_1d(ctx, first, shape.n_first), GGML_TYPE_I32));
-        cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*shape.n_first), GGML_TYPE_I32);
-
-        share = share_of(ggml_reshape_3d(ctx, gather_many(ctx, k, cells), k->ne[0], k->ne[1], cells->ne[0]), nullptr);
-        share = ggml_reshape_1d(ctx, max_of_neighbours(ctx, max_of_rows(ctx, share), p.n_span), shape.n_first);
-        graph.cb(share, "recall_share", il);
-
-        ggml_tensor * top = ggml_top_k(ctx, share, n_best);
-
-        best  = ggml_get_rows(ctx, first, top);
-        worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, shape.n_first), top);
-    } else {
-        ggml_tensor * share = max_of_rows(ctx, share_of(k, inp.far_looks));
-
-        if (!shape.ordered) {
-            share = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, share->ne[0]), inp.by_place);
-            share = ggml_reshape_2d(ctx, share, share->ne[1], 1);
+        if (inp.late) {
+            ids = ggml_concat(ctx, ids, inp.late, 1);
         }
 
-        // the best of each span
-        share = max_of_neighbours(ctx, share, p.n_span);
-        share = ggml_add(ctx, ggml_reshape_1d(ctx, share, n_spans), inp.far_span);
-        graph.cb(share, "recall_share", il);
+        ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, ggml_cast(ctx, ggml_reshape_1d(ctx, ids, ids->ne[1]), GGML_TYPE_I32));
+        cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, p.n_span*ids->ne[1]), GGML_TYPE_I32);
 
-        ggml_tensor * top = ggml_top_k(ctx, share, n_best);
+        share = share_of(ggml_reshape_3d(ctx, gather_many(ctx, k, cells), k->ne[0], k->ne[1], cells->ne[0]), inp.far_looks);
+        share = max_of_rows(ctx, share, shape.n_looks);
+    } else {
+        share = max_of_rows(ctx, share_of(k, inp.far_looks), shape.n_looks);
 
-        best  = as_column(top);
-        worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, share, 1, n_spans), top);
+        if (!shape.ordered) {
+            share = ggml_get_rows(ctx, ggml_cont(ctx, ggml_transpose(ctx, share)), inp.by_place);
+            share = ggml_cont(ctx, ggml_transpose(ctx, share));
+        }
     }
 
-    ggml_tensor * order = ggml_argsort(ctx, ggml_reshape_1d(ctx, best, n_best), GGML_SORT_ORDER_ASC);
+    // the best of each span
+    share = max_of_neighbours(ctx, share, p.n_span);
 
-    best  = ggml_get_rows(ctx, best,  order);
-    worth = ggml_get_rows(ctx, worth, order);
+    if (inp.far_span) {
+        share = ggml_add(ctx, share, inp.far_span);
+    }
 
-    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, ggml_reshape_1d(ctx, ggml_concat(ctx, best, worth, 1), 2*n_best),
+    graph.cb(share, "recall_share", il);
+
+    ggml_tensor * top  = ggml_top_k(ctx, share, n_best); // [n_best, n_parts]
+    ggml_tensor * best = as_column(ggml_reshape_1d(ctx, top, n_best*n_parts));
+
+    if (ids) {
+        best = ggml_get_rows(ctx, ids, ggml_reshape_1d(ctx, top, n_best*n_parts));
+    }
+
+    ggml_tensor * order = ggml_argsort(ctx, ggml_reshape_2d(ctx, best, n_best, n_parts), GGML_SORT_ORDER_ASC);
+
+    best = ggml_get_rows(ctx, ggml_reshape_3d(ctx, best, 1, n_best, n_parts), order);
+    best = ggml_reshape_2d(ctx, best, n_best, n_parts);
+
+    ggml_tensor * worth = last_part(share);
+
+    worth = ggml_get_rows(ctx, ggml_reshape_2d(ctx, worth, 1, worth->ne[0]), last_part(top));
+    worth = ggml_get_rows(ctx, worth, last_part(order));
+
+    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, ggml_concat(ctx, last_part(best), ggml_reshape_1d(ctx, worth, n_best), 0),
                 ggml_view_1d(ctx, notes, 2*n_best, 0)));
 
-    best = ggml_cast(ctx, ggml_reshape_1d(ctx, best, n_best), GGML_TYPE_I32);
+    best = ggml_cast(ctx, best, GGML_TYPE_I32);
     graph.cb(best, "recall_spans", il);
 
     return best;
@@ -728,17 +853,19 @@ struct recalled {
     ggml_tensor * v;
 };
 
-// keys [n_embd_k_gqa, n] that lie unrotated, turned to their places
+// keys [n_embd_k_gqa, n] that lie unrotated, turned to their places. those of all parts that have one place lie side by side
 static ggml_tensor * placed(const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * rows, ggml_tensor * k, ggml_tensor * rot, int il) {
-    ggml_tensor * res = ggml_reshape_3d(graph.ctx0, rows, k->ne[0], k->ne[1], rows->ne[1]);
+    const int64_t n_parts = inp.shape.n_parts;
+
+    ggml_tensor * res = ggml_reshape_3d(graph.ctx0, rows, k->ne[0], k->ne[1]*n_parts, rows->ne[1]/n_parts);
 
     res = inp.keys.turn(graph, res, inp.to_place, rot, il);
 
     return ggml_reshape_2d(graph.ctx0, res, rows->ne[0], rows->ne[1]);
 }
 
-// writes what is attended to into all.k and all.v, by a new choice
-static void fetch(
+// what is attended to by a new choice: rows [n_embd_gqa, n_parts*n_all], of each place those of all parts
+static std::pair<ggml_tensor *, ggml_tensor *> fetch(
         const llm_graph_context & graph, const llm_graph_input_recall & inp, ggml_tensor * rot, const recalled & all,
         ggml_tensor * q, ggml_tensor * k, ggml_tensor * v, float kq_scale, int il) {
     const auto & p     = inp.scheme.recall;
@@ -752,23 +879,28 @@ static void fetch(
         ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.means, mean_of(ctx, gather(ctx, k, inp.fresh), p.n_span), inp.to_mean));
     }
 
-    // some queries look for all, from one fixed distance: [n_embd_head, n_looks, n_head]
+    // some queries look for all, from one fixed distance: [n_embd_head, n_looks*n_parts, n_head]
     ggml_tensor * look = q;
 
-    if (shape.n_looks < shape.n_tokens) {
-        look = ggml_reshape_3d(ctx, gather(ctx, q, inp.looks), q->ne[0], n_head, shape.n_looks);
+    if (inp.looks->ne[0] < shape.n_tokens) {
+        look = ggml_reshape_3d(ctx, gather(ctx, q, inp.looks), q->ne[0], n_head, inp.looks->ne[0]);
     }
 
     look = inp.keys.turn(graph, look, inp.to_look, rot, il);
     look = ggml_cont(ctx, ggml_permute(ctx, look, 0, 2, 1, 3));
 
-    ggml_tensor * cells = ggml_get_rows(ctx, inp.spans, choose(graph, inp, all.means, all.notes, look, k, kq_scale, il));
+    const int64_t n_parts = shape.n_parts;
 
-    cells = ggml_concat(ctx, inp.sinks, ggml_reshape_1d(ctx, cells, p.n_fetched), 0);
-    cells = ggml_cast(ctx, ggml_concat(ctx, cells, inp.near, 0), GGML_TYPE_I32);
+    ggml_tensor * chosen = choose(graph, inp, all.means, all.notes, look, k, kq_scale, il);
+    ggml_tensor * cells  = ggml_get_rows(ctx, inp.spans, ggml_reshape_1d(ctx, chosen, ggml_nelements(chosen)));
 
-    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, placed(graph, inp, gather_many(ctx, k, cells), k, rot, il), all.k));
-    ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, gather_many(ctx, v, cells), all.v));
+    cells = ggml_reshape_2d(ctx, cells, p.n_fetched, n_parts);
+    cells = n_parts > 1 ? ggml_cont(ctx, ggml_transpose(ctx, cells)) : ggml_reshape_2d(ctx, cells, 1, p.n_fetched);
+    cells = ggml_concat(ctx, inp.sinks, cells, 1);
+    cells = ggml_concat(ctx, cells, inp.near, 1);
+    cells = ggml_cast(ctx, ggml_reshape_1d(ctx, cells, n_all(p)*n_parts), GGML_TYPE_I32);
+
+    return { placed(graph, inp, gather_many(ctx, k, cells), k, rot, il), gather_many(ctx, v, cells) };
 }
 
 // of the layers of this cache, null if this one is left alone
@@ -808,7 +940,7 @@ ggml_tensor * llama_recall_key(
 
 void llama_recall_attn(
         const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard,
-        ggml_tensor * q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il) {
+        ggml_tensor *& q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il) {
     const auto * inp = input_of(graph, mctx, il);
 
     if (!inp || !inp->shape.active) {
@@ -821,21 +953,41 @@ void llama_recall_attn(
 
     ggml_tensor * rot = ggml_is_quantized(k->type) ? hadamard : nullptr;
 
+    ggml_tensor * all_k = all.k;
+    ggml_tensor * all_v = all.v;
+
     if (inp->shape.keeps) {
         ggml_tensor * own = placed(graph, *inp, gather(ctx, k, inp->own), k, rot, il);
 
         ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.k, own, inp->slots));
         ggml_build_forward_expand(graph.gf, ggml_set_rows(ctx, all.v, gather(ctx, v, inp->own), inp->slots));
     } else {
-        fetch(graph, *inp, rot, all, q, k, v, kq_scale, il);
+        std::tie(all_k, all_v) = fetch(graph, *inp, rot, all, q, k, v, kq_scale, il);
     }
 
+    // the tokens behind a token that was decoded alone share its choice
+    if (inp->shape.n_tokens == 1 && !inp->shape.keeps) {
+        ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, all_k, all.k));
+        ggml_build_forward_expand(graph.gf, ggml_cpy(ctx, all_v, all.v));
+
+        all_k = all.k;
+        all_v = all.v;
+    }
+
+    const int64_t n_parts = inp->shape.n_parts;
+
+    // a part is what a sequence is to the plain graph
     const auto as_heads = [&](ggml_tensor * all, ggml_tensor * kv) {
-        return ggml_view_3d(ctx, all, kv->ne[0], kv->ne[1], all->ne[1], kv->ne[0]*all->nb[0], all->nb[1], 0);
+        const size_t head = ggml_row_size(all->type, kv->ne[0]);
+        return ggml_view_4d(ctx, all, kv->ne[0], kv->ne[1], all->ne[1]/n_parts, n_parts, head, n_parts*all->nb[1], all->nb[1], 0);
     };
 
-    k = as_heads(all.k, k);
-    v = as_heads(all.v, v);
+    k = as_heads(all_k, k);
+    v = as_heads(all_v, v);
+
+    if (inp->to_part) {
+        q = inp->keys.turn(graph, q, inp->to_part, rot, il);
+    }
 
     mask = inp->mask;
 }
@@ -859,7 +1011,7 @@ int32_t llama_group_attn_calls::set_recall(llama_context & ctx, const llama_reca
     }
 
     const bool valid = p.n_fetched == 0 || (
-            p.w >= 1 && p.r >= 1 && p.n_sinks >= 1 && p.n_fetched >= 1 && p.n_span >= 1 && p.n_looks >= 1 && p.n_first >= 0 && p.n_keep >= 1 &&
+            p.w >= 1 && p.r >= 1 && p.n_sinks >= 1 && p.n_fetched >= 1 && p.n_span >= 1 && p.n_stretch >= 1 && p.n_each >= 1 && p.n_first >= 0 && p.n_keep >= 1 &&
             p.r % p.n_span == 0 && p.n_sinks % p.n_span == 0 && p.n_fetched % p.n_span == 0 && p.n_first % p.n_span == 0 &&
             (p.n_first == 0 || p.n_first >= p.n_fetched) && 256 % p.n_span == 0 &&
             (hparams.swa_type == LLAMA_SWA_TYPE_NONE || (int64_t) hparams.n_swa <= p.w));

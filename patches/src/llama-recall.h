@@ -16,12 +16,12 @@ extern "C" {
 
     struct llama_recall_params {
         int32_t w;         // keys nearer than this are always exact: between w + 1 and w + r of them
-        int32_t r;         // step of the border. n_ubatch is a good choice
+        int32_t r;         // step of the border. the queries between two steps choose together
         int32_t n_sinks;   // the first tokens of the text, always attended to
         int32_t n_fetched; // far tokens attended to besides. 0: off
         int32_t n_span;    // length of what is fetched as one. r, n_sinks, n_fetched and n_first are multiples of it
-        int32_t n_looks;   // so many queries of a micro-batch look for spans, of equal stretches those of the rarest tokens. at most
-                           // twice as many look each
+        int32_t n_stretch; // of so many neighbouring queries one looks for spans, that of the rarest token
+        int32_t n_each;    // if at most so many tokens of a step are read together, each of them looks
         int32_t n_first;   // far tokens of which all keys are compared. of more, the spans with the best mean keys. 0: of all
         int32_t n_keep;    // so many tokens that are decoded one by one share a choice
     };
@@ -88,12 +88,12 @@ struct llama_recall_memory {
 ggml_tensor * llama_recall_key(
         const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard, ggml_tensor * k, int il);
 
-// Replaces k, v and mask by those of the keys that this layer fetches, or leaves them alone
+// Replaces k, v and mask by those of the keys that this layer fetches, and turns q to them, or leaves all alone
 // q: [n_embd_head, n_head, n_tokens], k and v: [n_embd_head, n_head_kv, n_kv]
 // hadamard: what queries and keys of a quantised cache are multiplied by, else null
 void llama_recall_attn(
         const llm_graph_context & graph, const llama_kv_cache_context * mctx, ggml_tensor * hadamard,
-        ggml_tensor * q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il);
+        ggml_tensor *& q, ggml_tensor *& k, ggml_tensor *& v, ggml_tensor *& mask, float kq_scale, int il);
 
 // how many nodes the graph of a context grows by
 uint32_t llama_recall_max_nodes(const llama_cparams & cparams, const llama_hparams & hparams);

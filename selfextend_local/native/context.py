@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from selfextend_local.errors import GroupAttentionError, ModelError, ModelUnsupported, SelfExtendError
-from selfextend_local.positions import RECALL_FIRST, RECALL_KEEP, RECALL_LOOKS, RECALL_SINKS, RECALL_SPAN, GroupAttention
+from selfextend_local.positions import (
+    RECALL_EACH,
+    RECALL_FIRST,
+    RECALL_KEEP,
+    RECALL_SINKS,
+    RECALL_SPAN,
+    RECALL_STRETCH,
+    GroupAttention,
+)
 
 from . import library
 from .library import bindings, native_reason
@@ -95,7 +103,9 @@ class _Level(ctypes.Structure):
 class _Recall(ctypes.Structure):
     """struct llama_recall_params in llama-recall.h."""
 
-    _fields_ = tuple((name, ctypes.c_int32) for name in ("w", "r", "n_sinks", "n_fetched", "n_span", "n_looks", "n_first", "n_keep"))
+    _fields_ = tuple(
+        (name, ctypes.c_int32) for name in ("w", "r", "n_sinks", "n_fetched", "n_span", "n_stretch", "n_each", "n_first", "n_keep")
+    )
 
 
 @cache
@@ -118,7 +128,8 @@ def _set_group_attention() -> Any:
 
 def recall_figures(ga: GroupAttention) -> list[int]:
     """The fields of struct llama_recall_params, in their order."""
-    return [ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_LOOKS, max(RECALL_FIRST, ga.recall), RECALL_KEEP]
+    first = max(RECALL_FIRST, ga.recall)
+    return [ga.w, ga.r, RECALL_SINKS, ga.recall, RECALL_SPAN, RECALL_STRETCH, RECALL_EACH, first, RECALL_KEEP]
 
 
 def set_group_attention(context: Any, ga: GroupAttention) -> None:

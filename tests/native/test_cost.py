@@ -228,7 +228,7 @@ def test_backends_support_the_operations_of_recall(tiny_model: TinyModel, suppor
 
     for first in (0, 2 * STEP):
         with Engine(tiny_model(model), type_k="f16", type_v="f16", flash_attn=True, n_ubatch=STEP, on_node=ask) as engine:
-            assert engine.set_recall(WINDOW, STEP, sinks=8, fetched=STEP, span=8, looks=4, first=first, keep=4) == 0
+            assert engine.set_recall(WINDOW, STEP, sinks=8, fetched=STEP, span=8, stretch=STEP // 4, each=8, first=first, keep=4) == 0
             engine.decode(text(8 * STEP))
             for _ in range(6):
                 engine.decode(text(1))

@@ -98,8 +98,8 @@ import ctypes, sys
 from llama_cpp import Llama, llama_cpp
 llama = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), n_batch=512, n_ubatch=512, verbose=True, flash_attn=True)
 get = llama_cpp._lib.llama_get_recall
-get.argtypes, get.restype = [ctypes.c_void_p], type("Recall", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int32) for n in "abcdefgh"]})
-print([getattr(get(llama.ctx), name) for name in "abcdefgh"])
+get.argtypes, get.restype = [ctypes.c_void_p], type("Recall", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int32) for n in "abcdefghi"]})
+print([getattr(get(llama.ctx), name) for name in "abcdefghi"])
 """
 
 
@@ -125,7 +125,7 @@ def test_the_automatic_choice_recalls_where_the_package_does(fixture_model: Path
         chosen = plan.group_attention_for(plan.Settings(), n_ctx, 512)
         grouped = f"group attention n = {chosen.n}, w = {chosen.w}, progressive"
         assert said == (f"recall of {chosen.recall}, w = {chosen.w}" if chosen.recall else grouped)
-        assert json.loads(done.stdout.splitlines()[-1]) == (recall_figures(chosen) if chosen.recall else [0] * 8)
+        assert json.loads(done.stdout.splitlines()[-1]) == (recall_figures(chosen) if chosen.recall else [0] * 9)
 
 
 def test_a_call_wins(tiny_model: TinyModel) -> None:

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 RULER = Path(__file__).parent.parent / "data" / "ruler.gguf"
-RECALL = (32, 16, 8, 64, 8, 4)
+RECALL = (32, 16, 8, 64, 8, 4, 4)
 
 
 @pytest.mark.parametrize("cache_type", ["f16", "q8_0"])

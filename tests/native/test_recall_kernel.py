@@ -49,6 +49,7 @@ class Case:
     kind: str = "f16"
     masked: bool = True
     threads: int = 2
+    parts: int = 1
 
 
 CASES = {
@@ -57,6 +58,8 @@ CASES = {
     "q8_0-cache": Case(kind="q8_0"),
     "q4_0-cache": Case(kind="q4_0", keys=96),
     "means of spans": Case(side=1, keys=333),
+    "steps that choose for themselves": Case(parts=8),
+    "steps of one look each": Case(parts=32, side=1),
     "fewer keys than a tile": Case(keys=32),
     "a last tile that is not whole": Case(keys=672),
     "stretches longer than a tile": Case(side=128),
@@ -87,14 +90,14 @@ def expected(case: Case, looks: np.ndarray, k: Packed, mask: np.ndarray | None, 
     scores = scores if mask is None else scores + mask
     shares = np.exp(scores - scores.max(axis=2, keepdims=True))
     shares = np.einsum("h,hqk->qk", counts, shares / shares.sum(axis=2, keepdims=True))
-    return np.asarray(shares.max(axis=0).reshape(-1, case.side).max(axis=1))
+    return np.asarray(shares.reshape(case.parts, -1, case.keys).max(axis=1).reshape(case.parts, -1, case.side).max(axis=2))
 
 
 def computed(case: Case, sums: Planes) -> tuple[np.ndarray, np.ndarray, bool]:
     """What was found, what was expected of all planes, and whether it was computed as one."""
     looks, k, mask = inputs(case)
     with CpuOps(case.threads) as ops:
-        found = ops.shares(looks, k, mask, 1 / np.sqrt(case.n), case.side, sums)
+        found = ops.shares(looks, k, mask, 1 / np.sqrt(case.n), case.side, sums, case.parts)
         apart = looks.nbytes + 4 * (case.keys + 16) * case.threads  # more than looks as f16, or a row of a thread
         as_one = ops.scratch > apart
     return found, expected(case, looks, k, mask, np.ones(case.heads)), as_one

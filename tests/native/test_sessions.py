@@ -399,7 +399,7 @@ def test_a_text_that_grows_long_goes_over_to_less_recall_and_is_not_read_again(l
         assert np.isfinite(llm.scores[end - 1]).all()
         seen.append((end, found.n_reused, llm.group_attention.recall))
     assert seen[:4] == [(1000, 0, 96), (1024, 1000, 96), (1025, 1024, 64), (1200, 1025, 64)]
-    assert seen[4][1] == 576  # the last cut that a whole reading makes before the end
+    assert seen[4][1] == 512  # the last cut that a whole reading makes before the end
 
 
 @pytest.mark.slow

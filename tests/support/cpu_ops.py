@@ -117,10 +117,12 @@ class CpuOps(Tensors):
         self._ggml.ggml_mul_mat_set_hint(ctypes.c_void_p(result), ctypes.c_int(1))
         return self._computed(result, x.shape)
 
-    def shares(self, looks: np.ndarray, k: Packed, mask: np.ndarray | None, scale: float, side: int, sums: Planes) -> np.ndarray:
-        """The operations by which recall chooses: the largest share that a look gives to one of `side` keys. looks [heads, looks, n],
-        k [key heads, keys, n], mask [looks, keys]. `sums`: which planes are added in the end, of those that there are by then.
-        Returns [keys / side]."""
+    def shares(
+        self, looks: np.ndarray, k: Packed, mask: np.ndarray | None, scale: float, side: int, sums: Planes, parts: int = 1
+    ) -> np.ndarray:
+        """The operations by which recall chooses: the largest share that a look of a part gives to one of `side` keys.
+        looks [heads, looks, n], k [key heads, keys, n], mask [looks, keys]. `sums`: which planes are added in the end, of those that
+        there are by then. Returns [parts, keys / side]."""
         n_heads, n_looks, n = looks.shape
         n_key_heads, n_keys, _ = k.values.shape
         rows = n_heads // n_key_heads * n_looks  # that share keys
@@ -139,8 +141,8 @@ class CpuOps(Tensors):
             return self._call("ggml_add", ctypes.c_void_p(a), ctypes.c_void_p(b))
 
         summed = sums(whole, n_heads, planes, added)
-        found = self._largest(summed, 1, n_looks)
-        return self._computed(self._largest(found, side, 1) if side > 1 else found, (n_keys // side,))
+        found = self._largest(summed, 1, n_looks // parts)
+        return self._computed(self._largest(found, side, 1) if side > 1 else found, (parts, n_keys // side))
 
     def _largest(self, of: int, n0: int, n1: int) -> int:
         sizes = map(ctypes.c_int, (0, n0, n1, n0, n1))

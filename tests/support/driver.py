@@ -317,10 +317,12 @@ class Engine:
         count = get(self._ctx, levels, len(levels))
         return [(n, w, r) for n, w, r in levels[:count]]
 
-    def set_recall(self, w: int, r: int, sinks: int, fetched: int, span: int, looks: int, first: int = 0, keep: int = 1) -> int:
+    def set_recall(
+        self, w: int, r: int, sinks: int, fetched: int, span: int, stretch: int, each: int, first: int = 0, keep: int = 1
+    ) -> int:
         """0, or a negative code that tells why not. fetched = 0 turns it off."""
         set_ = self._lib.function("llama_set_recall", ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
-        return int(set_(self._ctx, (ctypes.c_int32 * 8)(w, r, sinks, fetched, span, looks, first, keep)))
+        return int(set_(self._ctx, (ctypes.c_int32 * 9)(w, r, sinks, fetched, span, stretch, each, first, keep)))
 
     def fetched(self, layer: int, n_max: int = 64) -> tuple[list[int], list[float]]:
         """The spans of the last choice of a layer, and their shares of attention."""

@@ -17,23 +17,18 @@ from .reference import Array, Reference, plain_distance
 
 @dataclass(frozen=True)
 class Recall:
-    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `looks`: queries
-    of a micro-batch that look, at most, if it has more than twice as many; `keep`: tokens decoded one by one that share a choice."""
+    """`w` keys or more are near, the border moves in steps of `r`; `sinks`, `fetched`, `span` and `first` in tokens; `stretch`: of so many
+    neighbouring queries one looks, of `each` or fewer each one; `keep`: tokens decoded one by one that share a choice."""
 
     w: int
     r: int
     sinks: int
     fetched: int
     span: int
-    looks: int
+    stretch: int
+    each: int
     first: int = 0
     keep: int = 1
-
-    def stretch(self, n_tokens: int) -> int:
-        """Of so many neighbouring queries one looks: a power of two."""
-        if n_tokens <= 2 * self.looks:
-            return 1
-        return 1 << max(0, -(-n_tokens // self.looks) - 1).bit_length()
 
     def border(self, i: int) -> int:
         """The first key that the query at position i sees as near; 0 while nothing has to be left out."""
@@ -41,23 +36,50 @@ class Recall:
         return border if border > self.sinks + self.fetched else 0
 
 
+@dataclass(frozen=True)
+class Step:
+    """The queries from `first` to `last` - 1, which choose together and see the keys from `border` on as near."""
+
+    first: int
+    last: int
+    border: int
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first
+
+
 class RecallReference(Reference):
-    """A tiny model that reads by recall. `fetched`: the tokens that each layer fetched for the micro-batch that begins there. `margins`:
-    for the first position of each micro-batch that leaves something out, by how much
+    """A tiny model that reads by recall. `fetched`: the tokens that each layer fetched for the step that begins there. `margins`:
+    for the first position of each step that leaves something out, by how much
     the worst span chosen beats the best one left out, in shares of attention, in the layer where that is least."""
 
-    def __init__(self, path: Path, recall: Recall, cuts: Sequence[int]) -> None:
-        """`cuts`: positions at which a call of the library ends; micro-batches end there and at the border's steps."""
+    def __init__(self, path: Path, recall: Recall, cuts: Sequence[int], n_ubatch: int = 512) -> None:
+        """`cuts`: positions at which a call of the library ends. Micro-batches end there; they hold whole steps, or a part of
+        one."""
         super().__init__(path)
-        self._recall, self._cuts = recall, sorted(cuts)
+        self._recall, self._cuts, self._n_ubatch = recall, sorted(cuts), n_ubatch
         self.margins: dict[int, float] = {}
         self.fetched: dict[int, list[Array]] = {}
 
-    def micro_batches(self, n_tokens: int) -> list[tuple[int, int]]:
-        stops = {n_tokens, *(cut for cut in self._cuts if cut < n_tokens)}
-        stops |= {i for i in range(1, n_tokens) if self._recall.border(i) != self._recall.border(i - 1)}
-        edges = [0, *sorted(stops)]
-        return list(zip(edges, edges[1:], strict=False))
+    def micro_batches(self, n_tokens: int) -> list[list[Step]]:
+        """The steps of each micro-batch that leaves something out."""
+        recall = self._recall
+        stops = sorted({n_tokens, *(cut for cut in self._cuts if cut < n_tokens)})
+        room = self._n_ubatch // recall.r * recall.r
+        found = []
+        at = next((i for i in range(n_tokens) if recall.border(i) > 0), n_tokens)
+        while at < n_tokens:
+            stop = next(stop for stop in stops if stop > at)
+            past = (at - recall.w) % recall.r
+            whole = min(room - (at - recall.w % recall.r) % room, stop - at) // recall.r if room and past == 0 else 0
+            if whole:
+                firsts = range(at, at + whole * recall.r, recall.r)
+                found.append([Step(first, first + recall.r, recall.border(first)) for first in firsts])
+            else:
+                found.append([Step(at, min(stop, at + recall.r - past, at + self._n_ubatch), recall.border(at))])
+            at = found[-1][-1].last
+        return found
 
     def logits(self, tokens: Sequence[int], distance: Array | None = None, removed: Array | None = None) -> Array:
         self._tokens = tokens
@@ -71,36 +93,46 @@ class RecallReference(Reference):
             return attended
         group = n_head // k.shape[1]
         k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
-        for first, last in self.micro_batches(n_tokens):
-            border = self._recall.border(first)
-            if border == 0:
-                continue
-            if last - first > 1 or border != chosen_border or first >= chosen_at + self._recall.keep:
-                chosen, chosen_border = self._fetched(q[first:last], k[:border], first, border), border
-                chosen_at = first if last - first == 1 else -self._recall.keep
-            fetched = chosen
-            keys = np.concatenate([np.arange(self._recall.sinks), fetched, np.arange(border, last)])
-            n_far = self._recall.sinks + len(fetched)
-            places = np.concatenate([np.arange(n_far) - n_far, np.arange(border, last) - border])
-            queries = np.arange(first, last)
-            scores = self._scores(q[first:last], k[keys], (queries - border)[:, None] - places[None, :])
-            scores = np.where(keys[None, :] <= queries[:, None], scores, -np.inf)
-            mixed = np.einsum("hij,jhd->ihd", _softmax(scores), v[keys]).reshape(last - first, -1)
-            attended[first:last] = mixed @ self._tensors[f"{block}.attn_output"].T
+        for steps in self.micro_batches(n_tokens):
+            compared, margin = self._compared(q, k, steps)
+            for step, spans in zip(steps, compared, strict=True):
+                queries = np.arange(step.first, step.last)
+                if step.size > 1 or step.border != chosen_border or step.first >= chosen_at + self._recall.keep:
+                    chosen, chosen_border = self._fetched(q[self._looks(step)], k, step, spans, margin), step.border
+                    chosen_at = step.first if step.size == 1 else -self._recall.keep
+                keys = np.concatenate([np.arange(self._recall.sinks), chosen, np.arange(step.border, step.last)])
+                n_far = self._recall.sinks + len(chosen)
+                places = np.concatenate([np.arange(n_far) - n_far, np.arange(step.border, step.last) - step.border])
+                scores = self._scores(q[queries], k[keys], (queries - step.border)[:, None] - places[None, :])
+                scores = np.where(keys[None, :] <= queries[:, None], scores, -np.inf)
+                mixed = np.einsum("hij,jhd->ihd", _softmax(scores), v[keys]).reshape(step.size, -1)
+                attended[queries] = mixed @ self._tensors[f"{block}.attn_output"].T
         return attended
 
-    def _fetched(self, q: Array, k: Array, first: int, border: int) -> Array:
-        """Positions of the far tokens that these queries look at most."""
-        recall = self._recall
-        stretch = recall.stretch(len(q))
-        # of each stretch of the text the query of the token with the highest number, of several the last one
-        rarest = {at // stretch: at for at in sorted(range(first, first + len(q)), key=lambda at: (self._tokens[at], at))}
-        looks = q[[at - first for at in sorted(rarest.values())]]
+    def _looks(self, step: Step) -> list[int]:
+        """Which queries look: of each stretch of a step that of the token with the highest number, of several the last one."""
+        stretch = self._recall.stretch if step.size > self._recall.each else 1
+        by_number = sorted(range(step.first, step.last), key=lambda at: (self._tokens[at], at))
+        return sorted({(at - self._recall.w) % self._recall.r // stretch: at for at in by_number}.values())
+
+    def _compared(self, q: Array, k: Array, steps: list[Step]) -> tuple[list[Array], float]:
+        """The spans whose keys each step compares, positions [n, span], and by how much the worst of them beats the best left out.
+
+        The steps of a micro-batch share the spans with the best mean keys, of those that are far for all; the others are compared."""
+        recall, border = self._recall, steps[0].border
+        first = recall.first // recall.span
         spans = np.arange(recall.sinks, border).reshape(-1, recall.span)
         margin = np.inf
-        if recall.first and len(spans) > recall.first // recall.span:
-            best, margin = _best(self._share(looks, k[spans].mean(axis=1)), recall.first // recall.span)
+        if first and len(spans) > first:
+            looks = q[[at for step in steps for at in self._looks(step)]]
+            best, margin = _best(self._share(looks, k[spans].mean(axis=1)), first)
             spans = spans[best]
+        late = [np.arange(border, step.border).reshape(-1, recall.span) for step in steps]
+        return [np.concatenate([spans, others]) for others in late], margin
+
+    def _fetched(self, looks: Array, k: Array, step: Step, spans: Array, margin: float) -> Array:
+        """Positions of the far tokens that these queries look at most."""
+        recall, first = self._recall, step.first
         shares = self._share(looks, k[spans.reshape(-1)]).reshape(spans.shape).max(axis=1)
         best, second = _best(shares, recall.fetched // recall.span)
         self.margins[first] = min(margin, second, self.margins.get(first, np.inf))

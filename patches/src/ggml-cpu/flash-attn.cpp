@@ -195,7 +195,7 @@ void compute_block(const plan & p, ggml_tensor * dst, int64_t block, float * wor
 
         for (int64_t at = 0; at < n_rows; at += ROWS) {
             const int64_t n = std::min(ROWS, n_rows - at);
-            const int64_t m = (n + UNIT - 1) / UNIT * UNIT;
+            const int64_t m = p.int16 ? (n + UNIT - 1) / UNIT * UNIT : (n + GEMM_RM - 1) / GEMM_RM * GEMM_RM;
             const sight   s = look(p.mask, i3, first + at, n, key, n_keys);
             if (s == sight::none) {
                 continue;

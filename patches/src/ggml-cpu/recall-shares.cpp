@@ -39,14 +39,14 @@ bool count_planes(const ggml_tensor * t, const ggml_tensor * root, int64_t plane
 bool pools(const ggml_tensor * t, int64_t n1, int64_t n0) {
     const int32_t * p = (const int32_t *) t->op_params; // kind, kernel, stride, padding
     return p[0] == GGML_OP_POOL_MAX && p[1] == n0 && p[3] == n0 && p[2] == n1 && p[4] == n1 && p[5] == 0 && p[6] == 0
-        && t->type == GGML_TYPE_F32 && t->src[0]->ne[1] == n1;
+        && t->type == GGML_TYPE_F32 && n1 > 0 && t->src[0]->ne[1] % n1 == 0;
 }
 
 struct shares {
     const ggml_tensor * scores = nullptr; // MUL_MAT [n_keys, n_rows, key heads]
     const ggml_tensor * weights;          // SOFT_MAX
     const ggml_tensor * planes = nullptr; // RESHAPE [n_keys, n_looks, n_heads]
-    const ggml_tensor * pool = nullptr;   // POOL_2D over the looks, and over n_side keys if there is a second one
+    const ggml_tensor * pool = nullptr;   // POOL_2D over the looks of each part, and over n_side keys if there is a second one
     const ggml_tensor * keys;
     const ggml_tensor * looks;            // [dk, n_rows, key heads]
     const ggml_tensor * mask;
@@ -55,6 +55,7 @@ struct shares {
     float   scale;
     int64_t n_keys;
     int64_t n_looks;
+    int64_t n_each;  // looks of a part
     int64_t n_heads;
     int64_t n_side;
     int64_t n_rows;  // rows that share a key head
@@ -103,7 +104,8 @@ struct shares {
             if (node->op == GGML_OP_RESHAPE && !planes) {
                 planes = node;
             } else if (node->op == GGML_OP_POOL_2D) {
-                if (pools(node, planes ? planes->ne[1] : 0, 1)) {
+                n_each = ((const int32_t *) node->op_params)[2];
+                if (pools(node, n_each, 1)) {
                     pool = node;
                 }
                 break;
@@ -152,12 +154,12 @@ struct shares {
     int64_t n_all() const { return n_heads * n_looks; }
 
     // of all threads: for each tile and row its maximum, then its factor, and its total; the outcome
-    size_t shared_floats() const { return 2 * n_tiles * n_all() + n_keys / n_side + APART; }
+    size_t shared_floats() const { return 2 * n_tiles * n_all() + n_looks / n_each * (n_keys / n_side) + APART; }
 
     // of a thread: queries, keys, some keys, scores
     size_t floats() const {
         const int64_t dk = keys->ne[0];
-        return keys->ne[2] * padded * dk + KEYS * dk + AT_A_TIME * dk + padded * KEYS + KEYS + APART;
+        return keys->ne[2] * padded * dk + KEYS * dk + AT_A_TIME * dk + padded * KEYS + n_looks / n_each * KEYS + APART;
     }
 };
 
@@ -186,8 +188,13 @@ void unpack_keys(const ggml_tensor * keys, int64_t first, int64_t n, int64_t hea
     }
 }
 
-// The largest of what the looks give to each key of a tile of n, all heads together. weights: [n_heads * n_looks][n], factors: of the rows
-void find_best(const float * weights, const float * factors, int64_t n_heads, int64_t n_looks, int64_t n, float * best) {
+// The largest of what the looks of each part give to each key of a tile of n, all heads together: best [n_looks / n_each][KEYS].
+// weights: [n_heads * n_looks][n], factors: of the rows
+void find_best(const float * weights, const float * factors, int64_t n_heads, int64_t n_looks, int64_t n_each, int64_t n, float * best) {
+    const auto keep = [&](int64_t l, int64_t j, float sum) {
+        float & x = best[l / n_each * KEYS + j];
+        x = l % n_each > 0 && x > sum ? x : sum;
+    };
     int64_t j = 0;
     for (; j + 4 * GGML_F32_EPR <= n; j += 4 * GGML_F32_EPR) {
         float sums[4 * GGML_F32_EPR];
@@ -206,7 +213,7 @@ void find_best(const float * weights, const float * factors, int64_t n_heads, in
                 GGML_F32_VEC_STORE(sums + i * GGML_F32_EPR, sum[i]);
             }
             for (int i = 0; i < 4 * GGML_F32_EPR; ++i) {
-                best[j + i] = l > 0 && best[j + i] > sums[i] ? best[j + i] : sums[i];
+                keep(l, j + i, sums[i]);
             }
         }
     }
@@ -216,7 +223,7 @@ void find_best(const float * weights, const float * factors, int64_t n_heads, in
             for (int64_t row = l; row < n_heads * n_looks; row += n_looks) {
                 sum += weights[row * n + j] * factors[row];
             }
-            best[j] = l > 0 && best[j] > sum ? best[j] : sum;
+            keep(l, j, sum);
         }
     }
 }
@@ -225,14 +232,16 @@ void compute(const ggml_compute_params * params, const shares & s) {
     const int64_t dk    = s.keys->ne[0];
     const int64_t n_all = s.n_all();
 
+    const int64_t n_parts = s.n_looks / s.n_each;
+
     float * maxima = (float *) params->wdata;       // [n_tiles][n_all], then factors
     float * totals = maxima + s.n_tiles * n_all;    // [n_tiles][n_all]
-    float * found  = totals + s.n_tiles * n_all;    // [n_keys / n_side]
+    float * found  = totals + s.n_tiles * n_all;    // [parts][n_keys / n_side]
     float * looks  = (float *) params->wdata + s.shared_floats() + params->ith * s.floats(); // [key heads][padded][dk]
     float * keys   = looks + s.keys->ne[2] * s.padded * dk;                                  // [dk][KEYS]
     float * some   = keys  + KEYS * dk;                                                      // [AT_A_TIME][dk]
     float * tile   = some  + AT_A_TIME * dk;                                                 // [padded][KEYS]
-    float * best   = tile  + s.padded * KEYS;                                                // [KEYS]
+    float * best   = tile  + s.padded * KEYS;                                                // [parts][KEYS]
 
     // where the product would lie, tile after tile: [n_all][keys of the tile]
     float * stored = (float *) s.scores->data;
@@ -309,16 +318,19 @@ void compute(const ggml_compute_params * params, const shares & s) {
         const int64_t key = t * KEYS;
         const int64_t n   = std::min(KEYS, s.n_keys - key);
 
-        find_best(stored + key * n_all, maxima + t * n_all, s.n_heads, s.n_looks, n, best);
-        for (int64_t j = 0; j < n; j += s.n_side) {
-            found[(key + j) / s.n_side] = *std::max_element(best + j, best + j + s.n_side);
+        find_best(stored + key * n_all, maxima + t * n_all, s.n_heads, s.n_looks, s.n_each, n, best);
+        for (int64_t part = 0; part < n_parts; ++part) {
+            for (int64_t j = 0; j < n; j += s.n_side) {
+                const float * x = best + part * KEYS + j;
+                found[(part * s.n_keys + key + j) / s.n_side] = *std::max_element(x, x + s.n_side);
+            }
         }
     }
     ggml_barrier(params->threadpool);
 
     // it may lie where the product does
     if (params->ith == 0) {
-        memcpy(s.pool->data, found, s.n_keys / s.n_side * sizeof(float));
+        memcpy(s.pool->data, found, n_parts * (s.n_keys / s.n_side) * sizeof(float));
     }
 }
 
