@@ -18,8 +18,8 @@ import llama_cpp as api
 from recall import Reader
 
 LONGEST = 131_072
-AS_AUTO = "recall:fetched=1024"
-CHEAP = "recall:w=64,r=512,sinks=32,fetched=256,looks=1,first=512"
+AS_AUTO = "recall:w=640,fetched=1024"
+CHEAP = "recall:w=64,r=512,sinks=32,fetched=256,stretch=512,each=2,first=512"
 
 
 def main() -> None:

@@ -3,9 +3,9 @@
     python docs/benchmarks/recall.py MODEL.gguf TEXT.txt TASK [--scheme NAME] [--tokens N] [--threads N] [--layers N]
 
 TASK: nll, keys, facts, depth. Prints one JSON object a line. Schemes: plain, auto (progressive groups as the package chooses them),
-small (w=256, n=64 progressive), yarn, recall (w=1024, 2,048 fetched), and recall with other figures as
-"recall:w=512,fetched=1024,stretch=8". What follows a > holds from the question on: "recall:fetched=4096>fetched=1024" reads with 4,096
-and answers with 1,024.
+small (w=256, n=64 progressive), yarn, recall (w=1024, 2,048 fetched for each 64 tokens), and recall with other figures as
+"recall:w=512,r=512,fetched=1024,stretch=8". What follows a > holds from the question on: "recall:fetched=4096>fetched=1024" reads
+with 4,096 and answers with 1,024.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ class Reader:
             figures = {"w": 1024, "r": 64, "sinks": 64, "fetched": 2048, "span": 32, "stretch": 16, "each": END, "first": 16384, "keep": 32}
             for part in filter(None, name.partition(":")[2].split(",")):
                 key, _, value = part.partition("=")
+                assert key in figures, f"{key} is none of {', '.join(figures)}"
                 figures[key] = int(value)
             status = self.lib.llama_set_recall(ctypes.c_void_p(self.ctx), (ctypes.c_int32 * 9)(*figures.values()))
         elif name in ("auto", "small"):

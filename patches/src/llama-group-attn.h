@@ -4,8 +4,8 @@
 // their distance, far keys share the position of their group. With several levels, the farther the key the larger its
 // group.
 //
-// The borders of the levels move in steps, so that all queries of a micro-batch share them and one attention call serves
-// all levels. Everything here depends on the levels and a token's place in the text alone.
+// The borders of the levels move in steps, so that all queries of a micro-batch (of recall: of a step) share them and one attention
+// call serves all levels. Everything here depends on the levels and a token's place in the text alone.
 // It knows no cache and no graph: the call sites ask it, it asks nobody.
 
 #include "llama.h"

@@ -563,7 +563,8 @@ bool llama_kv_keys::step(llama_context * lctx, const llama_ubatch & ubatch) {
 
         llama_group_attn::borders borders {};
 
-        // all tokens of the sequence in this micro-batch have the same borders (see llama_group_attn_cut)
+        // all tokens of the sequence in this micro-batch have the same borders, or recall and stand behind the first one's (see
+        // llama_group_attn_cut and rotations())
         for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
             if (ubatch.seq_id[i][0] == seq_id) {
                 borders = group_attn.borders_at(ubatch.pos[i]);

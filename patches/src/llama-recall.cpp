@@ -16,6 +16,7 @@
 #include <cmath>
 #include <limits>
 #include <new>
+#include <numeric>
 #include <tuple>
 
 //
@@ -245,13 +246,11 @@ struct recall_shape {
 
         ordered = keys.in_order(seq_id, last + 1);
 
-        const int64_t n_each = n_tokens/n_parts;
-
-        stretch = n_each > p.n_each ? p.n_stretch : 1;
+        stretch = part_size() > p.n_each ? p.n_stretch : 1;
 
         const int64_t at = (first - p.w) % p.r;
 
-        n_looks = (at + n_each - 1)/stretch - at/stretch + 1;
+        n_looks = (at + part_size() - 1)/stretch - at/stretch + 1;
 
         const int64_t n_spans = border/p.n_span;
 
@@ -270,8 +269,10 @@ struct recall_shape {
         }
     }
 
-    // of the last part
-    llama_pos last_border(const llama_recall_params & p) const { return border + (n_parts - 1)*p.r; }
+    // tokens of a part
+    int64_t part_size() const { return n_tokens/n_parts; }
+
+    llama_pos border_of(const llama_recall_params & p, int64_t part) const { return border + part*p.r; }
 
     // the means that are known change no graph
     auto graph() const { return std::tie(active, keeps, ordered, border, n_tokens, n_looks, n_new, n_first); }
@@ -294,7 +295,7 @@ public:
         // a shift of n vectors
         const int64_t n_dims = keys.in_all_dimensions({ 0 }).size();
 
-        mask   = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_all(p), shape.n_tokens/shape.n_parts, 1, shape.n_parts);
+        mask   = ggml_new_tensor_4d(ctx, GGML_TYPE_F16, n_all(p), shape.part_size(), 1, shape.n_parts);
         unturn = input(GGML_TYPE_I32, shape.n_tokens*n_dims, 1);
 
         ggml_set_input(mask);
@@ -435,7 +436,7 @@ public:
 
         memory.last   = keys.get_id(seq_id, end - 1);
         memory.end    = end;
-        memory.border = shape.last_border(p);
+        memory.border = shape.border_of(p, shape.n_parts - 1);
     }
 
     bool can_reuse(const llm_graph_params & params) override {
@@ -493,7 +494,7 @@ private:
         std::vector<ggml_fp16_t> masks(n_all(p)*shape.n_tokens, visible);
 
         for (int64_t i = 0; i < shape.n_tokens; ++i) {
-            const llama_pos border = shape.border + i*shape.n_parts/shape.n_tokens*p.r;
+            const llama_pos border = shape.border_of(p, i/shape.part_size());
 
             std::fill(masks.begin() + i*n_all(p) + n_far(p) + ubatch.pos[i] - border + 1, masks.begin() + (i + 1)*n_all(p), hidden);
         }
@@ -509,10 +510,8 @@ private:
 
         const int64_t n_tokens = shape.n_tokens;
         const int64_t n_parts  = shape.n_parts;
-        const int64_t n_each   = n_tokens/n_parts;
         const int64_t n_spans  = spans->ne[1];
         const int64_t n_kv     = n_spans*p.n_span;
-        const int64_t n_sinks  = p.n_sinks/p.n_span; // spans
 
         std::vector<float> cells; // of positions
 
@@ -537,7 +536,7 @@ private:
             if (number(i) >= number(look)) {
                 look = i;
             }
-            if ((i + 1) % n_each == 0 || stretch(i + 1) != stretch(i)) {
+            if ((i + 1) % shape.part_size() == 0 || stretch(i + 1) != stretch(i)) {
                 ints.push_back(look);
                 shifts.push_back(p.w - ubatch.rot()[look]);
                 look = i + 1;
@@ -547,52 +546,37 @@ private:
         set(looks, ints.data());
         set_shift(to_look, shifts);
 
-        const auto border_of = [&](int64_t part) { return border + part*p.r; };
+        const auto border_of = [&](int64_t part) { return shape.border_of(p, part); };
 
-        // 0 for the spans first .. last - 1 of n
-        const auto only = [&](int64_t n, int64_t first, int64_t last, float other) {
-            floats.insert(floats.end(), n, other);
-            std::fill(floats.end() - n + first, floats.end() - n + last, 0.0f);
+        // 0 from `first` to the end of each part, else `other`
+        const auto set_range = [&](ggml_tensor * t, int64_t first, auto && end_of, float other) {
+            if (t) {
+                floats.assign(ggml_nelements(t), other);
+
+                for (int64_t part = 0; part < t->ne[1]; ++part) {
+                    std::fill(floats.begin() + part*t->ne[0] + first, floats.begin() + part*t->ne[0] + end_of(part), 0.0f);
+                }
+
+                set(t, floats.data());
+            }
         };
+
+        const auto far_spans = [&](int64_t part) { return border_of(part)/p.n_span; };
 
         constexpr float least = -1.0f; // no share is as small
 
         if (shape.n_first > 0) {
-            floats.clear();
-            only(n_spans, n_sinks, border/p.n_span, -INFINITY);
-            set(far_mean, floats.data());
+            set_range(far_mean,      p.n_sinks/p.n_span, far_spans, -INFINITY);
+            set_range(far_mean_span, p.n_sinks/p.n_span, far_spans, least);
 
-            floats.clear();
-            only(n_spans, n_sinks, border/p.n_span, least);
-            set(far_mean_span, floats.data());
+            set_range(far,      0, [&](int64_t part) { return shape.n_first*p.n_span + part*p.r; }, -INFINITY);
+            set_range(far_span, 0, [&](int64_t part) { return shape.n_first + part*p.r/p.n_span; }, least);
 
-            floats.clear();
-            for (int64_t i = 0; i < shape.n_late; ++i) {
-                floats.push_back(border/p.n_span + i);
-            }
+            floats.resize(shape.n_late);
+            std::iota(floats.begin(), floats.end(), (float) (border/p.n_span));
             set(late, floats.data());
-
-            if (late) {
-                const int64_t n = shape.n_first + shape.n_late;
-
-                floats.clear();
-                for (int64_t part = 0; part < n_parts; ++part) {
-                    only(n, 0, shape.n_first + part*p.r/p.n_span, least);
-                }
-                set(far_span, floats.data());
-
-                floats.clear();
-                for (int64_t part = 0; part < n_parts; ++part) {
-                    only(n*p.n_span, 0, shape.n_first*p.n_span + part*p.r, -INFINITY);
-                }
-                set(far, floats.data());
-            }
         } else {
-            floats.clear();
-            for (int64_t part = 0; part < n_parts; ++part) {
-                only(n_spans, n_sinks, border_of(part)/p.n_span, least);
-            }
-            set(far_span, floats.data());
+            set_range(far_span, p.n_sinks/p.n_span, far_spans, least);
 
             floats.assign(n_kv*n_parts, -INFINITY);
             for (int64_t part = 0; part < n_parts; ++part) {
@@ -603,7 +587,7 @@ private:
             set(far, floats.data());
         }
 
-        floats.assign(cells.begin(), cells.begin() + shape.last_border(p));
+        floats.assign(cells.begin(), cells.begin() + border_of(n_parts - 1));
         floats.resize(n_kv, 0.0f);
 
         set(spans, floats.data());
@@ -638,7 +622,7 @@ private:
         if (to_part) {
             shifts.clear();
             for (int64_t i = 0; i < n_tokens; ++i) {
-                shifts.push_back(-i/n_each*p.r);
+                shifts.push_back(-i/shape.part_size()*p.r);
             }
             set_shift(to_part, shifts);
         }
@@ -653,7 +637,7 @@ private:
         for (int64_t j = 0; j < near->ne[1]; ++j) {
             for (int64_t part = 0; part < n_parts; ++part) {
                 const llama_pos pos = border_of(part) + j;
-                floats.push_back(cells[pos < end - (n_parts - 1 - part)*n_each ? pos : border_of(part)]);
+                floats.push_back(cells[pos < end - (n_parts - 1 - part)*shape.part_size() ? pos : border_of(part)]);
             }
         }
         set(near, floats.data());

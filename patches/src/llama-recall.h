@@ -1,7 +1,7 @@
 #pragma once
 
 // Recall: far text that is fetched instead of grouped. Near keys keep their exact distance. Of the keys before the border a
-// layer attends to the first ones (sinks) and to those spans that the queries of this micro-batch look at most, in the order of
+// layer attends to the first ones (sinks) and to those spans that the queries of a step look at most, in the order of
 // the text, at consecutive positions before the near ones. Relatives: InfLLM (arXiv:2402.04617), TokenSelect (arXiv:2411.02886).
 //
 // Keys lie unrotated in the cache and are turned after they are gathered, near ones too: what the cache holds of a text depends on
@@ -56,9 +56,9 @@ struct llama_kv_keys;
 class  llama_kv_cache_context;
 struct llm_graph_context;
 
-// What a cache holds for recall besides its keys and values: the mean key of each far span, and what the attention of each layer
-// reads, in the order of the text: sinks, fetched and near. A graph that fails leaves notes of keys that are gone: they are
-// recognised by the keys' ids.
+// What a cache holds for recall besides its keys and values: the mean key of each far span, and what each layer attends to while
+// tokens are decoded one by one, in the order of the text: sinks, fetched and near. A graph that fails leaves notes of keys that are
+// gone: they are recognised by the keys' ids.
 struct llama_recall_memory {
     explicit llama_recall_memory(const llama_recall_params & params) : params(params) {}
 

@@ -127,7 +127,8 @@ class SelfExtendLlama(Llama):
     Args:
         ga_n: group size, or "auto": the plain model, bit for bit, while the text fits `ga_fraction` of the trained window;
             then 2, 4, 8, … as the text grows.
-        ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window.
+        ga_w: neighbour window in tokens, exact for every query; None = as tuned, else an eighth of the trained window,
+            or five 64ths where recall reads a long text.
         ga_mode: "two-level", "progressive" (the farther the key, the larger its group), "recall" (of the far text, each step attends to
             the `ga_recall` tokens that its queries look at most), or "auto": as tuned, else two-level with an n that is given, else what
             was measured best for the length, progressive or recall (`selfextend plan --why`).

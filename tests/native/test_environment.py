@@ -96,7 +96,8 @@ def test_a_refusal_is_a_warning(tiny_model: TinyModel, kind: str, settings: dict
 LONG = """
 import ctypes, sys
 from llama_cpp import Llama, llama_cpp
-llama = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), n_batch=512, n_ubatch=512, verbose=True, flash_attn=True)
+trained = {"llama.context_length": int(sys.argv[3])} if sys.argv[3:] else None
+llama = Llama(sys.argv[1], n_ctx=int(sys.argv[2]), n_batch=512, n_ubatch=512, verbose=True, flash_attn=True, kv_overrides=trained)
 get = llama_cpp._lib.llama_get_recall
 get.argtypes, get.restype = [ctypes.c_void_p], type("Recall", (ctypes.Structure,), {"_fields_": [(n, ctypes.c_int32) for n in "abcdefghi"]})
 print([getattr(get(llama.ctx), name) for name in "abcdefghi"])
@@ -126,6 +127,19 @@ def test_the_automatic_choice_recalls_where_the_package_does(fixture_model: Path
         grouped = f"group attention n = {chosen.n}, w = {chosen.w}, progressive"
         assert said == (f"recall of {chosen.recall}, w = {chosen.w}" if chosen.recall else grouped)
         assert json.loads(done.stdout.splitlines()[-1]) == (recall_figures(chosen) if chosen.recall else [0] * 9)
+
+
+@pytest.mark.parametrize(
+    ("window", "n_ctx", "w"),
+    [(4096, 12_544, None), (8192, 24_576, None), (8192, 24_832, None), (16_384, 49_408, None), (16_384, 49_408, 4096)],
+)
+def test_recall_has_the_figures_of_the_package(fixture_model: Path, window: int, n_ctx: int, w: int | None) -> None:
+    """Up to three trained windows, and beyond."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LLAMA_GROUP_ATTN")}
+    environment |= {"LLAMA_GROUP_ATTN_MODE": "recall"} | ({"LLAMA_GROUP_ATTN_W": str(w)} if w else {})
+    command = [sys.executable, "-c", LONG, str(fixture_model), str(n_ctx), str(window)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == recall_figures(positions.fetching(None, w, window, n_tokens=n_ctx))
 
 
 def test_a_call_wins(tiny_model: TinyModel) -> None:

@@ -151,15 +151,16 @@ struct shares {
         scores  = first;
     }
 
-    int64_t n_all() const { return n_heads * n_looks; }
+    int64_t n_all()   const { return n_heads * n_looks; }
+    int64_t n_parts() const { return n_looks / n_each; }
 
     // of all threads: for each tile and row its maximum, then its factor, and its total; the outcome
-    size_t shared_floats() const { return 2 * n_tiles * n_all() + n_looks / n_each * (n_keys / n_side) + APART; }
+    size_t shared_floats() const { return 2 * n_tiles * n_all() + n_parts() * (n_keys / n_side) + APART; }
 
     // of a thread: queries, keys, some keys, scores
     size_t floats() const {
         const int64_t dk = keys->ne[0];
-        return keys->ne[2] * padded * dk + KEYS * dk + AT_A_TIME * dk + padded * KEYS + n_looks / n_each * KEYS + APART;
+        return keys->ne[2] * padded * dk + KEYS * dk + AT_A_TIME * dk + padded * KEYS + n_parts() * KEYS + APART;
     }
 };
 
@@ -232,7 +233,7 @@ void compute(const ggml_compute_params * params, const shares & s) {
     const int64_t dk    = s.keys->ne[0];
     const int64_t n_all = s.n_all();
 
-    const int64_t n_parts = s.n_looks / s.n_each;
+    const int64_t n_parts = s.n_parts();
 
     float * maxima = (float *) params->wdata;       // [n_tiles][n_all], then factors
     float * totals = maxima + s.n_tiles * n_all;    // [n_tiles][n_all]
